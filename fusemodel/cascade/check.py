@@ -1,0 +1,295 @@
+"""Checks of a whole cascade: every name, index, rank and dependence, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fusemodel.cascade.graph import components, edges, in_step_order, step_rank
+from fusemodel.cascade.ir import (
+    Access,
+    Cascade,
+    Einsum,
+    Extent,
+    Number,
+    RankValue,
+    Tensor,
+    accesses,
+    iteration_ranks,
+    match_indices,
+    rank_values,
+    reads,
+    reduced_ranks,
+    target_ranks,
+)
+from fusemodel.errors import InputError, Where, listed, unknown
+
+
+def infer_tensors(
+    einsums: Sequence[Einsum],
+    inputs: Mapping[str, tuple[str, ...]],
+    declared: Mapping[str, tuple[str, ...]],
+    places: Mapping[str, Where],
+    split: Mapping[str, tuple[str, str]],
+) -> dict[str, Tensor]:
+    """The ranks of every tensor: declared for inputs, read off the left sides otherwise."""
+    tensors = {n: Tensor(n, ranks, at=places.get(n, Where())) for n, ranks in inputs.items()}
+    readers = [a for e in einsums for a in reads(e)]
+    by_name: dict[str, list[Einsum]] = {}
+    for e in einsums:
+        by_name.setdefault(e.name, []).append(e)
+    selects = {e.name: e.selection.rank for e in einsums if e.selection}
+    for name, definitions in by_name.items():
+        if name in inputs:
+            raise InputError(f"tensor {name!r} is an input and cannot be defined", definitions[0].at)
+        tensors[name] = _infer(name, definitions, readers, declared.get(name), selects)
+    return {n: _with_selection(t, tensors, readers, selects) for n, t in tensors.items()}
+
+
+def _infer(
+    name: str,
+    definitions: list[Einsum],
+    readers: list[Access],
+    declared: tuple[str, ...] | None,
+    selects: Mapping[str, str],
+) -> Tensor:
+    main = next((d for d in definitions if any(step_rank(i) for i in d.target.indices)), definitions[-1])
+    if declared is not None and len(declared) != len(main.target.indices):
+        raise InputError(
+            f"{name!r} has {len(main.target.indices)} indices, but is declared with {len(declared)} ranks", main.at
+        )
+    ranks: list[str] = []
+    iterative: set[str] = set()
+    for position, index in enumerate(main.target.indices):
+        if declared is not None:
+            ranks.append(declared[position])
+            if step_rank(index) == declared[position]:
+                iterative.add(declared[position])
+        elif isinstance(index, RankValue):
+            ranks.append(index.rank)
+        elif rank := step_rank(index):
+            ranks.append(rank)
+            iterative.add(rank)
+        else:
+            ranks.append(_scatter_rank(name, position, index, main, readers, selects))
+    if len(set(ranks)) != len(ranks):
+        raise InputError(f"tensor {name!r} holds a rank twice: {', '.join(ranks)}", main.at)
+    return Tensor(name, tuple(ranks), frozenset(iterative), at=main.at)
+
+
+def _scatter_rank(name, position, index, main, readers, selects) -> str:
+    """The rank that a computed left-side index runs over: what an index tensor selects, or how the result is read."""
+    if isinstance(index, Access) and index.tensor in selects:
+        return selects[index.tensor]
+    for reader in readers:
+        if reader.tensor == name and position < len(reader.indices):
+            if isinstance(rank := reader.indices[position], RankValue):
+                return rank.rank
+    if isinstance(index, Number) and not any(step_rank(i) for i in main.target.indices):
+        raise InputError(
+            f"{name!r} is started at index {index.value:g} but has no step", main.at,
+            expected=f"a second equation with `{name}[i+1, ...]` on the left",
+        )  # fmt: skip
+    raise InputError(
+        f"the rank of index {position + 1} of {name!r} is not known", main.at,
+        expected=f"`outputs: {{{name}: [rank, ...]}}`, or an Einsum that reads {name!r} by that rank",
+    )  # fmt: skip
+
+
+def _with_selection(tensor: Tensor, tensors, readers, selects) -> Tensor:
+    """Mark integer tensors: those a selection makes, and inputs used as an index."""
+    rank = selects.get(tensor.name)
+    if rank is None:
+        for reader in readers:
+            held = tensors.get(reader.tensor)
+            if held is None:
+                continue
+            for position, index in enumerate(reader.indices):
+                if isinstance(index, Access) and index.tensor == tensor.name and position < len(held.ranks):
+                    rank = held.ranks[position]
+    if rank is None:
+        return tensor
+    return Tensor(tensor.name, tensor.ranks, tensor.iterative, rank, tensor.at)
+
+
+def check(cascade: Cascade) -> None:
+    """Raise InputError for the first thing that is wrong."""
+    _check_names(cascade)
+    _check_definitions(cascade)
+    for einsum in cascade.einsums:
+        _check_einsum(cascade, einsum)
+    _check_used(cascade)
+    _check_order(cascade)
+
+
+def _check_names(cascade: Cascade) -> None:
+    capitals = {r.upper(): r for r in cascade.ranks}
+    for name, tensor in cascade.tensors.items():
+        if name in capitals:
+            raise InputError(f"tensor {name!r} bears the name of the extent of rank {capitals[name]!r}", tensor.at)
+        if name in cascade.ranks:
+            raise InputError(f"tensor {name!r} bears the name of a rank", tensor.at)
+        for rank in tensor.ranks:
+            if rank not in cascade.ranks:
+                raise unknown("rank", rank, cascade.ranks, tensor.at)
+    for name in cascade.outputs:
+        if name not in cascade.tensors:
+            where = cascade.places.get(f"outputs.{name}", Where(cascade.file))
+            raise unknown("output tensor", name, cascade.tensors, where)
+        if name in cascade.inputs:
+            raise InputError(f"output {name!r} is an input", cascade.tensors[name].at)
+
+
+def _check_definitions(cascade: Cascade) -> None:
+    for name in dict.fromkeys(e.name for e in cascade.einsums):
+        tensor = cascade.tensors[name]
+        definitions = cascade.definitions(name)
+        for definition in definitions:
+            _check_count(cascade, definition.target)
+        if not tensor.iterative:
+            if len(definitions) > 1:
+                raise InputError(f"tensor {name!r} is defined twice", definitions[1].at)
+            continue
+        steps = [d for d in definitions if any(step_rank(i) for i in d.target.indices)]
+        starts = [d for d in definitions if d not in steps]
+        if len(steps) > 1:
+            raise InputError(f"tensor {name!r} has two steps", steps[1].at)
+        rank = next(iter(tensor.iterative))
+        indices = ["0" if r in tensor.iterative else r for r in tensor.ranks]
+        example = f"{name}[{', '.join(indices)}] = ..."
+        missing = set(tensor.iterative)
+        for start in starts:
+            given = dict(zip(tensor.ranks, start.target.indices, strict=True))
+            zeros = {r for r in tensor.iterative if given[r] == Number(0)}
+            if not zeros:
+                raise InputError(f"the start of {name!r} is not at index 0 of {rank!r}", start.at, expected=example)
+            missing -= zeros
+        if missing:
+            raise InputError(f"iterative rank {min(missing)!r} of {name!r} has no start", steps[0].at, expected=example)
+
+
+def _check_count(cascade: Cascade, access: Access) -> None:
+    tensor = cascade.tensors[access.tensor]
+    if match_indices(cascade, tensor, access.indices) is None:
+        raise InputError(
+            f"{access.tensor!r} has {len(access.indices)} indices", access.at,
+            expected=f"{len(tensor.ranks)}: [{', '.join(tensor.ranks)}]",
+        )  # fmt: skip
+
+
+def _check_einsum(cascade: Cascade, einsum: Einsum) -> None:
+    for access in reads(einsum):
+        if access.tensor not in cascade.tensors:
+            raise unknown("tensor", access.tensor, cascade.tensors, access.at)
+        _check_count(cascade, access)
+        _check_range(cascade, access)
+    left, ranks = set(target_ranks(einsum)), iteration_ranks(einsum)
+    right = set(rank_values(einsum.body)) | set(rank_values(einsum.where))
+    reduced = reduced_ranks(einsum)
+    if einsum.reduction:
+        for rank in reduced:
+            if rank not in right:
+                raise InputError(f"rank {rank!r} is reduced but does not stand on the right", einsum.at)
+            if rank in left and not _scatters(einsum, rank):
+                raise InputError(f"rank {rank!r} is reduced but stands on the left", einsum.at)
+    if einsum.selection:
+        into = einsum.selection.into
+        if einsum.selection.rank in left:
+            raise InputError(f"rank {einsum.selection.rank!r} is searched but stands on the left", einsum.at)
+        if into and into not in left:
+            raise InputError(f"rank {into!r} is created but does not stand on the left", einsum.at)
+        left_over = [r for r in ranks if r not in left and r not in reduced]
+    else:
+        left_over = [r for r in ranks if r not in left and r not in reduced]
+    for rank in left_over:
+        if rank not in cascade.batch:
+            raise InputError(
+                f"rank {rank!r} is neither on the left nor reduced", einsum.at,
+                expected=f"it in the reduction: [{', '.join((*reduced, rank))}]",
+            )  # fmt: skip
+
+
+def _scatters(einsum: Einsum, rank: str) -> bool:
+    return any(not isinstance(i, RankValue) and rank in rank_values(i) for i in einsum.target.indices)
+
+
+def _check_range(cascade: Cascade, access: Access) -> None:
+    """Constant indices must lie inside the tensor; affine ones may leave it (the element is then absent)."""
+    tensor = cascade.tensors[access.tensor]
+    indices = match_indices(cascade, tensor, access.indices) or ()
+    for rank, index in zip(tensor.ranks, indices, strict=True):
+        iterative = rank in tensor.iterative
+        if isinstance(index, Extent) and index.rank == rank and not iterative:
+            raise InputError(
+                f"index {rank.upper()} of {access.tensor!r} is out of range", access.at,
+                expected=f"0 <= {rank} < {rank.upper()}",
+            )  # fmt: skip
+        if isinstance(index, Number):
+            if not isinstance(index.value, int) or index.value < 0:
+                raise InputError(f"index {index.value} of {access.tensor!r} is out of range", access.at,
+                                 expected="a whole number from 0")  # fmt: skip
+        if isinstance(index, RankValue) and index.rank in cascade.parents and index.rank != rank:
+            if cascade.parents[index.rank] == rank:
+                pair = cascade.split[rank]
+                raise InputError(
+                    f"{access.tensor!r} is indexed by {index.rank!r} alone, a part of {rank!r}", access.at,
+                    expected=f"both parts: {pair[0]}, {pair[1]}",
+                )  # fmt: skip
+
+
+def _check_used(cascade: Cascade) -> None:
+    used = {a.tensor for e in cascade.einsums for a in reads(e)}
+    for name in cascade.inputs:
+        if name not in used:
+            raise InputError(f"input {name!r} is not used", cascade.tensors[name].at)
+    for name, tensor in cascade.tensors.items():
+        if name not in used and name not in cascade.outputs and name not in cascade.inputs:
+            raise InputError(
+                f"tensor {name!r} is computed but neither used nor an output", tensor.at,
+                expected=f"`outputs: [{', '.join((*cascade.outputs, name))}]`, or an Einsum that reads it",
+            )  # fmt: skip
+    for einsum in cascade.einsums:
+        for index in einsum.target.indices:
+            for access in accesses(index):
+                if cascade.tensors[access.tensor].selects is None:
+                    raise InputError(f"{access.tensor!r} is not an integer tensor", access.at)
+
+
+def _check_order(cascade: Cascade) -> None:
+    names = list(dict.fromkeys(e.name for e in cascade.einsums))
+    every = edges(cascade)
+    needs: dict[str, set[str]] = {n: set() for n in names}
+    for edge in every:
+        needs[edge.reader].add(edge.tensor)
+    for group in components(names, needs):
+        inside = [e for e in every if e.reader in group and e.tensor in group]
+        if not inside:
+            continue
+        if in_step_order(group, inside) is None:
+            ring = " -> ".join([*group, group[0]]) if len(group) > 1 else f"{group[0]} -> {group[0]}"
+            raise InputError(
+                f"cyclic definition: {ring}", cascade.tensors[group[0]].at,
+                expected="a step along an iterative rank, `T[i+1, ...] = ... T[i, ...]`, somewhere in the cycle",
+            )  # fmt: skip
+        if not any(cascade.tensors[n].iterative for n in group):
+            raise InputError(f"cyclic definition: {listed(group)}", cascade.tensors[group[0]].at)
+
+
+def check_ranges(cascade: Cascade, extents: Mapping[str, int]) -> None:
+    """Raise InputError for a constant index, or a selection, beyond the extents."""
+    for einsum in cascade.einsums:
+        for access in (einsum.target, *reads(einsum)):
+            tensor = cascade.tensors[access.tensor]
+            for rank, index in zip(tensor.ranks, match_indices(cascade, tensor, access.indices) or (), strict=True):
+                size = extents[rank] + (rank in tensor.iterative)
+                value = extents[index.rank] if isinstance(index, Extent) else getattr(index, "value", None)
+                if isinstance(index, (Number, Extent)) and value is not None and value >= size:
+                    raise InputError(
+                        f"index {value} of {access.tensor!r} is out of range", access.at,
+                        expected=f"0 <= {rank} < {size}",
+                    )  # fmt: skip
+        selection = einsum.selection
+        if selection and selection.into and extents[selection.into] > extents[selection.rank]:
+            raise InputError(
+                f"{selection.op} takes {extents[selection.into]} of {extents[selection.rank]} elements of "
+                f"{selection.rank!r}", einsum.at, expected=f"{selection.into} <= {selection.rank}",
+            )  # fmt: skip
