@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fusemodel.cascade.graph import components, edges, in_step_order, step_rank
+from fusemodel.cascade.graph import step_rank
 from fusemodel.cascade.ir import (
     Access,
     Cascade,
@@ -21,7 +21,8 @@ from fusemodel.cascade.ir import (
     reduced_ranks,
     target_ranks,
 )
-from fusemodel.errors import InputError, Where, listed, unknown
+from fusemodel.cascade.plan import plan
+from fusemodel.errors import InputError, Where, unknown
 
 
 def infer_tensors(
@@ -118,7 +119,7 @@ def check(cascade: Cascade) -> None:
     for einsum in cascade.einsums:
         _check_einsum(cascade, einsum)
     _check_used(cascade)
-    _check_order(cascade)
+    plan(cascade)  # raises for a cyclic definition
 
 
 def _check_names(cascade: Cascade) -> None:
@@ -252,26 +253,6 @@ def _check_used(cascade: Cascade) -> None:
             for access in accesses(index):
                 if cascade.tensors[access.tensor].selects is None:
                     raise InputError(f"{access.tensor!r} is not an integer tensor", access.at)
-
-
-def _check_order(cascade: Cascade) -> None:
-    names = list(dict.fromkeys(e.name for e in cascade.einsums))
-    every = edges(cascade)
-    needs: dict[str, set[str]] = {n: set() for n in names}
-    for edge in every:
-        needs[edge.reader].add(edge.tensor)
-    for group in components(names, needs):
-        inside = [e for e in every if e.reader in group and e.tensor in group]
-        if not inside:
-            continue
-        if in_step_order(group, inside) is None:
-            ring = " -> ".join([*group, group[0]]) if len(group) > 1 else f"{group[0]} -> {group[0]}"
-            raise InputError(
-                f"cyclic definition: {ring}", cascade.tensors[group[0]].at,
-                expected="a step along an iterative rank, `T[i+1, ...] = ... T[i, ...]`, somewhere in the cycle",
-            )  # fmt: skip
-        if not any(cascade.tensors[n].iterative for n in group):
-            raise InputError(f"cyclic definition: {listed(group)}", cascade.tensors[group[0]].at)
 
 
 def check_ranges(cascade: Cascade, extents: Mapping[str, int]) -> None:

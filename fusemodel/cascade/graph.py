@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from fusemodel.cascade.ir import Access, Apply, Cascade, Einsum, Expr, Extent, Number, RankValue, reads
+from fusemodel.cascade.ir import (
+    Access,
+    Apply,
+    Cascade,
+    Einsum,
+    Expr,
+    Extent,
+    Number,
+    RankValue,
+    match_indices,
+    reads,
+)
+
+_Node = TypeVar("_Node", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +65,8 @@ def _edge(cascade: Cascade, einsum: Einsum, access: Access) -> Edge:
     tensor = cascade.tensors[access.tensor]
     delay: dict[str, int] = {}
     whole = False
-    for rank, index in zip(tensor.ranks, access.indices, strict=False):
+    indices = match_indices(cascade, tensor, access.indices) or access.indices
+    for rank, index in zip(tensor.ranks, indices, strict=False):
         shift = offset_from(index, rank)
         if rank in tensor.iterative:
             if shift is None:
@@ -66,16 +81,17 @@ def _edge(cascade: Cascade, einsum: Einsum, access: Access) -> Edge:
     return Edge(einsum.name, access.tensor, delay, whole)
 
 
-def components(nodes: Sequence[str], needs: Mapping[str, set[str]]) -> list[list[str]]:
+def components(nodes: Sequence[_Node], needs: Mapping[_Node, Collection[_Node]]) -> list[list[_Node]]:
     """Strongly connected components, each after those it needs (Tarjan 1972), in the order of ``nodes`` where free."""
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    result: list[list[str]] = []
+    place = {n: i for i, n in enumerate(nodes)}
+    index: dict[_Node, int] = {}
+    low: dict[_Node, int] = {}
+    stack: list[_Node] = []
+    result: list[list[_Node]] = []
     for root in nodes:
         if root in index:
             continue
-        work = [(root, iter(sorted(needs.get(root, ()), key=nodes.index)))]
+        work = [(root, iter(sorted(needs.get(root, ()), key=place.__getitem__)))]
         index[root] = low[root] = len(index)
         stack.append(root)
         while work:
@@ -87,12 +103,12 @@ def components(nodes: Sequence[str], needs: Mapping[str, set[str]]) -> list[list
                     low[work[-1][0]] = min(low[work[-1][0]], low[node])
                 if low[node] == index[node]:
                     cut = stack.index(node)
-                    result.append(sorted(stack[cut:], key=nodes.index))
+                    result.append(sorted(stack[cut:], key=place.__getitem__))
                     del stack[cut:]
             elif child not in index:
                 index[child] = low[child] = len(index)
                 stack.append(child)
-                work.append((child, iter(sorted(needs.get(child, ()), key=nodes.index))))
+                work.append((child, iter(sorted(needs.get(child, ()), key=place.__getitem__))))
             elif child in stack:
                 low[node] = min(low[node], index[child])
     return result
@@ -100,31 +116,17 @@ def components(nodes: Sequence[str], needs: Mapping[str, set[str]]) -> list[list
 
 def evaluation_order(cascade: Cascade) -> list[list[str]]:
     """Groups of tensors in an order in which they can be computed. A group of several, or one that reads itself, is
-    computed step by step along its iterative ranks, its members in the order given."""
-    names = list(dict.fromkeys(e.name for e in cascade.einsums))
-    every = edges(cascade)
-    needs: dict[str, set[str]] = {n: set() for n in names}
-    for edge in every:
-        needs[edge.reader].add(edge.tensor)
-    order = []
-    for group in components(names, needs):
-        inside = [e for e in every if e.reader in group and e.tensor in group]
-        order.append(in_step_order(group, inside) or group)
-    return order
+    computed step by step along its iterative ranks, its members in the order given. :mod:`~fusemodel.cascade.plan`
+    says the same of single equations, with the loops."""
+    from fusemodel.cascade.plan import equations, plan  # it needs this module
 
-
-def in_step_order(group: list[str], inside: list[Edge]) -> list[str] | None:
-    """The members of a loop in the order of one step; None if they need each other within a step."""
-    now: dict[str, set[str]] = {n: set() for n in group}
-    for edge in inside:
-        if edge.whole or any(d < 0 for d in edge.delay.values()):
-            return None
-        if not any(edge.delay.values()):
-            now[edge.reader].add(edge.tensor)
-    parts = components(group, now)
-    if any(len(p) > 1 or p[0] in now[p[0]] for p in parts):
-        return None
-    return [p[0] for p in parts]
+    makers = {e.name: number for number, e in enumerate(cascade.einsums)}  # the step, where there is a start too
+    for number, einsum in enumerate(cascade.einsums):
+        if any(step_rank(i) for i in einsum.target.indices):
+            makers[einsum.name] = number
+    last = set(makers.values())
+    groups = [[cascade.einsums[n].name for n in equations(item) if n in last] for item in plan(cascade)]
+    return [g for g in groups if g]
 
 
 def is_recursive(cascade: Cascade, group: list[str]) -> bool:

@@ -14,8 +14,6 @@ from typing import TypeAlias
 
 from fusemodel.errors import NOWHERE, Where
 
-Expr: TypeAlias = "Number | Extent | RankValue | Access | Apply"
-
 
 @dataclass(frozen=True, slots=True)
 class Number:
@@ -52,6 +50,9 @@ class Apply:
     op: str
     args: tuple[Expr, ...]
     at: Where = field(default=NOWHERE, compare=False)
+
+
+Expr: TypeAlias = Number | Extent | RankValue | Access | Apply
 
 
 @dataclass(frozen=True, slots=True)

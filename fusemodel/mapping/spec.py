@@ -1,0 +1,191 @@
+"""Mapping files (DESIGN section 6): what a user may write, and the frozen form it is turned into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fusemodel.arch import Architecture
+from fusemodel.cascade.ir import Cascade, Expr
+from fusemodel.errors import NOWHERE, Where
+from fusemodel.specfile import Spec
+
+#: ``under: all``: the tile never changes; the whole tensor is resident.
+ALL = "all"
+
+
+class KeepSpec(Spec):
+    """A tile of a tensor held at a level, changing when the loop ``under`` or one outside it steps.
+
+    ``spill`` lets the part that does not fit live one level further out (or states that fraction); tensors with the
+    same ``share`` occupy the same space one after another; ``copies: 2`` is double buffering.
+    """
+
+    under: str
+    spill: bool | float = False
+    copies: int = Field(default=1, ge=1, le=64)
+    share: str | None = None
+
+    @field_validator("spill")
+    @classmethod
+    def _fraction(cls, value: bool | float) -> bool | float:
+        if not isinstance(value, bool) and not 0 <= value <= 1:
+            raise ValueError(f"{value} is not a fraction from 0 to 1, true or false")
+        return value
+
+
+class BindSpec(Spec):
+    """Where an Einsum runs. ``spatial`` gives each dimension of the unit a rank, or several that fill it together;
+    ``loops`` (or ``temporal``) are the loops inside the shared ones; ``pipelined`` chains the operations of a point,
+    so that a point takes the cycles of the longest one instead of their sum."""
+
+    unit: str
+    spatial: dict[str, list[str]] = {}
+    loops: list[str] = Field(default=[], alias="loops")
+    pipelined: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "temporal" in data and "loops" not in data:
+            data = {**data, "loops": data["temporal"]}
+            del data["temporal"]
+        return data
+
+    @field_validator("spatial", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return {k: [v] if isinstance(v, str) else v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+class GroupSpec(Spec):
+    """Einsums that share loops. Groups run one after another."""
+
+    name: str = ""
+    use: str | None = None
+    tile: dict[str, list[str] | list[int] | int | str] = {}
+    loops: list[str] = []
+    keep: dict[str, dict[str, KeepSpec]] = {}
+    reserve: dict[str, str | int] = {}
+    budget: dict[str, str] = {}
+    bind: dict[str, BindSpec] = {}
+    schedule: list[list[str]] | None = None
+    interleave: bool = True
+    minimise: list[Literal["latency", "energy", "edp", "dram"]] = []
+    variants: list[Any] = []
+
+    @field_validator("minimise", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _short_keep(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            level: {t: {"under": k} if isinstance(k, str) else k for t, k in held.items()}
+            if isinstance(held, dict)
+            else held
+            for level, held in value.items()
+        }
+
+
+class MappingSpec(GroupSpec):
+    """A whole mapping file; one without ``groups`` is a single group. ``variants`` lay other values over a group."""
+
+    about: str = ""
+    source: str = ""
+    cascade: str
+    arch: str
+    groups: list[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A resident tile. ``under`` is a loop of the group, a loop of some bindings, or :data:`ALL`."""
+
+    level: str
+    tensor: str
+    under: str
+    spill: bool | float = False
+    copies: int = 1
+    share: str | None = None
+    at: Where = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """An Einsum on a unit. ``spatial`` maps dimensions to leaf ranks, ``loops`` are leaf ranks, outermost first;
+    ``key`` is the same for Einsums bound together, which share one inner loop nest."""
+
+    einsum: str
+    unit: str
+    spatial: Mapping[str, tuple[str, ...]]
+    loops: tuple[str, ...]
+    pipelined: bool
+    key: str
+    at: Where = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """A tile size to be found: ``max`` is the largest divisor for which everything kept fits, ``any`` each divisor."""
+
+    kind: Literal["max", "any"]
+
+
+TileSize = Expr | Auto | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Einsums under shared temporal ``loops``, outermost first. ``parts`` maps a tiled rank to its parts, outermost
+    first, and ``sizes`` gives those parts that are fixed, listed or to be found; the outermost is what is left."""
+
+    name: str
+    parts: Mapping[str, tuple[str, ...]]
+    sizes: Mapping[str, TileSize]
+    loops: tuple[str, ...]
+    keeps: tuple[Keep, ...]
+    reserve: Mapping[str, Expr]
+    budget_bytes: Mapping[str, float]
+    bindings: Mapping[str, Binding]
+    stages: tuple[tuple[str, ...], ...]
+    interleave: bool
+    variant: str = ""
+    places: Mapping[str, Where] = field(default_factory=dict, compare=False)
+
+    def leaves(self, rank: str, cascade: Cascade) -> tuple[str, ...]:
+        """The parts a rank is iterated by in this group, outermost first; itself if it is whole."""
+        parts = self.parts.get(rank) or cascade.split.get(rank)
+        if not parts:
+            return (rank,)
+        return tuple(leaf for part in parts for leaf in self.leaves(part, cascade))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The ways one group may be mapped; with an objective the best is taken, else there is just one."""
+
+    groups: tuple[Group, ...]
+    minimise: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Design:
+    """A cascade on an architecture, as groups that run one after another. ``extents`` replaces extents of the cascade
+    (a ``tile`` entry for one of its ranks)."""
+
+    name: str
+    cascade: Cascade
+    arch: Architecture
+    groups: tuple[Candidates, ...]
+    extents: Mapping[str, Expr] = field(default_factory=dict)
+    about: str = ""
+    source: str = ""
+    file: str = ""

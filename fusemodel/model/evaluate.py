@@ -1,0 +1,197 @@
+"""Evaluating a design: extents, tile sizes, cost of each group, totals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from fusemodel.arch import Architecture
+from fusemodel.cascade.check import check_ranges
+from fusemodel.cascade.extents import extents_of, integer
+from fusemodel.cascade.ir import reads
+from fusemodel.cascade.workload import Workload, check_set, extents_for
+from fusemodel.errors import Where
+from fusemodel.mapping.check import main_einsums
+from fusemodel.mapping.spec import Design
+from fusemodel.model.plan import Plan, plan_group
+from fusemodel.model.result import EinsumResult, Evaluation, GroupResult
+from fusemodel.model.tiles import Chosen, choose
+
+_PJ = 1e-12
+
+
+def evaluate(
+    design: Design,
+    workload: Workload | None = None,
+    seq: int | None = None,
+    sets: Mapping[str, int] | None = None,
+) -> Evaluation:
+    """The closed-form evaluation of a design.
+
+    Extents are the cascade's own, then the workload's and ``seq``, then the mapping's, then ``sets`` (ranks or tiles by
+    name). InputError says what does not fit or divide.
+    """
+    sets = dict(sets or {})
+    cascade = design.cascade
+    parts = {p: 1 for c in design.groups for g in c.groups for ps in g.parts.values() for p in ps}
+    for name in sets:
+        check_set(cascade, name, parts)
+    overrides = extents_for(cascade, workload, seq)
+    for rank, expr in design.extents.items():
+        base = extents_of(cascade, overrides)
+        overrides[rank] = integer(expr, base, f"rank {rank!r}", Where(design.file))
+    overrides |= {r: n for r, n in sets.items() if r in cascade.ranks}
+    extents = extents_of(cascade, overrides)
+    check_ranges(cascade, extents)
+    chosen = [choose(plans, c, extents, sets) for plans, c in zip(plans_of(design), design.groups, strict=True)]
+    return _total(design, chosen, extents, workload, seq)
+
+
+def plans_of(design: Design) -> tuple[tuple[Plan, ...], ...]:
+    """The plans of every candidate of every group."""
+    return _plans(_Identity(design))
+
+
+class _Identity:
+    """A design as a cache key: the same object, not an equal one, since comparing large designs is slow."""
+
+    __slots__ = ("design",)
+
+    def __init__(self, design: Design) -> None:
+        self.design = design
+
+    def __hash__(self) -> int:
+        return id(self.design)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and other.design is self.design
+
+
+@lru_cache(maxsize=64)
+def _plans(key: _Identity) -> tuple[tuple[Plan, ...], ...]:
+    design = key.design
+    einsums = main_einsums(design.cascade)
+    group_of = {n: i for i, c in enumerate(design.groups) for n in c.groups[0].bindings}
+    later = frozenset(
+        a.tensor
+        for n, e in einsums.items()
+        for a in reads(e)
+        if a.tensor in group_of and group_of[a.tensor] != group_of[n]
+    )
+    return tuple(tuple(plan_group(g, design.cascade, design.arch, later) for g in c.groups) for c in design.groups)
+
+
+def _total(
+    design: Design, chosen: list[Chosen], extents: dict[str, int], workload: Workload | None, seq: int | None
+) -> Evaluation:
+    arch = design.arch
+    cycles = sum(c.cost.cycles for c in chosen)
+    traffic: dict[str, dict[str, dict[str, float]]] = {level: {} for level in arch.levels}
+    energy = dict.fromkeys([*arch.levels, *arch.units], 0.0)
+    registers = dict.fromkeys((u for u in arch.units if arch.units[u].registers), 0.0)
+    busy = dict.fromkeys(arch.units, 0.0)
+    slots = dict.fromkeys(arch.units, 0.0)
+    for c in chosen:
+        _add_traffic(arch, c, traffic, energy)
+        for name, e in c.cost.einsums.items():
+            unit = c.plan.einsums[name].unit
+            busy[unit] += e.cycles
+            slots[unit] += e.work_slots
+            energy[unit] += e.energy_pj * _PJ
+            if unit in registers:
+                registers[unit] += e.register_pj * _PJ
+    for unit, value in registers.items():
+        found = arch.units[unit].registers
+        if found and found.counted:
+            energy[f"{unit}.registers"] = value
+    total_j = sum(energy.values())
+    uncounted = sum(v for u, v in registers.items() if f"{u}.registers" not in energy)
+    groups = [_group_result(arch, c) for c in chosen]
+    return Evaluation(
+        mapping=design.name,
+        cascade=design.cascade.name,
+        arch=arch.name,
+        workload=workload.name if workload else None,
+        seq=seq,
+        latency_s=cycles / arch.clock_hz,
+        cycles=cycles,
+        energy_j=total_j,
+        dram_bytes=sum(t["read"] + t["write"] for t in traffic[arch.outermost].values()),
+        utilization={u: slots[u] / (cycles * arch.units[u].size) for u in arch.units},
+        busy={u: busy[u] / cycles for u in arch.units},
+        energy_breakdown_j=energy,
+        register_energy_j=registers,
+        energy_with_registers_j=total_j + uncounted,
+        traffic_bytes=traffic,
+        bound=max(groups, key=lambda g: g.cycles).bound,
+        area_mm2=sum(arch.area_um2().values()) * 1e-6,
+        extents=extents,
+        einsums=[r for c in chosen for r in _einsum_results(arch, c, busy)],
+        groups=groups,
+        notes=list(dict.fromkeys(n for c in chosen for n in c.cost.notes)),
+    )
+
+
+def _add_traffic(arch: Architecture, c: Chosen, traffic, energy) -> None:
+    for level, tensors in c.cost.traffic.items():
+        spec = arch.levels[level]
+        for tensor, t in tensors.items():
+            read, write = float(t.read) * arch.word_bytes, float(t.write) * arch.word_bytes
+            if not read and not write:
+                continue
+            entry = traffic[level].setdefault(tensor, {"read": 0.0, "write": 0.0})
+            entry["read"] += read
+            entry["write"] += write
+            energy[level] += (read * spec.read_pj + write * spec.write_pj) / spec.access_bytes * _PJ
+
+
+def _einsum_results(arch: Architecture, c: Chosen, busy: dict[str, float]) -> list[EinsumResult]:
+    results = []
+    for name, e in c.cost.einsums.items():
+        plan = c.plan.einsums[name]
+        traffic = {
+            level: float(amount) * arch.word_bytes
+            for level in arch.levels
+            if (amount := c.cost.by_einsum.get((level, name), 0))
+        }
+        results.append(
+            EinsumResult(
+                name, plan.unit, c.plan.group.name, int(e.points), float(e.cycles), float(e.cycles / arch.clock_hz),
+                e.cycles / busy[plan.unit] if busy[plan.unit] else 0.0,
+                e.work_slots / (e.cycles * arch.units[plan.unit].size) if e.cycles else 0.0,
+                float(e.energy_pj * _PJ), traffic, list(plan.operations),
+            )
+        )  # fmt: skip
+    return results
+
+
+def _group_result(arch: Architecture, c: Chosen) -> GroupResult:
+    cost, word = c.cost, arch.word_bytes
+    leaves = {p for ps in c.plan.group.parts.values() for p in ps}
+    return GroupResult(
+        name=c.plan.group.name,
+        latency_s=cost.cycles / arch.clock_hz,
+        cycles=float(cost.cycles),
+        bound=_bound(c),
+        schedule_cycles=float(cost.schedule_cycles),
+        drain_cycles=float(cost.drain_cycles),
+        memory_cycles={k: float(v) for k, v in cost.memory_cycles.items()},
+        tiles={n: int(c.sizes[n]) for n in c.sizes if n in leaves},
+        variant=c.plan.group.variant,
+        candidates=c.evaluated,
+        footprint_bytes={
+            level: {t: float(w * word) for t, w in held.items()} for level, held in cost.footprint_words.items() if held
+        },
+        spilled={level: float(f) for level, f in cost.spill.items() if f},
+        dram_bytes=float(sum(t.read + t.write for t in cost.traffic[arch.outermost].values()) * word),
+    )
+
+
+def _bound(c: Chosen) -> str:
+    """The level whose traffic takes the time, or else the unit (or the drain) that the stages wait for most."""
+    cost = c.cost
+    for level, value in cost.memory_cycles.items():
+        if value >= cost.cycles and value > cost.schedule_cycles:
+            return level
+    waits = {**cost.critical_cycles, "drain": cost.drain_cycles}
+    return max(waits, key=lambda u: waits[u])

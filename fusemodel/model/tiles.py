@@ -1,0 +1,318 @@
+"""Tile sizes: fixed ones checked, ``max`` filled in, and the best taken where a mapping leaves a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import isqrt, prod
+
+import numpy as np
+
+from fusemodel.arch import Architecture
+from fusemodel.cascade.extents import evaluate, integer
+from fusemodel.cascade.ir import Expr, Number
+from fusemodel.errors import InputError, Where
+from fusemodel.mapping.spec import Auto, Candidates, Group, TileSize
+from fusemodel.model.cost import Amount, GroupCost, cost_of, has_conditions
+from fusemodel.model.plan import Plan
+
+_BLOCK = 2**16  # candidates evaluated in one call, so that memory stays bounded
+_MAX_CANDIDATES = 2**26
+_TOLERANCE = 1e-9  # objectives closer than this are a tie, which the order of the file decides
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The plan and sizes taken for one group, and among how many candidates."""
+
+    plan: Plan
+    sizes: dict[str, int]
+    cost: GroupCost
+    evaluated: int
+
+
+@lru_cache(maxsize=4096)
+def divisors(n: int) -> tuple[int, ...]:
+    """Every divisor, largest first."""
+    small = [d for d in range(1, isqrt(n) + 1) if n % d == 0]
+    return tuple(sorted({*small, *(n // d for d in small)}, reverse=True))
+
+
+def choose(plans: Sequence[Plan], candidates: Candidates, extents: Mapping[str, int], sets: Mapping[str, int]) -> Chosen:
+    """The best candidate by the group's objectives in order, the first in the file's order among equals."""
+    if not candidates.minimise:
+        sizes = _single(plans[0], extents, sets)
+        cost = cost_of(plans[0], sizes, extents)
+        _check_fits(plans[0], cost)
+        return Chosen(plans[0], sizes, cost, 1)
+    best: Chosen | None = None
+    best_score: list[float] = []
+    evaluated, problem = 0, None
+    for plan in plans:
+        try:
+            blocks = list(_blocks(plan, extents, sets))
+        except InputError as error:
+            problem = problem or error
+            continue
+        for sizes, total in blocks:
+            evaluated += total
+            found = _best_of(plan, sizes, extents, candidates.minimise)
+            if found is None:
+                continue
+            index, score = found
+            if best is None or _better(score, best_score):
+                picked = {x: int(n[index]) if isinstance(n, np.ndarray) else n for x, n in sizes.items()}
+                best, best_score = Chosen(plan, picked, cost_of(plan, picked, extents), 0), score
+    if best is None:
+        if problem and not evaluated:
+            raise problem
+        group = plans[0].group
+        raise InputError(
+            f"none of {evaluated} candidates for {group.name!r} fits", group.places.get("", Where()),
+            expected="smaller tiles, fewer tensors kept, or `spill: true`",
+        )  # fmt: skip
+    return Chosen(best.plan, best.sizes, best.cost, evaluated)
+
+
+def _better(a: list[float], b: list[float]) -> bool:
+    for x, y in zip(a, b, strict=True):
+        if x < y * (1 - _TOLERANCE):
+            return True
+        if x > y * (1 + _TOLERANCE):
+            return False
+    return False
+
+
+def _best_of(plan: Plan, sizes: Mapping[str, Amount], extents: Mapping[str, int], minimise: Sequence[str]):
+    """The best candidate of a block that fits: its index and objectives."""
+    if has_conditions(plan, extents):
+        return _best_one_by_one(plan, sizes, extents, minimise)
+    cost = cost_of(plan, sizes, extents)
+    length = next((len(n) for n in sizes.values() if isinstance(n, np.ndarray)), 1)
+    fits = np.ones(length, dtype=bool)
+    for excess in cost.excess_words.values():
+        fits &= np.broadcast_to(np.asarray(excess) <= 0, (length,))
+    if not fits.any():
+        return None
+    alive = np.flatnonzero(fits)
+    score = []
+    for objective in minimise:
+        values = np.broadcast_to(np.asarray(_objective(plan.arch, cost, objective), dtype=float), (length,))[alive]
+        least = values.min()
+        score.append(float(least))
+        alive = alive[values <= least * (1 + _TOLERANCE)]
+    return int(alive[0]), score
+
+
+def _best_one_by_one(plan: Plan, sizes: Mapping[str, Amount], extents: Mapping[str, int], minimise: Sequence[str]):
+    length = next((len(n) for n in sizes.values() if isinstance(n, np.ndarray)), 1)
+    best: tuple[int, list[float]] | None = None
+    for i in range(length):
+        one = {x: int(n[i]) if isinstance(n, np.ndarray) else n for x, n in sizes.items()}
+        cost = cost_of(plan, one, extents)
+        if any(excess > 0 for excess in cost.excess_words.values()):
+            continue
+        score = [float(_objective(plan.arch, cost, o)) for o in minimise]
+        if best is None or _better(score, best[1]):
+            best = i, score
+    return best
+
+
+def _objective(arch: Architecture, cost: GroupCost, objective: str) -> Amount:
+    match objective:
+        case "latency":
+            return cost.cycles
+        case "dram":
+            return sum(t.read + t.write for t in cost.traffic[arch.outermost].values())
+        case "energy":
+            return group_energy_pj(arch, cost)
+        case _:
+            return cost.cycles * group_energy_pj(arch, cost)
+
+
+def group_energy_pj(arch: Architecture, cost: GroupCost) -> Amount:
+    """Operations, and accesses of every level."""
+    total: Amount = sum(e.energy_pj for e in cost.einsums.values())
+    for name, tensors in cost.traffic.items():
+        level = arch.levels[name]
+        per_word = arch.word_bytes / level.access_bytes
+        total = total + sum(t.read * level.read_pj + t.write * level.write_pj for t in tensors.values()) * per_word
+    return total
+
+
+def _check_fits(plan: Plan, cost: GroupCost) -> None:
+    for name, excess in cost.excess_words.items():
+        if excess > 0:
+            raise InputError(
+                over_full(plan, cost, name), plan.group.places.get("keep", Where()),
+                expected="smaller tiles, fewer tensors kept, or `spill: true` on a tensor",
+            )  # fmt: skip
+
+
+def over_full(plan: Plan, cost: GroupCost, level: str) -> str:
+    """What does not fit: by how much, and which tiles take how much."""
+    word = plan.arch.word_bytes
+    size = min(plan.arch.levels[level].size_bytes or float("inf"), plan.group.budget_bytes.get(level, float("inf")))
+    held = sorted(cost.footprint_words.get(level, {}).items(), key=lambda x: -x[1])
+    tiles = ", ".join(f"{t} {show_bytes(w * word)}" for t, w in held)
+    return f"{level!r} is over-full by {show_bytes(cost.excess_words[level] * word)} of {show_bytes(size)}: {tiles}"
+
+
+def show_bytes(n: float) -> str:
+    """``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(n) < 1024 or unit == "TiB":
+            return f"{n:.4g} {unit}"
+        n /= 1024
+    raise AssertionError
+
+
+def _requested(group: Group, sets: Mapping[str, int]) -> dict[str, TileSize]:
+    own = {p for ps in group.parts.values() for p in ps}
+    return {**group.sizes, **{p: Number(n) for p, n in sets.items() if p in own}}
+
+
+def _fixed(group: Group, extents: Mapping[str, int], requested: Mapping[str, TileSize]) -> dict[str, int]:
+    """Sizes given as numbers or expressions, evaluated in the order they need each other."""
+    pending: dict[str, Expr] = {
+        n: s for n, s in requested.items() if not isinstance(s, (Auto, tuple)) and n not in extents
+    }
+    known: dict[str, int] = {}
+    while pending:
+        progress = False
+        for name, expr in list(pending.items()):
+            where = group.places.get(f"tile.{name}", Where())
+            try:
+                evaluate(expr, {**extents, **known}, where)
+            except InputError as error:
+                if "no extent here" in error.message and len(pending) > 1 and name != next(reversed(pending)):
+                    continue
+                if "no extent here" in error.message and progress:
+                    continue
+                raise
+            known[name] = integer(expr, {**extents, **known}, f"tile {name!r}", where)
+            del pending[name]
+            progress = True
+    return known
+
+
+def _chains(group: Group, extents: Mapping[str, int]) -> list[tuple[str, tuple[str, ...]]]:
+    """Tiled ranks with their parts, a rank before its parts' own parts."""
+    del extents
+    order, pending = [], dict(group.parts)
+    while pending:
+        inner = {p for ps in pending.values() for p in ps}
+        rank = next(r for r in pending if r not in inner)
+        order.append((rank, pending.pop(rank)))
+    return order
+
+
+def _single(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) -> dict[str, int]:
+    """Sizes of a group without choices: ``max`` parts take, one after another, the largest divisor that fits."""
+    group = plan.group
+    requested = _requested(group, sets)
+    known = {**extents, **_fixed(group, extents, requested)}
+    automatic = [n for n, s in requested.items() if isinstance(s, Auto) and n not in extents]
+    trial = {**known, **dict.fromkeys(automatic, 1)}
+    for name in automatic:
+        rank, parts = next((r, ps) for r, ps in group.parts.items() if name in ps)
+        whole = _whole(group, rank, trial)
+        others = prod(trial[p] for p in parts[1:] if p != name)
+        _check_divides(group, rank, parts, whole, {**trial, name: 1})
+        options = np.array(divisors(whole // others), dtype=float)
+        sizes = {**_completed(group, {**trial, name: 1}), name: options, parts[0]: whole // others / options}
+        fits = np.ones(len(options), dtype=bool)
+        if not has_conditions(plan, extents):
+            for excess in cost_of(plan, sizes, extents).excess_words.values():
+                fits &= np.asarray(excess <= 0) & fits
+        else:
+            for i, option in enumerate(divisors(whole // others)):
+                one = {**_completed(group, {**trial, name: option})}
+                fits[i] = all(e <= 0 for e in cost_of(plan, one, extents).excess_words.values())
+        trial[name] = int(options[np.argmax(fits)]) if fits.any() else 1
+    return _completed(group, trial)
+
+
+def _whole(group: Group, rank: str, sizes: Mapping[str, int]) -> int:
+    """The extent of a tiled rank or part."""
+    if rank in sizes:
+        return sizes[rank]
+    parent, parts = next((r, ps) for r, ps in group.parts.items() if rank in ps)
+    return _whole(group, parent, sizes) // prod(sizes[p] for p in parts if p != rank and p in sizes)
+
+
+def _completed(group: Group, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sizes with every outermost part filled in as what is left; InputError where parts do not divide."""
+    result = dict(sizes)
+    for rank, parts in _chains(group, sizes):
+        whole = result[rank]
+        rest = _check_divides(group, rank, parts, whole, result)
+        if parts[0] in result and result[parts[0]] * rest != whole:
+            raise InputError(
+                f"the parts of {rank!r} make {result[parts[0]] * rest}, not {whole}",
+                group.places.get(f"tile.{parts[0]}", group.places.get(f"tile.{rank}", Where())),
+                expected=f"{parts[0]} = {whole // rest}, or none given",
+            )
+        result[parts[0]] = whole // rest
+    return result
+
+
+def _check_divides(group: Group, rank: str, parts: tuple[str, ...], whole: int, sizes: Mapping[str, int]) -> int:
+    rest = 1
+    for part in parts[1:]:
+        size = sizes[part]
+        rest *= size
+        if whole % rest:
+            fitting = [d for d in divisors(whole) if d <= size] or [1]
+            raise InputError(
+                f"tile {part} = {size} does not divide {rank} = {whole}" + (f" / {rest // size}" if rest != size else ""),
+                group.places.get(f"tile.{part}", Where()), expected=f"a divisor, such as {fitting[0]}",
+            )  # fmt: skip
+    return rest
+
+
+def _blocks(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) -> Iterator[tuple[dict[str, Amount], int]]:
+    """Every combination of sizes of a group with choices, in blocks of arrays, in the file's order."""
+    group = plan.group
+    requested = _requested(group, sets)
+    known = {**extents, **_fixed(group, extents, requested)}
+    chains = _chains(group, extents)
+    options = [_combinations(group, rank, parts, requested, known) for rank, parts in chains]
+    total = prod(len(o) for o in options)
+    if total > _MAX_CANDIDATES:
+        raise InputError(f"{total} combinations of tile sizes", group.places.get("", Where()),
+                         expected=f"at most {_MAX_CANDIDATES}: lists instead of `any`")  # fmt: skip
+    names = [p for _, parts in chains for p in parts]
+    combinations = product(*options)
+    done = 0
+    while done < total:
+        rows = [
+            [n for sizes in combination for n in sizes]
+            for combination, _ in zip(combinations, range(min(_BLOCK, total - done)), strict=False)
+        ]
+        columns = np.array(rows, dtype=float).reshape(len(rows), len(names)).T
+        yield {**known, **{n: columns[i] for i, n in enumerate(names)}}, len(rows)
+        done += len(rows)
+
+
+def _combinations(
+    group: Group, rank: str, parts: tuple[str, ...], requested: Mapping[str, TileSize], known: Mapping[str, int]
+) -> list[tuple[int, ...]]:
+    """Sizes of the parts of one rank, outermost first, for each way to divide it."""
+    if rank not in known:
+        raise InputError(f"{rank!r} is divided further while its size is chosen", group.places.get(f"tile.{rank}", Where()))
+    whole = known[rank]
+    result: list[tuple[int, ...]] = [()]
+    for part in reversed(parts[1:]):
+        size = requested.get(part)
+        grown = []
+        for inner in result:
+            left = whole // prod(inner)
+            allowed = size if isinstance(size, tuple) else divisors(left) if isinstance(size, Auto) else (known[part],)
+            grown += [(n, *inner) for n in allowed if left % n == 0]
+        result = grown
+    if not result:
+        raise InputError(f"no tile sizes listed for {rank!r} divide {whole}", group.places.get(f"tile.{rank}", Where()))
+    return [(whole // prod(inner), *inner) for inner in result]
