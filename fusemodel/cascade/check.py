@@ -43,7 +43,8 @@ def infer_tensors(
         if name in inputs:
             raise InputError(f"tensor {name!r} is an input and cannot be defined", definitions[0].at)
         tensors[name] = _infer(name, definitions, readers, declared.get(name), selects)
-    return {n: _with_selection(t, tensors, readers, selects) for n, t in tensors.items()}
+    accessed = [*readers, *(e.target for e in einsums)]
+    return {n: _with_selection(t, tensors, accessed, selects) for n, t in tensors.items()}
 
 
 def _infer(
@@ -82,9 +83,9 @@ def _scatter_rank(name, position, index, main, readers, selects) -> str:
     if isinstance(index, Access) and index.tensor in selects:
         return selects[index.tensor]
     for reader in readers:
-        if reader.tensor == name and position < len(reader.indices):
-            if isinstance(rank := reader.indices[position], RankValue):
-                return rank.rank
+        index_read = reader.indices[position] if position < len(reader.indices) else None
+        if reader.tensor == name and isinstance(index_read, RankValue):
+            return index_read.rank
     if isinstance(index, Number) and not any(step_rank(i) for i in main.target.indices):
         raise InputError(
             f"{name!r} is started at index {index.value:g} but has no step", main.at,
@@ -96,17 +97,14 @@ def _scatter_rank(name, position, index, main, readers, selects) -> str:
     )  # fmt: skip
 
 
-def _with_selection(tensor: Tensor, tensors, readers, selects) -> Tensor:
+def _with_selection(tensor: Tensor, tensors, accessed, selects) -> Tensor:
     """Mark integer tensors: those a selection makes, and inputs used as an index."""
     rank = selects.get(tensor.name)
-    if rank is None:
-        for reader in readers:
-            held = tensors.get(reader.tensor)
-            if held is None:
-                continue
-            for position, index in enumerate(reader.indices):
-                if isinstance(index, Access) and index.tensor == tensor.name and position < len(held.ranks):
-                    rank = held.ranks[position]
+    for access in () if rank else accessed:
+        held = tensors.get(access.tensor)
+        for position, index in enumerate(access.indices):
+            if held and position < len(held.ranks) and tensor.name in (a.tensor for a in accesses(index)):
+                rank = rank or held.ranks[position]
     if rank is None:
         return tensor
     return Tensor(tensor.name, tensor.ranks, tensor.iterative, rank, tensor.at)
@@ -158,14 +156,29 @@ def _check_definitions(cascade: Cascade) -> None:
         indices = ["0" if r in tensor.iterative else r for r in tensor.ranks]
         example = f"{name}[{', '.join(indices)}] = ..."
         missing = set(tensor.iterative)
+        for definition in definitions:
+            _check_positions(cascade, tensor, definition)
         for start in starts:
-            given = dict(zip(tensor.ranks, start.target.indices, strict=True))
+            given = dict(zip(tensor.ranks, match_indices(cascade, tensor, start.target.indices) or (), strict=True))
             zeros = {r for r in tensor.iterative if given[r] == Number(0)}
             if not zeros:
                 raise InputError(f"the start of {name!r} is not at index 0 of {rank!r}", start.at, expected=example)
             missing -= zeros
         if missing:
             raise InputError(f"iterative rank {min(missing)!r} of {name!r} has no start", steps[0].at, expected=example)
+
+
+def _check_positions(cascade: Cascade, tensor: Tensor, definition: Einsum) -> None:
+    """All equations of an iterative tensor run along its ranks by the same names."""
+    for rank, index in zip(
+        tensor.ranks, match_indices(cascade, tensor, definition.target.indices) or (), strict=True
+    ):  # fmt: skip
+        other = index.rank if isinstance(index, RankValue) else step_rank(index)
+        if other and other != rank:
+            raise InputError(
+                f"{tensor.name!r} runs along {other!r} here and along {rank!r} in its step", definition.target.at,
+                expected=f"the ranks [{', '.join(tensor.ranks)}] in every equation of {tensor.name!r}",
+            )  # fmt: skip
 
 
 def _check_count(cascade: Cascade, access: Access) -> None:
@@ -186,6 +199,14 @@ def _check_einsum(cascade: Cascade, einsum: Einsum) -> None:
     left, ranks = set(target_ranks(einsum)), iteration_ranks(einsum)
     right = set(rank_values(einsum.body)) | set(rank_values(einsum.where))
     reduced = reduced_ranks(einsum)
+    carried = [b for b in cascade.batch if b not in cascade.tensors[einsum.name].ranks]
+    if einsum.reduction or einsum.selection:
+        for rank in reduced:
+            if rank in carried:
+                raise InputError(
+                    f"{einsum.name!r} carries the batch rank {rank!r}, which is reduced here", einsum.at,
+                    expected=f"`batch` without {rank!r}, and {rank!r} written in the tensors that hold it",
+                )  # fmt: skip
     if einsum.reduction:
         for rank in reduced:
             if rank not in right:
@@ -194,13 +215,15 @@ def _check_einsum(cascade: Cascade, einsum: Einsum) -> None:
                 raise InputError(f"rank {rank!r} is reduced but stands on the left", einsum.at)
     if einsum.selection:
         into = einsum.selection.into
+        if into in right:
+            raise InputError(f"rank {into!r} is created here but stands on the right", einsum.at)
+        if into in carried or (into and not any(i == RankValue(into) for i in einsum.target.indices)):
+            raise InputError(f"rank {into!r} is created but is no index of {einsum.name!r}", einsum.at)
         if einsum.selection.rank in left:
             raise InputError(f"rank {einsum.selection.rank!r} is searched but stands on the left", einsum.at)
         if into and into not in left:
             raise InputError(f"rank {into!r} is created but does not stand on the left", einsum.at)
-        left_over = [r for r in ranks if r not in left and r not in reduced]
-    else:
-        left_over = [r for r in ranks if r not in left and r not in reduced]
+    left_over = [r for r in ranks if r not in left and r not in reduced]
     for rank in left_over:
         if rank not in cascade.batch:
             raise InputError(
@@ -224,17 +247,15 @@ def _check_range(cascade: Cascade, access: Access) -> None:
                 f"index {rank.upper()} of {access.tensor!r} is out of range", access.at,
                 expected=f"0 <= {rank} < {rank.upper()}",
             )  # fmt: skip
-        if isinstance(index, Number):
-            if not isinstance(index.value, int) or index.value < 0:
-                raise InputError(f"index {index.value} of {access.tensor!r} is out of range", access.at,
-                                 expected="a whole number from 0")  # fmt: skip
-        if isinstance(index, RankValue) and index.rank in cascade.parents and index.rank != rank:
-            if cascade.parents[index.rank] == rank:
-                pair = cascade.split[rank]
-                raise InputError(
-                    f"{access.tensor!r} is indexed by {index.rank!r} alone, a part of {rank!r}", access.at,
-                    expected=f"both parts: {pair[0]}, {pair[1]}",
-                )  # fmt: skip
+        if isinstance(index, Number) and (not isinstance(index.value, int) or index.value < 0):
+            raise InputError(f"index {index.value} of {access.tensor!r} is out of range", access.at,
+                             expected="a whole number from 0")  # fmt: skip
+        if isinstance(index, RankValue) and cascade.parents.get(index.rank) == rank:
+            pair = cascade.split[rank]
+            raise InputError(
+                f"{access.tensor!r} is indexed by {index.rank!r} alone, a part of {rank!r}", access.at,
+                expected=f"both parts: {pair[0]}, {pair[1]}",
+            )  # fmt: skip
 
 
 def _check_used(cascade: Cascade) -> None:

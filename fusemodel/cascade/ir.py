@@ -245,20 +245,29 @@ def match_indices(cascade: Cascade, tensor: Tensor, indices: tuple[Expr, ...]) -
         rank = ranks.pop(0)
         if not given:
             return None
-        parts = cascade.split.get(rank)
-        if parts and len(given) >= 2 and parts[0] in rank_values(given[0]) and parts[1] in rank_values(given[1]):
-            result.append(join_split(given.pop(0), parts[1], given.pop(0)))
+        pair = _split_pair(cascade, rank, given)
+        if pair and len(given) - 1 > len(ranks):
+            result.append(join_split(given.pop(0), pair[1], given.pop(0)))
             continue
         parent = cascade.parents.get(rank)
-        pair = cascade.split[parent] if parent else ()
-        if parent and pair[0] == rank and ranks[:1] == [pair[1]] and parent in rank_values(given[0]):
+        parts = cascade.split[parent] if parent else ()
+        if parent and parts[0] == rank and ranks[:1] == [parts[1]] and parent in rank_values(given[0]):
             whole = given.pop(0)
             ranks.pop(0)
-            size = Extent(pair[1])
+            size = Extent(parts[1])
             result += [Apply("//", (whole, size)), Apply("%", (whole, size))]
             continue
         result.append(given.pop(0))
     return None if given else tuple(result)
+
+
+def _split_pair(cascade: Cascade, rank: str, given: list[Expr]) -> tuple[str, str] | None:
+    """The split whose two parts the next two indices are: that of ``rank`` itself, or of a rank read in its place."""
+    if len(given) < 2 or rank in cascade.parents:
+        return None
+    own = [cascade.split[rank]] if rank in cascade.split else list(cascade.split.values())
+    found = [p for p in own if p[0] in rank_values(given[0]) and p[1] in rank_values(given[1])]
+    return found[0] if found else None
 
 
 def _explicit(cascade: Cascade, einsum: Einsum) -> Einsum:

@@ -65,7 +65,12 @@ def _without(data: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]
     return {k: v for k, v in data.items() if k not in fields}
 
 
-def _groups(doc: Document, cascade: Cascade, arch: Architecture, used: tuple[str, ...]) -> list[Candidates]:
+def _groups(
+    doc: Document, cascade: Cascade, arch: Architecture, used: tuple[str, ...], only: Any = None
+) -> list[Candidates]:
+    """The groups of a file; of those, the ones that bind ``only`` some Einsums, when another file asks for them."""
+    if only is not None and not (isinstance(only, list) and all(isinstance(n, str) for n in only)):
+        raise InputError("'only' is not a list of Einsums", doc.where("groups"))
     raw_groups = doc.data.get("groups")
     if raw_groups is None:
         raw = {k: v for k, v in doc.data.items() if k in GroupSpec.model_fields and k not in ("name", "use")}
@@ -80,6 +85,8 @@ def _groups(doc: Document, cascade: Cascade, arch: Architecture, used: tuple[str
     for i, raw in enumerate(raw_groups):
         if not isinstance(raw, dict):
             raise InputError("a group is not a mapping", doc.where("groups", i), expected="`bind: ...` and so on")
+        if only is not None and not (isinstance(raw.get("bind"), dict) and any(n in only for n in raw["bind"])):
+            continue
         if "use" in raw:
             result += _used(doc, raw, i, cascade, arch, used)
         else:
@@ -89,12 +96,15 @@ def _groups(doc: Document, cascade: Cascade, arch: Architecture, used: tuple[str
 
 def _used(doc: Document, raw: dict[str, Any], i: int, cascade: Cascade, arch: Architecture, used: tuple[str, ...]):
     where = doc.where("groups", i, "use")
-    if len(raw) > 1 or not isinstance(raw["use"], str):
-        raise InputError("a group with 'use' holds nothing else", where, expected="`- {use: NAME}`")
+    if raw.keys() - {"use", "only"} or not isinstance(raw["use"], str):
+        raise InputError("a group with 'use' holds nothing else", where, expected="`- {use: NAME, only: [EINSUM, ...]}`")
     path = str(find("mappings", raw["use"], beside=doc.file, where=where))
     if path in used or path == doc.file:
         raise InputError(f"{raw['use']!r} uses itself", where)
-    return _groups(read_yaml(path), cascade, arch, (*used, doc.file))
+    found = _groups(read_yaml(path), cascade, arch, (*used, doc.file), only=raw.get("only"))
+    if not found:
+        raise InputError(f"{raw['use']!r} has no group of {raw['only']}", where)
+    return found
 
 
 def _candidates(doc: Document, raw: dict[str, Any], path: tuple[Any, ...], cascade: Cascade, arch: Architecture):

@@ -110,7 +110,7 @@ def span(dim: Dim, inner: frozenset[str], sizes: Sizes, extents: Mapping[str, in
             product = product * sizes[leaf]
     if dim.pure:
         if live and dim.split:
-            return minimum(product, extents[dim.rank])
+            return minimum(product, extents[dim.split])
         return product
     limit = extents[dim.rank] + dim.iterative
     if not dim.affine:

@@ -190,10 +190,10 @@ def _dim(rank: str, index: Expr, iterative: bool, group: Group, cascade: Cascade
     match index:
         case RankValue(r):
             return Dim(rank, ((leaves(r), 1),), True, True, iterative, r if r in cascade.split else None)
-        case Apply("+", (Apply("*", (RankValue(a), Extent(size))), RankValue(b))) if cascade.split.get(rank) == (a, b) and (
-            size == b
+        case Apply("+", (Apply("*", (RankValue(a), Extent(size))), RankValue(b))) if size == b and (
+            cascade.parents.get(b) is not None and cascade.split[cascade.parents[b]] == (a, b)
         ):
-            return Dim(rank, ((leaves(a) + leaves(b), 1),), True, True, iterative, rank)
+            return Dim(rank, ((leaves(a) + leaves(b), 1),), True, True, iterative, cascade.parents[b])
         case Apply("//", (RankValue(r), Extent(size))) if (cascade.split.get(r) or (0, 0))[1] == size:
             return Dim(rank, ((leaves(cascade.split[r][0]), 1),), True, True, iterative, None)
         case Apply("%", (RankValue(r), Extent(size))) if (cascade.split.get(r) or (0, 0))[1] == size:
