@@ -1,0 +1,274 @@
+"""The command line: parse, call, print. Heavy imports stay inside the commands, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fusemodel.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from fusemodel.report import Comparison, Request
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Attention algorithms as cascades of Einsums, mapped onto accelerators and evaluated in closed form.",
+)
+
+
+class Kind(StrEnum):
+    cascades = "cascades"
+    archs = "archs"
+    mappings = "mappings"
+    workloads = "workloads"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
+WorkloadOption = Annotated[str | None, typer.Option("--workload", "-w", help="Extents: a library name or a file.")]
+SeqOption = Annotated[str | None, typer.Option("--seq", "-s", help="Sequence length, such as 1000 or 16K.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="RANK=SIZE, for a rank or a tile; repeatable.")]
+
+
+def _print_json(data: Any) -> None:
+    sys.stdout.write(json.dumps(_plain(data), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(data: Any) -> Any:
+    """JSON has no infinity or NaN: those become null."""
+    if isinstance(data, dict):
+        return {str(k): _plain(v) for k, v in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_plain(v) for v in data]
+    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
+        return None
+    return data
+
+
+def _sets(values: list[str] | None) -> dict[str, int]:
+    from fusemodel.cascade.load import parse_size
+    from fusemodel.errors import Where
+
+    result = {}
+    for value in (v for given in values or [] for v in given.split(",")):
+        name, equals, size = value.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"--set {value!r} is not RANK=SIZE", expected="such as `--set p0=128`")
+        result[name.strip()] = parse_size(size.strip(), f"--set {name.strip()}", Where())
+    return result
+
+
+def _seqs(text: str | None) -> tuple[int, ...]:
+    from fusemodel.cascade.load import parse_size
+    from fusemodel.errors import Where
+
+    return tuple(parse_size(s.strip(), "--seq", Where()) for s in text.split(",")) if text is not None else ()
+
+
+@app.command("list", epilog="Example: fusemodel list mappings")
+def list_library(
+    kind: Annotated[Kind | None, typer.Argument(help="What to list; everything by default.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every entry (the default).")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what the library holds."""
+    del every
+    from fusemodel.library import KINDS, names
+    from fusemodel.report.library import library_table, summary
+
+    kinds = [kind.value] if kind else list(KINDS)
+    rows = {k: [summary(k, n, p) for n, p in names(k).items()] for k in kinds}
+    if as_json:
+        _print_json(rows if kind is None else rows[kind.value])
+        return
+    from fusemodel.report.tables import show
+
+    for k in kinds:
+        show(library_table(k, rows[k]))
+
+
+@app.command("show", epilog="Example: fusemodel show attention-1pass")
+def show_item(name: Annotated[str, typer.Argument(metavar="NAME-OR-FILE")], as_json: Json = False) -> None:
+    """Show a cascade, an architecture, a mapping or a workload, after checking it."""
+    from fusemodel.report.library import describe, kind_of
+
+    kind, path = kind_of(name)
+    data, text = describe(kind, path)
+    if as_json:
+        _print_json(data)
+    else:
+        from fusemodel.report.tables import show
+
+        show(text)
+
+
+@app.command("run", epilog="Example: fusemodel run attention-1pass --set m=100")
+def run_cascade(
+    cascade: Annotated[str | None, typer.Argument(metavar="CASCADE", help="A library name or a file.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every cascade of the library.")] = False,
+    sets: SetOption = None,
+    dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    seed: Annotated[int, typer.Option(help="Seed of the random inputs.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Execute a cascade on random arrays and compare it with its reference."""
+    from fusemodel.cascade import load_cascade
+    from fusemodel.library import names
+    from fusemodel.numerics import compare
+
+    if dtype not in ("float64", "float32"):
+        raise unknown("dtype", dtype, ["float64", "float32"])
+    if every == (cascade is not None):
+        raise InputError("give one cascade, or --all", expected="such as `fusemodel run attention-1pass`")
+    chosen = list(names("cascades")) if every else [str(cascade)]
+    sizes = _sets(sets)
+    rows = []
+    for name in chosen:
+        found = compare(load_cascade(name), sizes or None, dtype=dtype, seed=seed)
+        rows.append(asdict(found))
+    if as_json:
+        _print_json({"rows": rows} if every else rows[0])
+    else:
+        from fusemodel.report.library import run_table
+        from fusemodel.report.tables import show
+
+        show(run_table(rows))
+    bad = [r["cascade"] for r in rows if not _agrees(r, dtype)]
+    if bad:
+        sys.stderr.write(f"differs from its reference: {', '.join(bad)}\n")
+        raise typer.Exit(1)
+
+
+def _agrees(row: dict[str, Any], dtype: str) -> bool:
+    """Whether the error is what rounding explains."""
+    limit = 1e-9 if dtype == "float64" else 1e-3
+    return row["max_rel_error"] is None or row["max_rel_error"] <= limit
+
+
+@app.command("eval", epilog="Example: fusemodel eval fusemax --workload bert --seq 16K")
+def evaluate_mapping(
+    mapping: Annotated[str, typer.Argument(metavar="MAPPING", help="A library name or a file.")],
+    workload: WorkloadOption = None,
+    seq: SeqOption = None,
+    sets: SetOption = None,
+    arch: Annotated[str | None, typer.Option("--arch", help="Run it on another architecture.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a mapping: latency, energy, traffic, utilisation and what bounds it."""
+    from fusemodel.api import evaluate
+
+    result = evaluate(mapping, workload, seq, _sets(sets), arch)
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    from fusemodel.report.tables import evaluation, show
+
+    show(evaluation(result))
+
+
+@app.command("compare", epilog="Example: fusemodel compare flat fusemax --workload bert,xlm --seq 1K,64K")
+def compare_mappings(
+    mappings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MAPPING...", help="The last is judged against the others. None: the default comparison."),
+    ] = None,
+    workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
+    seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare mappings over workloads and lengths; without arguments, the comparison the library comes with."""
+    from fusemodel.report import compare
+
+    request = _request(mappings or [], workload, seq)
+    result = _with_progress(request) if sys.stderr.isatty() and not as_json else compare(request)
+    if as_json:
+        _print_json(
+            {
+                "rows": [r.to_dict() for r in result.rows],
+                "mean": {a: {b: asdict(r) for b, r in against.items()} for a, against in result.mean.items()},
+                "published": list(result.published),
+            }
+        )
+        return
+    from fusemodel.report.tables import comparison, show
+
+    show(comparison(result))
+
+
+def _request(mappings: list[str], workload: str | None, seq: str | None) -> Request:
+    from fusemodel.report import Request, Section, load_request
+
+    workloads = tuple(w.strip() for w in workload.split(",")) if workload else ()
+    if not mappings:
+        base = load_request()
+        narrowed = bool(workload or seq)
+        return Request(
+            base.sections, workloads or base.workloads, _seqs(seq) or base.seqs, "" if narrowed else base.published
+        )
+    if len(mappings) < 2:
+        raise InputError("one mapping cannot be compared", expected="two or more, or none for the default comparison")
+    if len(set(mappings)) != len(mappings):
+        raise InputError("a mapping is given twice", expected="mappings that differ")
+    return Request((Section("Comparison", mappings[-1], tuple(mappings[:-1])),), workloads, _seqs(seq))
+
+
+def _with_progress(request: Request) -> Comparison:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fusemodel.report import compare
+
+    designs = {m for s in request.sections for m in s.mappings}
+    total = len(designs) * max(1, len(request.workloads)) * max(1, len(request.seqs))
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("evaluating", total=total)
+        return compare(request, lambda name: progress.update(task, advance=1, description=name))
+
+
+def _version(value: bool) -> None:
+    if value:
+        from fusemodel import __version__
+
+        typer.echo(f"fusemodel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line. Input that cannot be used ends with one message and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except (MemoryError, RecursionError) as error:
+        sys.stderr.write(f"error: too large: {type(error).__name__}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
+
+
+__all__ = ["app", "main"]

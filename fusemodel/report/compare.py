@@ -1,0 +1,142 @@
+"""Comparing designs over workloads and lengths: evaluations, and means of their ratios."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fusemodel.cascade.load import parse_size
+from fusemodel.cascade.workload import load_workload
+from fusemodel.errors import InputError, Where
+from fusemodel.library import published_dir, root
+from fusemodel.mapping import load_design
+from fusemodel.model import Evaluation, evaluate
+from fusemodel.yamlfile import Document, check_fields, read_yaml
+
+
+@dataclass(frozen=True)
+class Section:
+    """A design to judge against baselines."""
+
+    title: str
+    subject: str
+    baselines: tuple[str, ...]
+
+    @property
+    def mappings(self) -> tuple[str, ...]:
+        return (*self.baselines, self.subject)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compare. Without workloads or lengths, each cascade's own extents are used."""
+
+    sections: tuple[Section, ...]
+    workloads: tuple[str, ...] = ()
+    seqs: tuple[int, ...] = ()
+    published: str = ""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One design against another over all points: ``speedup`` is baseline latency / ours, the others ours / baseline."""
+
+    speedup: float
+    speedup_geomean: float
+    speedup_min: float
+    speedup_max: float
+    energy: float
+    energy_with_registers: float
+    dram_bytes: float
+    points: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Evaluations of every design at every point, and the ratios of every pair of a section."""
+
+    request: Request
+    rows: tuple[Evaluation, ...]
+    mean: dict[str, dict[str, Ratio]]
+    published: tuple[dict[str, Any], ...] = field(default=())
+
+    def at(self, mapping: str) -> list[Evaluation]:
+        """The evaluations of one design, in the order of the points."""
+        return [r for r in self.rows if r.mapping == mapping]
+
+
+def load_request(name: str = "default") -> Request:
+    """A comparison kept in the library."""
+    doc = read_yaml(root() / "comparisons" / f"{name}.yaml")
+    data = check_fields(doc, (), doc.data, ("name", "about", "source", "workloads", "seq", "sections", "published"))
+    sections = tuple(_section(doc, i, s) for i, s in enumerate(data.get("sections") or []))
+    seqs = tuple(parse_size(s, "a length", doc.where("seq", i)) for i, s in enumerate(data.get("seq") or []))
+    return Request(sections, tuple(data.get("workloads") or ()), seqs, data.get("published") or "")
+
+
+def _section(doc: Document, i: int, raw: Any) -> Section:
+    data = check_fields(doc, ("sections", i), raw, ("title", "subject", "baselines"))
+    return Section(str(data["title"]), str(data["subject"]), tuple(data["baselines"]))
+
+
+def compare(request: Request, progress: Callable[[str], None] | None = None) -> Comparison:
+    """Evaluate every design of a request at every point. ``progress`` is told of each evaluation as it ends."""
+    rows: dict[str, list[Evaluation]] = {}
+    points = [(w, s) for w in (request.workloads or (None,)) for s in (request.seqs or (None,))]
+    names: dict[str, str] = {}
+    for section in request.sections:
+        for name in section.mappings:
+            if name in names:
+                continue
+            design = load_design(name)
+            if design.name in names.values():
+                raise InputError(f"two designs have the name {design.name!r}", Where(design.file),
+                                 expected="names that differ")  # fmt: skip
+            names[name] = design.name
+            rows[name] = []
+            for workload, seq in points:
+                rows[name].append(evaluate(design, load_workload(workload) if workload else None, seq))
+                if progress:
+                    progress(design.name)
+    sections = tuple(Section(s.title, names[s.subject], tuple(names[b] for b in s.baselines)) for s in request.sections)
+    by_name = {names[n]: r for n, r in rows.items()}
+    mean = {a: {b: ratio(by_name[a], by_name[b]) for b in s.mappings if b != a} for s in sections for a in s.mappings}
+    every = tuple(r for found in rows.values() for r in found)
+    shown = Request(sections, request.workloads, request.seqs, request.published)
+    return Comparison(shown, every, mean, tuple(published(request.published)) if request.published else ())
+
+
+def ratio(ours: Sequence[Evaluation], baseline: Sequence[Evaluation]) -> Ratio:
+    """Means of the ratios at each point."""
+    speedups = [b.latency_s / a.latency_s for a, b in zip(ours, baseline, strict=True)]
+    n = len(speedups)
+
+    def mean(values: list[float]) -> float:
+        return math.fsum(values) / n
+
+    pairs = list(zip(ours, baseline, strict=True))
+    return Ratio(
+        speedup=mean(speedups),
+        speedup_geomean=math.exp(mean([math.log(s) for s in speedups])),
+        speedup_min=min(speedups),
+        speedup_max=max(speedups),
+        energy=mean([_quotient(a.energy_j, b.energy_j) for a, b in pairs]),
+        energy_with_registers=mean([_quotient(a.energy_with_registers_j, b.energy_with_registers_j) for a, b in pairs]),
+        dram_bytes=mean([_quotient(a.dram_bytes, b.dram_bytes) for a, b in pairs]),
+        points=n,
+    )
+
+
+def _quotient(a: float, b: float) -> float:
+    return a / b if b else math.nan
+
+
+def published(name: str) -> list[dict[str, Any]]:
+    """A table of published figures; lines that start with ``#`` cite their source."""
+    path: Path = published_dir() / f"{name}.csv"
+    lines = [x for x in path.read_text(encoding="utf-8").splitlines() if not x.startswith("#")]
+    return [{**row, "value": float(row["value"])} for row in csv.DictReader(lines)]

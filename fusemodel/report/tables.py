@@ -1,0 +1,195 @@
+"""Evaluations and comparisons as terminal tables."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from fusemodel.model import Evaluation
+from fusemodel.report.compare import Comparison, Ratio, Section
+from fusemodel.report.text import count, joules, percent, seconds, size, tokens
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold cyan", box=None)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < left else "right", no_wrap=i > 0)
+    return table
+
+
+def evaluation(result: Evaluation) -> RenderableType:
+    """Totals, a table by Einsum, energy by component, traffic, and what bounds the design."""
+    parts: list[RenderableType] = [_totals(result), _einsums(result), _energy(result), _traffic(result)]
+    if len(result.groups) > 1:
+        parts.append(_groups(result))
+    parts.append(Text.from_markup(f"[bold]Bound by[/] {escape(_bound(result))}"))
+    parts += [Text(f"note: {note}", style="yellow") for note in result.notes]
+    return Group(*[x for p in parts for x in (p, Text(""))][:-1])
+
+
+def _bound(result: Evaluation) -> str:
+    longest = max(result.groups, key=lambda g: g.cycles)
+    text = result.bound
+    if len(result.groups) > 1:
+        text += f" (in group {longest.name}, {longest.cycles / result.cycles:.0%} of the time)"
+    return text
+
+
+def _totals(result: Evaluation) -> RenderableType:
+    head = f"{result.mapping}: {result.cascade} on {result.arch}"
+    if result.workload:
+        head += f", {result.workload}"
+    if result.seq:
+        head += f", {tokens(result.seq)} tokens"
+    table = _table(head, "", "", left=2)
+    table.show_header = False
+    table.add_row("latency", f"{seconds(result.latency_s)}  ({count(result.cycles)} cycles)")
+    counted = joules(result.energy_j)
+    if result.energy_with_registers_j != result.energy_j:
+        counted += f"  ({joules(result.energy_with_registers_j)} with register files)"
+    table.add_row("energy", counted)
+    table.add_row("DRAM traffic", size(result.dram_bytes))
+    for unit, value in result.utilization.items():
+        table.add_row(f"utilisation {unit}", f"{percent(value)}  {bar(value)}")
+    for group in result.groups:
+        tiles = ", ".join(f"{n} = {v}" for n, v in group.tiles.items())
+        if tiles and len(result.groups) == 1:
+            table.add_row("tiles", tiles)
+        if group.variant and len(result.groups) == 1:
+            table.add_row("variant", f"{escape(group.variant)}  (best of {group.candidates})")
+        for level, held in group.footprint_bytes.items():
+            if len(result.groups) == 1:
+                table.add_row(f"kept in {level}", ", ".join(f"{t} {size(n)}" for t, n in held.items()))
+        for level, fraction in group.spilled.items():
+            table.add_row(f"spilled from {level}", percent(fraction))
+    return table
+
+
+def bar(value: float, width: int = 20) -> str:
+    """A small bar for a fraction."""
+    filled = round(min(max(value, 0.0), 1.0) * width)
+    return "█" * filled + "░" * (width - filled)
+
+
+def _einsums(result: Evaluation) -> RenderableType:
+    levels = list(result.traffic_bytes)
+    table = _table(
+        "By Einsum", "Einsum", "unit", "operations", "points", "cycles", "share of unit", "utilisation",
+        *[f"{level} traffic" for level in levels], left=3,
+    )  # fmt: skip
+    for e in result.einsums:
+        table.add_row(
+            e.name, e.unit, " ".join(e.operations), count(e.points), count(e.cycles), percent(e.share),
+            percent(e.utilization), *[size(e.traffic_bytes[lv]) if lv in e.traffic_bytes else "-" for lv in levels],
+        )  # fmt: skip
+    return table
+
+
+def _energy(result: Evaluation) -> RenderableType:
+    table = _table("Energy by component", "component", "energy", "share")
+    for name, value in result.energy_breakdown_j.items():
+        table.add_row(name, joules(value), percent(value / result.energy_j if result.energy_j else 0))
+    for unit, value in result.register_energy_j.items():
+        if f"{unit}.registers" not in result.energy_breakdown_j:
+            table.add_row(f"{unit} register files", joules(value), "not counted", style="dim")
+    return table
+
+
+def _traffic(result: Evaluation) -> RenderableType:
+    table = _table("Traffic by tensor", "level", "tensor", "read", "written", left=2)
+    for level, tensors in result.traffic_bytes.items():
+        for tensor, moved in tensors.items():
+            table.add_row(level, tensor, size(moved["read"]), size(moved["write"]))
+    return table
+
+
+def _groups(result: Evaluation) -> RenderableType:
+    table = _table("By group, one after another", "group", "variant", "tiles", "latency", "share", "DRAM", "bound", left=3)
+    for g in result.groups:
+        tiles = ", ".join(f"{n} {v}" for n, v in g.tiles.items())
+        share = percent(g.cycles / result.cycles)
+        variant = escape(g.variant)
+        table.add_row(g.name, variant, tiles, seconds(g.latency_s), share, size(g.dram_bytes), g.bound)
+    return table
+
+
+def comparison(result: Comparison) -> RenderableType:
+    """For each section: speed-ups and energy by workload and length, the means, and published figures beside them."""
+    parts: list[RenderableType] = []
+    for section in result.request.sections:
+        parts += [_absolute(result, section), Text("")]
+        for baseline in section.baselines:
+            parts += [_pair(result, section.subject, baseline), Text("")]
+    parts.append(_means(result))
+    return Group(*parts)
+
+
+def _absolute(result: Comparison, section: Section) -> RenderableType:
+    table = _table(
+        f"{section.title}: every design", "workload", "tokens", "design", "latency", "energy", "DRAM", "utilisation",
+        "bound", left=3,
+    )  # fmt: skip
+    columns = {m: result.at(m) for m in section.mappings}
+    for i in range(len(columns[section.subject])):
+        for name, rows in columns.items():
+            r = rows[i]
+            used = ", ".join(f"{u} {v:.0%}" for u, v in r.utilization.items())
+            style = "bold" if name == section.subject else ""
+            table.add_row(
+                r.workload or "-", tokens(r.seq), name, seconds(r.latency_s), joules(r.energy_j), size(r.dram_bytes),
+                used, r.bound, style=style,
+            )  # fmt: skip
+    return table
+
+
+def _pair(result: Comparison, subject: str, baseline: str) -> RenderableType:
+    ours, theirs = result.at(subject), result.at(baseline)
+    seqs = list(dict.fromkeys(r.seq for r in ours))
+    table = _table(f"{subject} against {baseline}: speed-up (energy)", "workload", *[tokens(s) for s in seqs])
+    for workload in dict.fromkeys(r.workload for r in ours):
+        cells = [
+            f"{b.latency_s / a.latency_s:.2f}x ({a.energy_j / b.energy_j:.3f})" if b.energy_j else
+            f"{b.latency_s / a.latency_s:.2f}x"
+            for a, b in zip(ours, theirs, strict=True)
+            if a.workload == workload
+        ]  # fmt: skip
+        table.add_row(workload or "-", *cells)
+    return table
+
+
+_STATISTICS = {"mean": "speedup", "geomean": "speedup_geomean", "min": "speedup_min", "max": "speedup_max"}
+
+
+def _means(result: Comparison) -> RenderableType:
+    table = _table(
+        "Means over all points (published figure below ours, where there is one)", "design", "against", "speed-up",
+        "geomean", "min", "max", "energy", "energy with registers", "DRAM", left=2,
+    )  # fmt: skip
+    for section in result.request.sections:
+        for baseline in section.baselines:
+            r: Ratio = result.mean[section.subject][baseline]
+            table.add_row(
+                section.subject, baseline, f"{r.speedup:.2f}x", f"{r.speedup_geomean:.2f}x", f"{r.speedup_min:.2f}x",
+                f"{r.speedup_max:.2f}x", f"{r.energy:.3f}", f"{r.energy_with_registers:.3f}", f"{r.dram_bytes:.3g}",
+                style="bold",
+            )  # fmt: skip
+            found = {
+                (p["quantity"], p["statistic"]): p["value"]
+                for p in result.published
+                if (p["subject"], p["baseline"]) == (section.subject, baseline)
+            }
+            if found:
+                speed = [f"{found['speedup', s]:.2f}x" if ("speedup", s) in found else "" for s in _STATISTICS]
+                energy = f"{found['energy', 'mean']:.3f}" if ("energy", "mean") in found else ""
+                table.add_row("", "published", *speed, energy, "", "", style="dim")
+    return table
+
+
+def show(renderable: RenderableType) -> None:
+    """Print to the terminal; wide enough for every column when piped."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200, no_color=True, highlight=False)
+    console.print(renderable)
