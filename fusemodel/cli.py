@@ -183,6 +183,7 @@ def compare_mappings(
     ] = None,
     workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
     seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
+    details: Annotated[bool, typer.Option("--details", help="Also print every evaluation.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compare mappings over workloads and lengths; without arguments, the comparison the library comes with."""
@@ -201,7 +202,7 @@ def compare_mappings(
         return
     from fusemodel.report.tables import comparison, show
 
-    show(comparison(result))
+    show(comparison(result, details=details))
 
 
 def _request(mappings: list[str], workload: str | None, seq: str | None) -> Request:

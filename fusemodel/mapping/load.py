@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fusemodel.arch import Architecture, load_architecture
@@ -25,22 +25,21 @@ MAX_VARIANTS = 1000
 
 def load_design(name: str, *, arch: str | None = None) -> Design:
     """A design by the library name or path of its mapping, perhaps on another architecture."""
-    path = find("mappings", name)
-    try:
-        stamp = path.stat().st_mtime_ns
-    except OSError:
-        stamp = 0
-    machine = load_architecture(arch) if arch else None
-    return _cached(str(path), stamp, machine)
+    path = str(find("mappings", name))
+    machine = str(find("archs", arch)) if arch else None
+    stamps, design = _LOADED.get((path, machine), ({"": -1}, None))
+    if design is None or _stamps(stamps) != stamps:
+        design = build_design(read_yaml(path), load_architecture(machine) if machine else None)
+        _LOADED[path, machine] = (_stamps(design.files), design)
+    return design
 
 
-@lru_cache(maxsize=64)
-def _document(path: str, _stamp: int) -> Document:
-    return read_yaml(path)
+#: Designs already built, with the times at which the files they came from were last changed.
+_LOADED: dict[tuple[str, str | None], tuple[dict[str, int], Design]] = {}
 
 
-def _cached(path: str, stamp: int, machine: Architecture | None) -> Design:
-    return build_design(_document(path, stamp), machine)
+def _stamps(files: Iterable[str]) -> dict[str, int]:
+    return {f: os.stat(f).st_mtime_ns if os.path.exists(f) else 0 for f in files}
 
 
 def parse_design(text: str, file: str = "<text>", arch: Architecture | None = None) -> Design:
@@ -53,10 +52,12 @@ def build_design(doc: Document, arch: Architecture | None = None) -> Design:
     top = validate(MappingSpec, _without(doc.data, ("bind", "keep", "variants")), document_place(doc))
     cascade = load_cascade(top.cascade, beside=doc.file, where=doc.where("cascade"))
     arch = arch or load_architecture(top.arch, beside=doc.file, where=doc.where("arch"))
-    groups = tuple(_groups(doc, cascade, arch, ()))
+    files = [doc.file, cascade.file, arch.file]
+    groups = tuple(_groups(doc, cascade, arch, (doc.file,), files))
     design = Design(
-        top.name or doc.file, cascade, arch, groups, _extent_overrides(groups, cascade), top.about, top.source, doc.file
-    )
+        top.name or doc.file, cascade, arch, groups, _extent_overrides(groups, cascade), top.about, top.source, doc.file,
+        files=tuple(files),
+    )  # fmt: skip
     check_design(design)
     return design
 
@@ -66,7 +67,7 @@ def _without(data: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]
 
 
 def _groups(
-    doc: Document, cascade: Cascade, arch: Architecture, used: tuple[str, ...], only: Any = None
+    doc: Document, cascade: Cascade, arch: Architecture, chain: tuple[str, ...], files: list[str], only: Any = None
 ) -> list[Candidates]:
     """The groups of a file; of those, the ones that bind ``only`` some Einsums, when another file asks for them."""
     if only is not None and not (isinstance(only, list) and all(isinstance(n, str) for n in only)):
@@ -88,20 +89,25 @@ def _groups(
         if only is not None and not (isinstance(raw.get("bind"), dict) and any(n in only for n in raw["bind"])):
             continue
         if "use" in raw:
-            result += _used(doc, raw, i, cascade, arch, used)
+            result += _used(doc, raw, i, cascade, arch, chain, files)
         else:
             result.append(_candidates(doc, {**defaults, **raw}, ("groups", i), cascade, arch))
     return result
 
 
-def _used(doc: Document, raw: dict[str, Any], i: int, cascade: Cascade, arch: Architecture, used: tuple[str, ...]):
+def _used(
+    doc: Document, raw: dict[str, Any], i: int, cascade: Cascade, arch: Architecture, chain: tuple[str, ...],
+    files: list[str],
+) -> list[Candidates]:  # fmt: skip
+    """The groups of another mapping file (``chain``: the files that are being read)."""
     where = doc.where("groups", i, "use")
     if raw.keys() - {"use", "only"} or not isinstance(raw["use"], str):
         raise InputError("a group with 'use' holds nothing else", where, expected="`- {use: NAME, only: [EINSUM, ...]}`")
     path = str(find("mappings", raw["use"], beside=doc.file, where=where))
-    if path in used or path == doc.file:
+    if path in chain:
         raise InputError(f"{raw['use']!r} uses itself", where)
-    found = _groups(read_yaml(path), cascade, arch, (*used, doc.file), only=raw.get("only"))
+    files.append(path)
+    found = _groups(read_yaml(path), cascade, arch, (*chain, path), files, only=raw.get("only"))
     if not found:
         raise InputError(f"{raw['use']!r} has no group of {raw['only']}", where)
     return found

@@ -189,3 +189,4 @@ class Design:
     about: str = ""
     source: str = ""
     file: str = ""
+    files: tuple[str, ...] = ()  # every file it was read from

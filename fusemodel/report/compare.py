@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from fusemodel.yamlfile import Document, check_fields, read_yaml
 
 @dataclass(frozen=True)
 class Section:
-    """A design to judge against baselines."""
+    """A design to judge against baselines. ``labels`` says in words what a baseline is."""
 
     title: str
     subject: str
     baselines: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def mappings(self) -> tuple[str, ...]:
@@ -80,7 +81,8 @@ def load_request(name: str = "default") -> Request:
 
 def _section(doc: Document, i: int, raw: Any) -> Section:
     data = check_fields(doc, ("sections", i), raw, ("title", "subject", "baselines"))
-    return Section(str(data["title"]), str(data["subject"]), tuple(data["baselines"]))
+    labels = check_fields(doc, ("sections", i, "baselines"), data["baselines"], data["baselines"])
+    return Section(str(data["title"]), str(data["subject"]), tuple(labels), labels)
 
 
 def compare(request: Request, progress: Callable[[str], None] | None = None) -> Comparison:
@@ -102,7 +104,15 @@ def compare(request: Request, progress: Callable[[str], None] | None = None) -> 
                 rows[name].append(evaluate(design, load_workload(workload) if workload else None, seq))
                 if progress:
                     progress(design.name)
-    sections = tuple(Section(s.title, names[s.subject], tuple(names[b] for b in s.baselines)) for s in request.sections)
+    sections = tuple(
+        Section(
+            s.title,
+            names[s.subject],
+            tuple(names[b] for b in s.baselines),
+            {names[b]: t for b, t in s.labels.items() if b in names},
+        )
+        for s in request.sections
+    )
     by_name = {names[n]: r for n, r in rows.items()}
     mean = {a: {b: ratio(by_name[a], by_name[b]) for b in s.mappings if b != a} for s in sections for a in s.mappings}
     every = tuple(r for found in rows.values() for r in found)

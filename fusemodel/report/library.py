@@ -48,7 +48,9 @@ def library_table(kind: str, rows: list[dict[str, Any]]) -> RenderableType:
         table.add_column(column, no_wrap=True)
     table.add_column("about")
     for row in rows:
-        extra = [str(row[c]) for c in {"mappings": ("cascade", "arch"), "cascades": ("family", "einsums")}.get(kind, ())]
+        extra = [
+            str(row[c]) for c in {"mappings": ("cascade", "arch"), "cascades": ("family", "einsums")}.get(kind, ())
+        ]
         table.add_row(escape(row["name"]), *map(escape, extra), escape(row["about"]))
     return Group(table, Text(""))
 
@@ -139,7 +141,9 @@ def _architecture(a: Architecture) -> tuple[dict[str, Any], RenderableType]:
     for n, u in a.units.items():
         ops = ", ".join(f"{o} ({op.cycles:g}, {op.energy_pj:.4g} pJ)" for o, op in u.ops.items())
         units.add_row(n, " x ".join(map(str, u.shape.values())), ops, " ".join(sorted(u.reduce)))
-    clock = Text(f"clock {a.clock_hz / 1e6:g} MHz, word {a.word_bytes * 8:g} bit, area {sum(areas.values()) * 1e-6:.4g} mm^2")
+    clock = Text(
+        f"clock {a.clock_hz / 1e6:g} MHz, word {a.word_bytes * 8:g} bit, area {sum(areas.values()) * 1e-6:.4g} mm^2"
+    )
     return data, Group(_head(a.name, a.about, a.source), clock, Text(""), levels, Text(""), units)
 
 

@@ -106,7 +106,9 @@ def _traffic(result: Evaluation) -> RenderableType:
 
 
 def _groups(result: Evaluation) -> RenderableType:
-    table = _table("By group, one after another", "group", "variant", "tiles", "latency", "share", "DRAM", "bound", left=3)
+    table = _table(
+        "By group, one after another", "group", "variant", "tiles", "latency", "share", "DRAM", "bound", left=3
+    )
     for g in result.groups:
         tiles = ", ".join(f"{n} {v}" for n, v in g.tiles.items())
         share = percent(g.cycles / result.cycles)
@@ -115,15 +117,45 @@ def _groups(result: Evaluation) -> RenderableType:
     return table
 
 
-def comparison(result: Comparison) -> RenderableType:
-    """For each section: speed-ups and energy by workload and length, the means, and published figures beside them."""
+def comparison(result: Comparison, *, details: bool = False) -> RenderableType:
+    """For each section: speed-ups and energy by workload and length, then the means, with published figures beside
+    them, and in words. ``details`` adds every evaluation; few are shown anyway."""
     parts: list[RenderableType] = []
     for section in result.request.sections:
-        parts += [_absolute(result, section), Text("")]
+        if details or len(result.rows) <= 24:
+            parts += [_absolute(result, section), Text("")]
         for baseline in section.baselines:
-            parts += [_pair(result, section.subject, baseline), Text("")]
-    parts.append(_means(result))
+            parts += [_pair(result, section, baseline), Text("")]
+    parts += [_means(result), Text("")]
+    parts += [_sentence(result, s, b) for s in result.request.sections for b in s.baselines]
     return Group(*parts)
+
+
+def _sentence(result: Comparison, section: Section, baseline: str) -> Text:
+    r = result.mean[section.subject][baseline]
+    text = Text()
+    text.append(f"{section.subject} against {_labelled(section, baseline)}: ", style="dim")
+    text.append(f"{r.speedup:.2f}x as fast", style="bold")
+    if r.energy == r.energy:
+        text.append(f", {r.energy:.3f} of the energy")
+    found = _published(result, section.subject, baseline)
+    if found:
+        words = [f"{v:.2f}x" if q == "speedup" else f"{v:.3f}" for (q, s), v in found.items() if s == "mean"]
+        text.append(f"  (published: {', '.join(words)})", style="dim")
+    return text
+
+
+def _labelled(section: Section, baseline: str) -> str:
+    label = section.labels.get(baseline)
+    return f"{baseline} ({label})" if label else baseline
+
+
+def _published(result: Comparison, subject: str, baseline: str) -> dict[tuple[str, str], float]:
+    return {
+        (p["quantity"], p["statistic"]): p["value"]
+        for p in result.published
+        if (p["subject"], p["baseline"]) == (subject, baseline)
+    }
 
 
 def _absolute(result: Comparison, section: Section) -> RenderableType:
@@ -144,10 +176,11 @@ def _absolute(result: Comparison, section: Section) -> RenderableType:
     return table
 
 
-def _pair(result: Comparison, subject: str, baseline: str) -> RenderableType:
-    ours, theirs = result.at(subject), result.at(baseline)
+def _pair(result: Comparison, section: Section, baseline: str) -> RenderableType:
+    ours, theirs = result.at(section.subject), result.at(baseline)
     seqs = list(dict.fromkeys(r.seq for r in ours))
-    table = _table(f"{subject} against {baseline}: speed-up (energy)", "workload", *[tokens(s) for s in seqs])
+    title = f"{section.title}: {section.subject} against {_labelled(section, baseline)}"
+    table = _table(title, "speed-up (energy)", *[tokens(s) for s in seqs])
     for workload in dict.fromkeys(r.workload for r in ours):
         cells = [
             f"{b.latency_s / a.latency_s:.2f}x ({a.energy_j / b.energy_j:.3f})" if b.energy_j else
@@ -175,11 +208,7 @@ def _means(result: Comparison) -> RenderableType:
                 f"{r.speedup_max:.2f}x", f"{r.energy:.3f}", f"{r.energy_with_registers:.3f}", f"{r.dram_bytes:.3g}",
                 style="bold",
             )  # fmt: skip
-            found = {
-                (p["quantity"], p["statistic"]): p["value"]
-                for p in result.published
-                if (p["subject"], p["baseline"]) == (section.subject, baseline)
-            }
+            found = _published(result, section.subject, baseline)
             if found:
                 speed = [f"{found['speedup', s]:.2f}x" if ("speedup", s) in found else "" for s in _STATISTICS]
                 energy = f"{found['energy', 'mean']:.3f}" if ("energy", "mean") in found else ""

@@ -1,0 +1,31 @@
+"""Draws the pictures of the README with the tool itself: `.venv/bin/python docs/make_pictures.py`."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from fusemodel import compare, evaluate
+from fusemodel.report import load_request
+from fusemodel.report.tables import comparison, evaluation
+
+HERE = Path(__file__).parent
+
+
+def save(name: str, command: str, shown: RenderableType, width: int) -> None:
+    """What a command prints, as an SVG that needs nothing else to be shown."""
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
+    console.print(Group(Text(f"$ {command}", style="bold green"), Text(""), shown))
+    (HERE / name).write_text(console.export_svg(title="fusemodel", unique_id=name.split(".")[0]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    save("eval.svg", "fusemodel eval fusemax --workload bert --seq 64K", evaluation(evaluate("fusemax", "bert", "64K")), 128)
+    request = load_request()
+    attention = request.sections[0]
+    few = replace(attention, baselines=("flat", "flat-best", "unfused"))
+    save("compare.svg", "make compare        (the first part)", comparison(compare(replace(request, sections=(few,)))), 124)
