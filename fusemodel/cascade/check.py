@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from fusemodel.cascade.graph import step_rank
 from fusemodel.cascade.ir import (
     Access,
+    Apply,
     Cascade,
     Einsum,
+    Expr,
     Extent,
     Number,
     RankValue,
@@ -32,7 +35,10 @@ def infer_tensors(
     places: Mapping[str, Where],
     split: Mapping[str, tuple[str, str]],
 ) -> dict[str, Tensor]:
-    """The ranks of every tensor: declared for inputs, read off the left sides otherwise."""
+    """The ranks of every tensor: declared for inputs, read off the left sides otherwise.
+
+    A tensor that a selection makes, or that stands in an index, holds coordinates of a rank.
+    """
     tensors = {n: Tensor(n, ranks, at=places.get(n, Where())) for n, ranks in inputs.items()}
     readers = [a for e in einsums for a in reads(e)]
     by_name: dict[str, list[Einsum]] = {}
@@ -43,8 +49,21 @@ def infer_tensors(
         if name in inputs:
             raise InputError(f"tensor {name!r} is an input and cannot be defined", definitions[0].at)
         tensors[name] = _infer(name, definitions, readers, declared.get(name), selects)
-    accessed = [*readers, *(e.target for e in einsums)]
-    return {n: _with_selection(t, tensors, accessed, selects) for n, t in tensors.items()}
+    for access in (*readers, *(e.target for e in einsums)):
+        held = tensors[access.tensor].ranks if access.tensor in tensors else ()
+        for rank, index in zip(held, access.indices, strict=False):
+            for chooser in _outer_accesses(index):
+                selects.setdefault(chooser, rank)
+    return {n: replace(t, selects=selects.get(n)) for n, t in tensors.items()}
+
+
+def _outer_accesses(index: Expr) -> Iterator[str]:
+    """The tensors whose values an index is made of (not those inside the indices of these)."""
+    if isinstance(index, Access):
+        yield index.tensor
+    elif isinstance(index, Apply):
+        for arg in index.args:
+            yield from _outer_accesses(arg)
 
 
 def _infer(
@@ -95,19 +114,6 @@ def _scatter_rank(name, position, index, main, readers, selects) -> str:
         f"the rank of index {position + 1} of {name!r} is not known", main.at,
         expected=f"`outputs: {{{name}: [rank, ...]}}`, or an Einsum that reads {name!r} by that rank",
     )  # fmt: skip
-
-
-def _with_selection(tensor: Tensor, tensors, accessed, selects) -> Tensor:
-    """Mark integer tensors: those a selection makes, and inputs used as an index."""
-    rank = selects.get(tensor.name)
-    for access in () if rank else accessed:
-        held = tensors.get(access.tensor)
-        for position, index in enumerate(access.indices):
-            if held and position < len(held.ranks) and tensor.name in (a.tensor for a in accesses(index)):
-                rank = rank or held.ranks[position]
-    if rank is None:
-        return tensor
-    return Tensor(tensor.name, tensor.ranks, tensor.iterative, rank, tensor.at)
 
 
 def check(cascade: Cascade) -> None:
@@ -192,6 +198,9 @@ def _check_count(cascade: Cascade, access: Access) -> None:
 
 def _check_einsum(cascade: Cascade, einsum: Einsum) -> None:
     for access in reads(einsum):
+        if access.tensor not in cascade.tensors and not access.indices:
+            scalars = [n for n, t in cascade.tensors.items() if not t.ranks]
+            raise unknown("rank", access.tensor, [*cascade.ranks, *scalars], access.at)
         if access.tensor not in cascade.tensors:
             raise unknown("tensor", access.tensor, cascade.tensors, access.at)
         _check_count(cascade, access)
@@ -199,30 +208,7 @@ def _check_einsum(cascade: Cascade, einsum: Einsum) -> None:
     left, ranks = set(target_ranks(einsum)), iteration_ranks(einsum)
     right = set(rank_values(einsum.body)) | set(rank_values(einsum.where))
     reduced = reduced_ranks(einsum)
-    carried = [b for b in cascade.batch if b not in cascade.tensors[einsum.name].ranks]
-    if einsum.reduction or einsum.selection:
-        for rank in reduced:
-            if rank in carried:
-                raise InputError(
-                    f"{einsum.name!r} carries the batch rank {rank!r}, which is reduced here", einsum.at,
-                    expected=f"`batch` without {rank!r}, and {rank!r} written in the tensors that hold it",
-                )  # fmt: skip
-    if einsum.reduction:
-        for rank in reduced:
-            if rank not in right:
-                raise InputError(f"rank {rank!r} is reduced but does not stand on the right", einsum.at)
-            if rank in left and not _scatters(einsum, rank):
-                raise InputError(f"rank {rank!r} is reduced but stands on the left", einsum.at)
-    if einsum.selection:
-        into = einsum.selection.into
-        if into in right:
-            raise InputError(f"rank {into!r} is created here but stands on the right", einsum.at)
-        if into in carried or (into and not any(i == RankValue(into) for i in einsum.target.indices)):
-            raise InputError(f"rank {into!r} is created but is no index of {einsum.name!r}", einsum.at)
-        if einsum.selection.rank in left:
-            raise InputError(f"rank {einsum.selection.rank!r} is searched but stands on the left", einsum.at)
-        if into and into not in left:
-            raise InputError(f"rank {into!r} is created but does not stand on the left", einsum.at)
+    _check_reduction(cascade, einsum, left, right)
     left_over = [r for r in ranks if r not in left and r not in reduced]
     for rank in left_over:
         if rank not in cascade.batch:
@@ -230,6 +216,30 @@ def _check_einsum(cascade: Cascade, einsum: Einsum) -> None:
                 f"rank {rank!r} is neither on the left nor reduced", einsum.at,
                 expected=f"it in the reduction: [{', '.join((*reduced, rank))}]",
             )  # fmt: skip
+
+
+def _check_reduction(cascade: Cascade, einsum: Einsum, left: set[str], right: set[str]) -> None:
+    reduced = reduced_ranks(einsum)
+    carried = [b for b in cascade.batch if b not in cascade.tensors[einsum.name].ranks]
+    for rank in reduced if einsum.reduction or einsum.selection else ():
+        if rank in carried:
+            raise InputError(
+                f"{einsum.name!r} carries the batch rank {rank!r}, which is reduced here", einsum.at,
+                expected=f"`batch` without {rank!r}, and {rank!r} written in the tensors that hold it",
+            )  # fmt: skip
+    for rank in reduced if einsum.reduction else ():
+        if rank not in right:
+            raise InputError(f"rank {rank!r} is reduced but does not stand on the right", einsum.at)
+        if rank in left and not _scatters(einsum, rank):
+            raise InputError(f"rank {rank!r} is reduced but stands on the left", einsum.at)
+    if einsum.selection:
+        rank, into = einsum.selection.rank, einsum.selection.into
+        if rank in left:
+            raise InputError(f"rank {rank!r} is searched but stands on the left", einsum.at)
+        if into and into not in left:
+            raise InputError(f"rank {into!r} is created but does not stand on the left", einsum.at)
+        if into and (into in right or RankValue(into) not in einsum.target.indices):
+            raise InputError(f"rank {into!r} is created here and cannot be an operand", einsum.at)
 
 
 def _scatters(einsum: Einsum, rank: str) -> bool:

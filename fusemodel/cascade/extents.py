@@ -59,8 +59,10 @@ def _root(a: Value) -> Value:
 
 
 def _power(a: Value, b: Value) -> Value:
-    if abs(b) > 64:
+    if abs(b) > 64 or (isinstance(a, Fraction) and abs(a) > 2**64):
         raise OverflowError
+    if a < 0 and Fraction(b).denominator != 1:
+        raise ValueError
     return a**b
 
 
@@ -71,14 +73,18 @@ def integer(expr: Expr, extents: Mapping[str, int], what: str, where: Where = NO
         raise InputError(f"{what} is {value}", where, expected="a whole number")
     if Fraction(value).denominator != 1:
         text = format_expr(expr).lower()
+        value = float(value) if abs(value) < 2**128 else math.copysign(math.inf, value)
         raise InputError(
             f"{what} = {text} is {float(value):g}, not a whole number", where,
-            expected=f"sizes that divide, or `ceil({text})` for a ragged last part" if "/" in text else "a whole number",
+            expected=f"sizes that divide, or `ceil({text})` for a ragged last part"
+            if "/" in text else "a whole number",
         )  # fmt: skip
     if value < 1:
-        raise InputError(f"{what} is {int(value)}", where, expected="at least 1")
+        size = str(int(value)) if value > -(2**128) else "less than -2^128"
+        raise InputError(f"{what} is {size}", where, expected="at least 1")
     if value > MAX_EXTENT:
-        raise InputError(f"{what} is {int(value)}", where, expected=f"at most 2^40 = {MAX_EXTENT}")
+        size = str(int(value)) if value < 2**128 else "more than 2^128"
+        raise InputError(f"{what} is {size}", where, expected=f"at most 2^40 = {MAX_EXTENT}")
     return int(value)
 
 
@@ -115,7 +121,8 @@ def extents_of(cascade: Cascade, overrides: Mapping[str, int] | None = None) -> 
         size, parts = result[whole], result[outer] * result[inner]
         if not parts - result[inner] < size <= parts:
             raise InputError(
-                f"rank {whole!r} has {size} elements, but {outer} x {inner} = {result[outer]} x {result[inner]} = {parts}",
+                f"rank {whole!r} has {size} elements, but {outer} x {inner} = "
+                f"{result[outer]} x {result[inner]} = {parts}",
                 cascade.places.get(whole, Where(cascade.file)),
                 expected=f"`{outer}: {whole} / {inner}`, or `ceil({whole} / {inner})` for a ragged last part",
             )

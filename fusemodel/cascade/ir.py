@@ -250,7 +250,7 @@ def match_indices(cascade: Cascade, tensor: Tensor, indices: tuple[Expr, ...]) -
             result.append(join_split(given.pop(0), pair[1], given.pop(0)))
             continue
         parent = cascade.parents.get(rank)
-        parts = cascade.split[parent] if parent else ()
+        parts = cascade.split[parent] if parent else ("", "")
         if parent and parts[0] == rank and ranks[:1] == [parts[1]] and parent in rank_values(given[0]):
             whole = given.pop(0)
             ranks.pop(0)
@@ -285,10 +285,12 @@ def _explicit(cascade: Cascade, einsum: Einsum) -> Einsum:
                 return Apply(op, tuple(expand(x) for x in args), at)
         return e
 
+    carried = [b for b in cascade.batch if b not in cascade.tensors[einsum.name].ranks]
+    reduced = tuple(r for r in reduced_ranks(einsum) if r not in carried)
     return replace(
         einsum,
         target=access(einsum.target),
         body=expand(einsum.body),
         where=expand(einsum.where) if einsum.where else None,
-        reduction=None if einsum.selection else Reduction(reduction_op(einsum), reduced_ranks(einsum)),
+        reduction=None if einsum.selection else Reduction(reduction_op(einsum), reduced),
     )

@@ -11,9 +11,10 @@ from fusemodel.cascade.extents import MAX_EXTENT, extents_of
 from fusemodel.cascade.ir import Cascade, Expr, Number
 from fusemodel.cascade.parse import Names, parse_equations, parse_expression, parse_number
 from fusemodel.errors import InputError, Where, unknown
-from fusemodel.library import find
+from fusemodel.library import check_kind, find
 from fusemodel.yamlfile import Document, check_fields, parse_yaml, read_yaml
 
+MAX_RANKS = 200
 FIELDS = (
     "name", "about", "source", "provenance", "ranks", "batch", "split", "sequence", "test", "inputs", "outputs",
     "reference", "einsums",
@@ -42,6 +43,7 @@ def parse_cascade(text: str, file: str = "<text>") -> Cascade:
 
 def build_cascade(doc: Document) -> Cascade:
     """A checked cascade from a loaded file."""
+    check_kind(doc, "cascades")
     data = check_fields(doc, (), doc.data, FIELDS)
     for required in ("ranks", "inputs", "outputs", "einsums"):
         if data.get(required) in (None, {}, [], ""):
@@ -109,6 +111,8 @@ def _ranks(doc: Document) -> dict[str, Expr]:
         if not _is_name(rank) or rank != rank.lower() or rank in ("inf", "and", "or", "not", "where"):
             raise InputError(f"{rank!r} cannot name a rank", doc.where_key("ranks", rank),
                              expected="a lower-case name")  # fmt: skip
+    if len(raw) > MAX_RANKS:
+        raise InputError(f"there are {len(raw)} ranks", doc.where("ranks"), expected=f"at most {MAX_RANKS}")
     return {r: _extent(doc, r, v, raw) for r, v in raw.items()}
 
 

@@ -18,6 +18,10 @@ class Operator:
 
 
 _MANY = 64
+_UNARY = (
+    "abs", "exp", "exp2", "log", "sqrt", "rsqrt", "recip", "sigmoid", "tanh", "relu", "elu", "gelu", "silu", "softplus",
+    "sin", "cos", "floor",
+)  # fmt: skip
 _COSTS: dict[str, tuple[tuple[int, int], str]] = {
     "+": ((2, 2), "add"),
     "-": ((2, 2), "sub"),
@@ -26,7 +30,7 @@ _COSTS: dict[str, tuple[tuple[int, int], str]] = {
     "/": ((2, 2), "divide"),
     "//": ((2, 2), "divide"),
     "%": ((2, 2), "divide"),
-    **{op: ((2, 2), "compare") for op in ("<", "<=", ">", ">=", "==", "!=")},
+    **dict.fromkeys(("<", "<=", ">", ">=", "==", "!="), ((2, 2), "compare")),
     "and": ((2, _MANY), "logic"),
     "or": ((2, _MANY), "logic"),
     "not": ((1, 1), "logic"),
@@ -35,12 +39,7 @@ _COSTS: dict[str, tuple[tuple[int, int], str]] = {
     "select": ((3, 3), "select"),
     "coalesce": ((1, _MANY), ""),
     "pow": ((2, 2), "pow"),
-    **{
-        op: ((1, 1), op)
-        for op in (
-            "abs exp exp2 log sqrt rsqrt recip sigmoid tanh relu elu gelu silu softplus sin cos floor".split()
-        )
-    },
+    **{op: ((1, 1), op) for op in _UNARY},
 }
 
 OPERATORS: dict[str, Operator] = {name: Operator(name, *rest) for name, rest in _COSTS.items()}

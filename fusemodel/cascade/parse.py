@@ -15,7 +15,9 @@ from fusemodel.cascade.ir import Access, Apply, Einsum, Expr, Extent, Number, Ra
 from fusemodel.cascade.operators import OPERATORS, REDUCTIONS, SELECTIONS
 from fusemodel.errors import InputError, Where, unknown
 
-MAX_EQUATION = 20_000  # characters; deeper nesting than Python's stack allows is caught beside it
+MAX_EQUATION = 20_000  # characters
+MAX_DEPTH = 150  # of operators inside operators
+MAX_DIGITS = 100
 _SUFFIX = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TERMINALS = {
     "RPAR": "`)`", "LPAR": "`(`", "RSQB": "`]`", "LSQB": "`[`", "COMMA": "`,`", "EQUAL": "`=`", "NAME": "a name",
@@ -40,6 +42,8 @@ class Names:
 
 def parse_number(text: str) -> int | float:
     """``1024``, ``0.5``, ``1e-6``, or with a binary suffix ``16K``, ``1M``."""
+    if len(text) > MAX_DIGITS:
+        raise InputError(f"a number of {len(text)} characters", expected=f"at most {MAX_DIGITS}")
     scale = _SUFFIX.get(text[-1:], 0)
     body = text[:-1] if scale else text
     value = float(body) if any(c in body for c in ".eE") else int(body)
@@ -51,7 +55,9 @@ def parse_number(text: str) -> int | float:
 
 def parse_expression(text: str, names: Names, where: Where) -> Expr:
     """An extent, a condition or a size."""
-    return _Builder(names, where).expr(_tree(text, "expression", where).children[0])
+    expr = _Builder(names, where).expr(_tree(text, "expression", where).children[0])
+    _check_depth(expr, where)
+    return expr
 
 
 def parse_equations(text: str, names: Names, where: Where) -> tuple[Einsum, ...]:
@@ -59,8 +65,22 @@ def parse_equations(text: str, names: Names, where: Where) -> tuple[Einsum, ...]
     result = []
     for statement, line in _statements(text, where):
         place = Where(where.file, where.line + line, where.column)
-        result.append(_Builder(names, place).equation(_tree(statement, "equation", place)))
+        einsum = _Builder(names, place).equation(_tree(statement, "equation", place))
+        for expr in (einsum.target, einsum.body, einsum.where):
+            _check_depth(expr, place)
+        result.append(einsum)
     return tuple(result)
+
+
+def _check_depth(expr: Expr | None, where: Where) -> None:
+    """Everything that walks an expression calls itself, so its depth is bounded."""
+    left: list[tuple[Expr, int]] = [] if expr is None else [(expr, 1)]
+    while left:
+        part, depth = left.pop()
+        if depth > MAX_DEPTH:
+            raise InputError(f"operators nested more than {MAX_DEPTH} deep", where, expected="several equations")
+        inner = part.args if isinstance(part, Apply) else part.indices if isinstance(part, Access) else ()
+        left += [(i, depth + 1) for i in inner]
 
 
 def _statements(text: str, where: Where) -> list[tuple[str, int]]:
@@ -124,6 +144,7 @@ class _Builder:
         self.names = names
         self.where = where
         self.extents = {r.upper(): r for r in names.ranks}
+        self.depth = 0
 
     def place(self, node: Tree[Any] | Token) -> Where:
         meta = node if isinstance(node, Token) else node.meta
@@ -172,9 +193,8 @@ class _Builder:
         else:
             source, into = _bare_name(items[0]), None
         for rank in (source, into):
-            if rank != into or creates:
-                if rank not in self.names.ranks:
-                    raise unknown("rank", str(rank), self.names.ranks, self.place(items[0]))
+            if (rank != into or creates) and rank not in self.names.ranks:
+                raise unknown("rank", str(rank), self.names.ranks, self.place(items[0]))
         return Selection(name, str(source), into)
 
     def access(self, bracket: Tree[Any]) -> Access:
@@ -189,12 +209,26 @@ class _Builder:
         return Access(str(name), tuple(indices), self.place(name))
 
     def expr(self, node: Tree[Any] | Token) -> Expr:
+        node = _unwrapped(node)
         assert isinstance(node, Tree)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise InputError(f"operators nested more than {MAX_DEPTH} deep", self.place(node),
+                             expected="several equations")  # fmt: skip
+        result = self.built(node)
+        self.depth -= 1
+        return result
+
+    def built(self, node: Tree[Any]) -> Expr:
         children = node.children
         match node.data:
             case "number":
-                return Number(parse_number(str(children[0])))
+                try:
+                    return Number(parse_number(str(children[0])))
+                except InputError as error:
+                    raise error.at(self.place(node)) from None
             case "name":
+                assert isinstance(children[0], Token)
                 return self.name(children[0])
             case "bracket":
                 return self.access(node)
@@ -275,14 +309,19 @@ class _Builder:
         return Apply(name, args, place)
 
 
-def _outermost(node: Any) -> Tree[Any] | None:
-    """The reduction that is the whole right side, if there is one (looking through single-child rules)."""
+def _unwrapped(node: Any) -> Any:
+    """The node inside rules that have it as their only child."""
     while isinstance(node, Tree) and node.data in ("any_of", "all_of", "compare", "chain") and len(node.children) == 1:
         node = node.children[0]
+    return node
+
+
+def _outermost(node: Any) -> Tree[Any] | None:
+    """The reduction that is the whole right side, if there is one."""
+    node = _unwrapped(node)
     return node if isinstance(node, Tree) and node.data == "reduction" else None
 
 
 def _bare_name(node: Any) -> str | None:
-    while isinstance(node, Tree) and node.data in ("any_of", "all_of", "compare", "chain") and len(node.children) == 1:
-        node = node.children[0]
+    node = _unwrapped(node)
     return str(node.children[0]) if isinstance(node, Tree) and node.data == "name" else None

@@ -88,9 +88,9 @@ def _meets(cascade: Cascade, access: Access, maker: Einsum) -> bool:
     """Whether what is read can be among what an equation makes: the start makes element 0 only, the step all others."""
     tensor = cascade.tensors[access.tensor]
     for rank, index, made in zip(cascade.full_ranks(tensor.name), access.indices, maker.target.indices, strict=False):
-        if rank in tensor.iterative and isinstance(index, Number):
-            if (step_rank(made) and index.value == 0) or (isinstance(made, Number) and made.value != index.value):
-                return False
+        constant = index.value if isinstance(index, Number) and rank in tensor.iterative else None
+        if constant is not None and (constant == 0 if step_rank(made) else isinstance(made, Number) and constant != 0):
+            return False
     return True
 
 

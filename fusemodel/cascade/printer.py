@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from fusemodel.cascade.ir import Access, Apply, Cascade, Einsum, Expr, Extent, Number, RankValue
 from fusemodel.cascade.operators import COMPARISONS
 
@@ -76,19 +78,22 @@ def format_cascade(cascade: Cascade) -> str:
     if cascade.batch:
         out.append(f"batch: [{', '.join(map(_key, cascade.batch))}]")
     if cascade.split:
-        out.append("split: {" + ", ".join(f"{_key(r)}: [{_key(a)}, {_key(b)}]" for r, (a, b) in cascade.split.items()) + "}")
+        out.append(f"split: {_lists(cascade.split)}")
     if cascade.sequence:
         out.append(f"sequence: [{', '.join(map(_key, cascade.sequence))}]")
     if cascade.test:
         out.append("test: {" + ", ".join(f"{_key(r)}: {v}" for r, v in cascade.test.items()) + "}")
-    inputs = ", ".join(f"{_key(t)}: [{', '.join(map(_key, ranks))}]" for t, ranks in cascade.inputs.items())
-    out.append(f"inputs: {{{inputs}}}")
-    out.append("outputs: {" + ", ".join(f"{_key(t)}: [{', '.join(map(_key, cascade.tensors[t].ranks))}]" for t in cascade.outputs) + "}")
+    out.append(f"inputs: {_lists(cascade.inputs)}")
+    out.append(f"outputs: {_lists({t: cascade.tensors[t].ranks for t in cascade.outputs})}")
     if cascade.reference:
         out.append(f"reference: {cascade.reference}")
     out.append("einsums: |")
     out += [f"  {line}" for line in format_einsums(cascade).splitlines()]
     return "\n".join(out) + "\n"
+
+
+def _lists(items: Mapping[str, Iterable[str]]) -> str:
+    return "{" + ", ".join(f"{_key(name)}: [{', '.join(map(_key, ranks))}]" for name, ranks in items.items()) + "}"
 
 
 def _extent_text(expr: Expr) -> str:

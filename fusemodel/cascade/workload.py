@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from fusemodel.cascade.ir import Cascade
 from fusemodel.cascade.load import parse_size
-from fusemodel.errors import InputError, Where, unknown
-from fusemodel.library import find
-from fusemodel.yamlfile import check_fields, read_yaml
+from fusemodel.errors import NOWHERE, InputError, Where, listed, unknown
+from fusemodel.library import check_kind, find
+from fusemodel.yamlfile import Document, check_fields, parse_yaml, read_yaml
 
 #: The ranks `--seq` sets where neither the workload nor the cascade says: query and key positions.
 SEQUENCE = ("p", "m")
@@ -24,12 +25,32 @@ class Workload:
     sequence: tuple[str, ...] = ()
     about: str = ""
     source: str = ""
-    file: str = field(default="", compare=False)
+    at: Where = field(default=NOWHERE, compare=False)
 
 
 def load_workload(name: str) -> Workload:
     """A workload by library name or path."""
-    doc = read_yaml(find("workloads", name))
+    path = find("workloads", name)
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        stamp = 0
+    return _cached(str(path), stamp)
+
+
+@lru_cache(maxsize=64)
+def _cached(path: str, _stamp: int) -> Workload:
+    return build_workload(read_yaml(path))
+
+
+def parse_workload(text: str, file: str = "<text>") -> Workload:
+    """A workload from the text of a file."""
+    return build_workload(parse_yaml(text, file))
+
+
+def build_workload(doc: Document) -> Workload:
+    """A workload from a loaded file; InputError with a place for anything wrong with it."""
+    check_kind(doc, "workloads")
     data = check_fields(doc, (), doc.data, ("name", "about", "source", "ranks", "sequence"))
     ranks = data.get("ranks")
     if not isinstance(ranks, dict) or not ranks:
@@ -37,10 +58,13 @@ def load_workload(name: str) -> Workload:
     sequence = data.get("sequence") or []
     if not isinstance(sequence, list) or not all(isinstance(r, str) for r in sequence):
         raise InputError("'sequence' is not a list of ranks", doc.where("sequence"), expected="a list such as [p, m]")
+    for name in ("name", "about", "source"):
+        if isinstance(data.get(name), (list, dict)):
+            raise InputError(f"{name!r} is not text", doc.where(name), expected="text")
     sizes = {r: parse_size(v, f"the extent of rank {r!r}", doc.where("ranks", r)) for r, v in ranks.items()}
     return Workload(
-        str(data.get("name") or name), sizes, tuple(sequence), str(data.get("about") or ""),
-        str(data.get("source") or ""), doc.file,
+        str(data.get("name") or doc.file), sizes, tuple(sequence), str(data.get("about") or ""),
+        str(data.get("source") or ""), doc.where("sequence"),
     )  # fmt: skip
 
 
@@ -51,9 +75,10 @@ def extents_for(cascade: Cascade, workload: Workload | None, seq: int | None) ->
         named = (workload.sequence if workload else ()) or cascade.sequence or SEQUENCE
         ranks = [r for r in named if r in cascade.ranks]
         if not ranks:
+            said = workload is not None and workload.sequence
             raise InputError(
-                f"no rank of {cascade.name!r} is its sequence length", Where(cascade.file),
-                expected="`sequence: [p, m]` in the cascade or workload",
+                f"no rank of {cascade.name!r} is its sequence length", workload.at if said else Where(cascade.file, 1, 1),
+                expected=f"a `sequence` of {listed(cascade.ranks)}",
             )  # fmt: skip
         result |= dict.fromkeys(ranks, seq)
     return result

@@ -157,4 +157,3 @@ def whole(index: Expr, space: Space, tensors: Mapping[str, Stored]) -> tuple[Arr
         where = index.at if isinstance(index, Access | Apply) else NOWHERE
         raise InputError(f"the index `{format_expr(index)}` is {bad:g}", where, expected="a whole number")
     return np.clip(rounded, -(2.0**62), 2.0**62).astype(np.int64), value.factors
-

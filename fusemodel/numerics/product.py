@@ -72,7 +72,10 @@ def contract(
     operands += [f.mask.astype(space.dtype) for f in merged(ignored)]
     axes = [i for i, r in enumerate(space.ranks) if r in reduced]
     data = _sum_of_products(operands, axes)
-    data = data * np.asarray(_repeats(operands, axes, space.shape), data.dtype)
+    if masked and not np.isfinite(data).all():
+        return None
+    if (times := _repeats(operands, axes, space.shape)) > 1:
+        data = data * np.asarray(times, data.dtype)
     for op, constant in product.scales:
         data = apply(op, [data] if constant is None else [data, evaluate(constant, space, tensors).data], space.dtype)
     kept = merged(f for f in (*where, *(f for v in values for f in v.factors)) if not f.deps & reduced)
@@ -86,15 +89,12 @@ def _repeats(operands: Sequence[Array], axes: Sequence[int], shape: Sequence[int
 
 def _sum_of_products(operands: list[Array], axes: Sequence[int]) -> Array:
     """Contract pairs in the order opt_einsum finds; an axis is summed once no other operand varies along it."""
-    if len(operands) > 2:
-        steps = _order(operands, axes)
-    else:
-        steps = [tuple(range(len(operands)))]
+    steps = _order(operands, axes) if len(operands) > 2 else [(0, 1)]
     left = list(operands)
     for step in steps:
         chosen = [left.pop(i) for i in sorted(step, reverse=True)]
         ready = [a for a in axes if all(x.shape[a] == 1 for x in left)]
-        left.append(chosen[0].sum(axis=tuple(ready), keepdims=True) if len(chosen) == 1 else _pair(*chosen, ready))
+        left.append(_pair(chosen[0], chosen[1], ready))
     return left[0]
 
 
@@ -104,7 +104,7 @@ def _order(operands: Sequence[Array], axes: Sequence[int]) -> list[tuple[int, ..
     result = sorted({d for v in varies for d in v} - set(axes))
     interleaved = [part for pair in zip(squeezed, varies, strict=True) for part in pair]
     path, _ = opt_einsum.contract_path(*interleaved, result, optimize="greedy")
-    return [tuple(step) if len(step) == 2 else (0, 1) for step in path]
+    return [tuple(step) for step in path]
 
 
 def _pair(a: Array, b: Array, axes: Sequence[int]) -> Array:

@@ -38,10 +38,10 @@ def fold(op: str, value: Value, reduced: frozenset[str], space: Space) -> Value:
     data = np.broadcast_to(data, shape)
     if mask is None:
         result = _UFUNCS[op].reduce(data, axis=axes, keepdims=True)
-        count: Array | int = int(np.prod([shape[i] for i in axes], dtype=np.int64))
+        count = np.full([1] * len(shape), np.prod([shape[i] for i in axes], dtype=np.int64))
     else:
         mask = np.broadcast_to(mask, shape)
-        count = mask.sum(axis=axes, keepdims=True)
+        count = np.asarray(mask.sum(axis=axes, keepdims=True))
         data, identity = _with_identity(op, data, bool((count == 0).any()), space.dtype)
         result = _UFUNCS[op].reduce(np.where(mask, data, identity), axis=axes, keepdims=True)
     if op == "mean":

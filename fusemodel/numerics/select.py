@@ -19,24 +19,22 @@ def choose(op: str, value: Value, rank: str, into: str | None, space: Space) -> 
     inner = [f for f in value.factors if rank in f.deps]
     mask = all_hold(inner)
     shape = np.broadcast_shapes(value.data.shape, () if mask is None else mask.shape)
-    shape = tuple(space.shape[axis] if i == axis else n for i, n in enumerate(shape))
+    shape = tuple(space.shape[axis] if d == axis else n for d, n in enumerate(shape))
     data = np.broadcast_to(value.data, shape)
     if data.dtype.kind == "b":
         data = data.astype(np.int64)
-    involved = frozenset(r for f in inner for r in f.deps) - {rank}
     if into is None:
+        size = 1
         result = np.expand_dims(_extreme(data if op == "argmax" else -data, mask, axis), axis)
-        some = None if mask is None else np.broadcast_to(mask, shape).any(axis=axis, keepdims=True)
-        added = [] if some is None else [Factor(involved, some)]
     else:
         size = space.extents[into]
         result = _order(data, mask, axis).take(range(size), axis=axis)
-        added = []
-        if mask is not None:
-            count = np.broadcast_to(mask, shape).sum(axis=axis, keepdims=True)
-            steps = np.arange(size).reshape([size if i == axis else 1 for i in range(data.ndim)])
-            added = [Factor(involved | {into}, steps < count)]
-    return Value(result.astype(np.int64), merged((*outer, *added)))
+    if mask is not None:
+        deps = frozenset(r for f in inner for r in f.deps) - {rank} | ({into} if into else set())
+        along = np.broadcast_to(mask, [space.shape[d] if d == axis else n for d, n in enumerate(mask.shape)])
+        steps = np.arange(size).reshape([size if d == axis else 1 for d in range(data.ndim)])
+        outer.append(Factor(deps, np.asarray(steps < along.sum(axis=axis, keepdims=True))))
+    return Value(result.astype(np.int64), merged(outer))
 
 
 def _extreme(data: Array, mask: Mask | None, axis: int) -> Array:

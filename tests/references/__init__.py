@@ -1,0 +1,1 @@
+"""Independent computations that tests compare with: loops and plain NumPy, nothing from ``fusemodel.numerics``."""

@@ -1,0 +1,203 @@
+"""Cascade files: what they parse to, how they print, extents, and the order of evaluation."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from references.build import cascade_of, text_of
+from strategies import cascade_texts
+
+from fusemodel.cascade import extents_of, format_cascade, format_einsums, load_cascade, parse_cascade
+from fusemodel.cascade.graph import evaluation_order, is_recursive
+from fusemodel.cascade.ir import Apply, Extent, Number, RankValue, iteration_ranks
+from fusemodel.cascade.plan import Compute, Loop, equations, plan
+from fusemodel.errors import InputError
+from fusemodel.library import names
+
+SETTINGS = settings(
+    max_examples=200, derandomize=True, database=None, deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)  # fmt: skip
+
+
+@SETTINGS
+@given(cascade_texts())
+def test_what_is_printed_parses_to_the_same(text):
+    cascade = parse_cascade(text)
+    printed = format_cascade(cascade)
+    assert parse_cascade(printed) == cascade
+    assert format_cascade(parse_cascade(printed)) == printed
+
+
+@pytest.mark.parametrize("name", sorted(names("cascades")))
+def test_library_cascades_print_and_parse(name):
+    cascade = load_cascade(name)
+    assert parse_cascade(format_cascade(cascade)) == cascade
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "X[p] - (X[p] - X[p])", "X[p] / (X[p] / X[p])", "-(X[p] + 1)", "(-X[p]) * 2", "X[p] * -2", "2 - -1 * X[p]",
+        "X[p] // 2 * 2 % 3", "X[p] * (2 // P)", "max(X[p], -inf)", "(p < 2) + X[p]", "select(not p < 2, X[p], 0.5)",
+        "select(p < 1 or p > 2 and X[p] > 0, X[p], 1e-6)", "select((p < 1 or p > 2) and X[p] > 0, X[p], 1)",
+        "1.5e+20 * X[p]",
+        "coalesce(X[p - 1], X[P - 1 - p])", "((p < 1) < 1) + X[p]", "not (p < 1) + X[p]", "-X[p] - -p", "pow(-X[p], 2)",
+    ],
+)  # fmt: skip
+def test_brackets_are_kept_where_they_matter(expression):
+    cascade = cascade_of(f"Z[p] = {expression}", ranks="p: 4", inputs="X: [p]", outputs="Z")
+    assert parse_cascade(format_cascade(cascade)) == cascade
+
+
+def test_equations_may_span_lines_and_hold_comments():
+    cascade = cascade_of(
+        "# first\nZ[p] = max(X[p],   # one\n           0)\n\nY[p] = Z[p]", ranks="p: 4", inputs="X: [p]", outputs="Y"
+    )
+    assert format_einsums(cascade) == "Z[p] = max(X[p], 0)\nY[p] = Z[p]"
+
+
+def test_chained_comparisons():
+    chained = cascade_of("Z[p] = X[p] where 0 < p <= 2", ranks="p: 4", inputs="X: [p]", outputs="Z")
+    spelt = cascade_of("Z[p] = X[p] where 0 < p and p <= 2", ranks="p: 4", inputs="X: [p]", outputs="Z")
+    assert chained.einsums == spelt.einsums
+
+
+def test_numbers_with_suffixes():
+    cascade = cascade_of("Z[p] = X[p] * 2K", ranks="p: 16K", inputs="X: [p]", outputs="Z")
+    assert extents_of(cascade) == {"p": 16384}
+    assert cascade.einsums[0].body.args[1] == Number(2048)
+
+
+def test_batch_ranks_and_splits_are_written_out():
+    cascade = cascade_of(
+        "Z[m1, p] = sum[m0](X[m1, m0, p])",
+        ranks="b: 2, p: 3, m: 5, m0: 2, m1: ceil(m / m0)",
+        inputs="X: [m, p]",
+        outputs="Z",
+        extra="batch: [b]\nsplit: {m: [m1, m0]}",
+    )
+    (einsum,) = cascade.explicit
+    assert einsum.target.indices == tuple(map(RankValue, ("b", "m1", "p")))
+    joined = Apply("+", (Apply("*", (RankValue("m1"), Extent("m0"))), RankValue("m0")))
+    assert einsum.body.indices == (RankValue("b"), joined, RankValue("p"))
+    assert iteration_ranks(einsum) == ("b", "m1", "p", "m0")
+    assert cascade.full_ranks("Z") == ("b", "m1", "p")
+
+
+def test_a_batch_rank_that_a_tensor_declares_is_not_summed():
+    cascade = cascade_of("Z[p] = X[p, b]", ranks="b: 2, p: 3", inputs="X: [p, b]", outputs="Z", extra="batch: [b]")
+    assert cascade.explicit[0].reduction.ranks == ()
+
+
+def test_an_input_that_scatters_holds_coordinates():
+    cascade = cascade_of(
+        "Z[IDX[c], f] = Y[c, f]\nO[n, f] = Z[n, f]", ranks="c: 3, f: 2, n: 4", inputs="IDX: [c], Y: [c, f]", outputs="O"
+    )
+    assert cascade.tensors["IDX"].selects == "n"
+    assert cascade.tensors["Z"].ranks == ("n", "f")
+
+
+def test_an_index_of_an_index():
+    cascade = cascade_of(
+        "Z[s] = X[FAR[NEAR[s] + 1]]", ranks="s: 3, q: 4, p: 5", inputs="NEAR: [s], FAR: [q], X: [p]", outputs="Z"
+    )
+    assert {n: t.selects for n, t in cascade.tensors.items()} == {"NEAR": "q", "FAR": "p", "X": None, "Z": None}
+
+
+# Extents
+
+
+def test_extents_follow_what_is_set():
+    cascade = load_cascade("attention-1pass")
+    sizes = extents_of(cascade, {"m": 1000, "m0": 64})
+    assert (sizes["m"], sizes["m1"], sizes["p"]) == (1000, 16, 1024)
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [("q * 2 + 1", 7), ("7 // 2", 3), ("ceil(7 / 2)", 4), ("sqrt(q * 3)", 3), ("pow(2, q)", 8), ("min(q, 9)", 3),
+     ("10 % 7", 3), ("max(q, 2) - 2", 1), ("exp2(3)", 8), ("floor(7.5)", 7), ("select(q > 2, 5, 6)", 5)],
+)  # fmt: skip
+def test_extents_are_expressions(expression, value):
+    cascade = cascade_of("Z[p] = X[p, q]", ranks=f'q: 3, p: "{expression}"', inputs="X: [p, q]", outputs="Z")
+    assert extents_of(cascade)["p"] == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"m": 0}, r"the extent of rank 'm' is 0; expected at least 1"),
+        ({"m": -3}, r"is -3"),
+        ({"m": 2**41}, r"at most 2\^40"),
+        ({"mm": 3}, r"unknown rank 'mm'.*did you mean 'm'"),
+        ({"m": 100, "m0": 30, "m1": 3}, r"rank 'm' has 100 elements, but m1 x m0 = 3 x 30 = 90"),
+    ],
+)
+def test_extents_that_cannot_be(overrides, message):
+    with pytest.raises(InputError, match=message):
+        extents_of(load_cascade("attention-1pass"), overrides)
+
+
+# Order of evaluation
+
+
+def test_equations_are_computed_after_what_they_read_whatever_their_order():
+    cascade = cascade_of("Z[p] = Y[p]\nY[p] = W[p]\nW[p] = X[p]", ranks="p: 2", inputs="X: [p]", outputs="Z")
+    assert evaluation_order(cascade) == [["W"], ["Y"], ["Z"]]
+    assert plan(cascade) == (Compute(2), Compute(1), Compute(0))
+
+
+def test_only_what_must_be_stepped_is_stepped():
+    cascade = load_cascade("attention-1pass")
+    order = evaluation_order(cascade)
+    assert [g for g in order if len(g) > 1] == [["SPD", "RD"], ["SPNV", "RNV"]]
+    assert [g for g in order if is_recursive(cascade, g)] == [["RM"], ["SPD", "RD"], ["SPNV", "RNV"]]
+    loops = [item for item in plan(cascade) if isinstance(item, Loop)]
+    assert [(i.rank, [cascade.einsums[n].name for n in equations(i)]) for i in loops] == [
+        ("m1", ["RM"]), ("m1", ["SPD", "RD"]), ("m1", ["SPNV", "RNV"])
+    ]  # fmt: skip
+
+
+def test_loops_nest():
+    cascade = cascade_of(
+        "R[0] = 1\nS[i, 0] = R[i]\nS[i, j+1] = S[i, j] + X[i, j]\nR[i+1] = S[i, J]",
+        ranks="i: 3, j: 4",
+        inputs="X: [i, j]",
+        outputs="R",
+    )
+    assert plan(cascade) == (Compute(0), Loop("i", (Compute(1), Loop("j", (Compute(2),)), Compute(3))))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "S[i+1] = S[i] + X[i]",
+        "S[i+1] = coalesce(S[i - 1], 0) + X[i]",
+        "S[i+1] = S[0] + S[i] + X[i]",
+        "S[i+1] = sum[j](S[j] * X[i]) where j < i",
+        "S[i+1] = sum[j](S[j] * X[i]) where i >= j",
+        "S[i+1] = sum[j](S[j+1] * X[i]) where j < i and X[i] > 0",
+        "S[i+1] = sum[j](S[i - j] * X[i])",
+        "S[i+1] = sum[j](S[i + j - J + 1] * X[i])",
+    ],
+)
+def test_what_an_earlier_step_made_may_be_read(step):
+    cascade = cascade_of(f"S[0] = 1\n{step}", ranks="i: 4, j: 4", inputs="X: [i]", outputs="S")
+    assert plan(cascade) == (Compute(0), Loop("i", (Compute(1),)))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "S[i+1] = S[i+1] + X[i]",
+        "S[i+1] = S[I] + X[i]",
+        "S[i+1] = sum[j](S[j] * X[i])",
+        "S[i+1] = sum[j](S[j+1] * X[i]) where j <= i",
+        "S[i+1] = sum[j](S[j] * X[i]) where j < i or X[i] > 0",
+        "S[i+1] = sum[j](S[i + j] * X[i])",
+        "S[i+1] = S[2*i] + X[i]",
+    ],
+)
+def test_what_a_later_step_makes_may_not_be_read(step):
+    text = text_of(f"S[0] = 1\n{step}", ranks="i: 4, j: 4", inputs="X: [i]", outputs="S")
+    with pytest.raises(InputError, match="cyclic definition: S -> S"):
+        parse_cascade(text)
