@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 from fusemodel.cascade.load import parse_size
 from fusemodel.cascade.workload import Workload, load_workload
@@ -30,11 +29,6 @@ def evaluate(
     """
     design = load_design(mapping, arch=arch) if isinstance(mapping, str) else mapping
     if isinstance(workload, str):
-        workload = _workload(workload)
+        workload = load_workload(workload)
     length = parse_size(seq, "the length", Where()) if seq is not None else None
     return evaluate_design(design, workload, length, sets)
-
-
-@lru_cache(maxsize=32)
-def _workload(name: str) -> Workload:
-    return load_workload(name)

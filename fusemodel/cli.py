@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from enum import StrEnum
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,13 +24,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Attention algorithms as cascades of Einsums, mapped onto accelerators and evaluated in closed form.",
 )
-
-
-class Kind(StrEnum):
-    cascades = "cascades"
-    archs = "archs"
-    mappings = "mappings"
-    workloads = "workloads"
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
@@ -67,16 +60,23 @@ def _sets(values: list[str] | None) -> dict[str, int]:
     return result
 
 
-def _seqs(text: str | None) -> tuple[int, ...]:
+def _seq(text: str) -> int:
     from fusemodel.cascade.load import parse_size
     from fusemodel.errors import Where
 
-    return tuple(parse_size(s.strip(), "--seq", Where()) for s in text.split(",")) if text is not None else ()
+    return parse_size(text.strip(), "--seq", Where())
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    """The parts of a list separated by commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text is not None else ()
 
 
 @app.command("list", epilog="Example: fusemodel list mappings")
 def list_library(
-    kind: Annotated[Kind | None, typer.Argument(help="What to list; everything by default.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help="cascades, archs, mappings or workloads; all by default.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every entry (the default).")] = False,
     as_json: Json = False,
 ) -> None:
@@ -85,10 +85,12 @@ def list_library(
     from fusemodel.library import KINDS, names
     from fusemodel.report.library import library_table, summary
 
-    kinds = [kind.value] if kind else list(KINDS)
+    if kind is not None and kind not in KINDS:
+        raise unknown("kind", kind, KINDS)
+    kinds = [kind] if kind else list(KINDS)
     rows = {k: [summary(k, n, p) for n, p in names(k).items()] for k in kinds}
     if as_json:
-        _print_json(rows if kind is None else rows[kind.value])
+        _print_json(rows if kind is None else rows[kind])
         return
     from fusemodel.report.tables import show
 
@@ -117,7 +119,7 @@ def run_cascade(
     every: Annotated[bool, typer.Option("--all", help="Every cascade of the library.")] = False,
     sets: SetOption = None,
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
-    seed: Annotated[int, typer.Option(help="Seed of the random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random inputs.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Execute a cascade on random arrays and compare it with its reference."""
@@ -128,7 +130,7 @@ def run_cascade(
     if dtype not in ("float64", "float32"):
         raise unknown("dtype", dtype, ["float64", "float32"])
     if every == (cascade is not None):
-        raise InputError("give one cascade, or --all", expected="such as `fusemodel run attention-1pass`")
+        raise InputError("give one cascade, or --all", expected="`fusemodel run CASCADE`")
     chosen = list(names("cascades")) if every else [str(cascade)]
     sizes = _sets(sets)
     rows = []
@@ -166,7 +168,7 @@ def evaluate_mapping(
     """Evaluate a mapping: latency, energy, traffic, utilisation and what bounds it."""
     from fusemodel.api import evaluate
 
-    result = evaluate(mapping, workload, seq, _sets(sets), arch)
+    result = evaluate(mapping, workload, None if seq is None else _seq(seq), _sets(sets), arch)
     if as_json:
         _print_json(result.to_dict())
         return
@@ -179,7 +181,9 @@ def evaluate_mapping(
 def compare_mappings(
     mappings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MAPPING...", help="The last is judged against the others. None: the default comparison."),
+        typer.Argument(
+            metavar="MAPPING...", help="The last is judged against the others. None: the default comparison."
+        ),
     ] = None,
     workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
     seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
@@ -208,18 +212,16 @@ def compare_mappings(
 def _request(mappings: list[str], workload: str | None, seq: str | None) -> Request:
     from fusemodel.report import Request, Section, load_request
 
-    workloads = tuple(w.strip() for w in workload.split(",")) if workload else ()
+    workloads, seqs = _listed(workload), tuple(dict.fromkeys(_seq(s) for s in _listed(seq)))
     if not mappings:
         base = load_request()
-        narrowed = bool(workload or seq)
-        return Request(
-            base.sections, workloads or base.workloads, _seqs(seq) or base.seqs, "" if narrowed else base.published
-        )
+        published = "" if workloads or seqs else base.published
+        return Request(base.sections, workloads or base.workloads, seqs or base.seqs, published)
     if len(mappings) < 2:
         raise InputError("one mapping cannot be compared", expected="two or more, or none for the default comparison")
     if len(set(mappings)) != len(mappings):
         raise InputError("a mapping is given twice", expected="mappings that differ")
-    return Request((Section("Comparison", mappings[-1], tuple(mappings[:-1])),), workloads, _seqs(seq))
+    return Request((Section("Comparison", mappings[-1], tuple(mappings[:-1])),), workloads, seqs)
 
 
 def _with_progress(request: Request) -> Comparison:
@@ -245,15 +247,28 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     del version
 
 
+#: What typer raises for arguments it cannot use; it has no public name.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+
 def main() -> None:
     """Run the command line. Input that cannot be used ends with one message and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except _UsageError as error:
+        if message := " ".join(error.format_message().split()):  # there is none after the help of `fusemodel` alone
+            sys.stderr.write(f"error: {message}\n")
+        sys.exit(2)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)

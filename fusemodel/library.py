@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from fusemodel.errors import InputError, Where, unknown
+from fusemodel.yamlfile import Document, nearest_file
 
 #: What the library holds, by the name of its folder.
 KINDS = {"cascades": "einsums", "archs": "archs", "mappings": "mappings", "workloads": "workloads"}
@@ -31,6 +32,36 @@ def names(kind: str) -> dict[str, Path]:
     return {p.stem: p for p in sorted((root() / KINDS[kind]).rglob("*.yaml"))}
 
 
+def exists(path: Path) -> bool:
+    """Whether a path is there; not where its name is too long or a folder may not be read."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+#: The field that only files of a kind have, in the order in which they are looked for.
+_SIGNS = {"cascades": "einsums", "archs": "levels", "mappings": "cascade", "workloads": "ranks"}
+_TITLES = {"cascades": "a cascade", "archs": "an architecture", "mappings": "a mapping", "workloads": "a workload"}
+
+
+def kind_of_document(doc: Document) -> str:
+    """What a file holds, by its fields; InputError if that is nothing known."""
+    for kind, sign in _SIGNS.items():
+        if sign in doc.data:
+            return kind
+    raise InputError(
+        "this is no cascade, architecture, mapping or workload", Where(doc.file, 1, 1),
+        expected=f"a field {', '.join(f'`{s}`' for s in _SIGNS.values())}",
+    )  # fmt: skip
+
+
+def check_kind(doc: Document, kind: str) -> None:
+    """Raise InputError if a file is plainly of another kind."""
+    if _SIGNS[kind] not in doc.data and (found := next((k for k, s in _SIGNS.items() if s in doc.data), kind)) != kind:
+        raise InputError(f"this is {_TITLES[found]}", Where(doc.file, 1, 1), expected=_TITLES[kind])
+
+
 def find(kind: str, name: str, *, beside: str = "", where: Where | None = None) -> Path:
     """The file that ``name`` stands for: a path, one beside the file ``beside``, or a library name."""
     if not name or "\0" in name:
@@ -40,18 +71,21 @@ def find(kind: str, name: str, *, beside: str = "", where: Where | None = None) 
     candidates.append(Path(name))
     if looks_like_path:
         for path in candidates:
-            if path.exists():
+            if exists(path) and not (where and path.is_dir()):
                 return path
-        if where and not candidates[0].exists():
-            raise InputError(f"no such file: {name}", where)
+        if where:
+            if any(exists(path) for path in candidates):
+                raise InputError(f"{name!r} is a directory", where, expected="a YAML file")
+            raise InputError(f"no such file: {name!r}", where, nearest=nearest_file(candidates[0]))
         return candidates[0]
     known = names(kind)
     if name in known:
         return known[name]
     for path in candidates:
         for suffix in _SUFFIXES:
-            if (beside or suffix) and path.with_name(path.name + suffix).is_file():
-                return path.with_name(path.name + suffix)
-        if path.exists():
+            named = path.parent / (path.name + suffix)
+            if path.name and exists(named) and named.is_file():
+                return named
+        if exists(path):
             return path
     raise unknown(kind.removesuffix("s"), name, known, where or Where())

@@ -15,6 +15,7 @@ from fusemodel.errors import InputError, Where, nearest, unknown
 MAX_BYTES = 4 * 1024 * 1024
 MAX_NODES = 100_000  # after aliases are expanded, so that nested anchors cannot explode
 MAX_DEPTH = 50
+MAX_DIGITS = 100
 
 Path_ = tuple[str | int, ...]
 
@@ -51,29 +52,38 @@ class Document:
 def read_text(path: str | Path) -> str:
     """The text of a file of reasonable size; InputError for anything else."""
     path = Path(path)
-    here = Where(str(path))
+    here, data = Where(str(path)), b""
     try:
         if path.is_dir():
             raise InputError("this is a directory", here, expected="a YAML file")
         if not path.exists():
-            raise InputError("no such file", here, nearest=_nearest_file(path))
+            raise InputError("no such file", here, nearest=nearest_file(path))
         if not path.is_file():
             raise InputError("not a regular file", here, expected="a YAML file")
         size = os.stat(path).st_size
         if size > MAX_BYTES:
             raise InputError(f"the file has {size / 2**20:.1f} MiB", here, expected=f"at most {MAX_BYTES // 2**20} MiB")
-        return path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 text (byte {error.start})", here, expected="a YAML file") from None
+        where = _at_byte(str(path), data, error.start)
+        raise InputError(f"not UTF-8 text (byte {error.start})", where, expected="a YAML file") from None
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", here) from None
 
 
-def _nearest_file(path: Path) -> str:
+def _at_byte(file: str, data: bytes, offset: int) -> Where:
+    before = data[:offset].decode("utf-8-sig", errors="replace")
+    return Where(file, before.count("\n") + 1, len(before.rsplit("\n", 1)[-1]) + 1)
+
+
+def nearest_file(path: Path) -> str:
+    """The name beside ``path`` that is closest to it."""
     try:
-        return nearest(path.name, (p.name for p in path.parent.iterdir())) if path.parent.is_dir() else ""
+        stems = {p.stem: p.name for p in path.parent.iterdir() if p.is_file()} if path.parent.is_dir() else {}
+        return stems.get(nearest(path.stem, stems), "")
     except OSError:
         return ""
 
@@ -86,15 +96,19 @@ def read_yaml(path: str | Path) -> Document:
 def parse_yaml(text: str, file: str = "<text>") -> Document:
     """Load YAML text whose root is a mapping; InputError with line and column for anything else."""
     try:
+        _check_size(text, file)
         loader = _Loader(text)
         try:
             root = loader.get_single_node()
         finally:
             loader.dispose()
+    except InputError:
+        raise
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = Where(file, mark.line + 1, mark.column + 1) if mark else Where(file, 1, 1)
-        raise InputError(f"not valid YAML: {error.problem or error.context}", where) from None
+        raise _syntax_error(error, file) from None
+    except yaml.reader.ReaderError as error:
+        where = _at_byte(file, text.encode(errors="replace"), error.position)
+        raise InputError(f"not valid YAML: {error.reason} (#x{_code(error.character):02x})", where) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"not valid YAML: {str(error).splitlines()[0]}", Where(file, 1, 1)) from None
     if root is None:
@@ -108,7 +122,34 @@ def parse_yaml(text: str, file: str = "<text>") -> Document:
     return document
 
 
-def _mark(file: str, node: yaml.Node) -> Where:
+def _syntax_error(error: yaml.MarkedYAMLError, file: str) -> InputError:
+    """What the parser says, and where the thing it was reading began."""
+    mark = error.problem_mark or error.context_mark
+    where = Where(file, mark.line + 1, mark.column + 1) if mark else Where(file, 1, 1)
+    context, problem = error.context or "", error.problem or ""
+    text = f"{context} {problem}" if problem.startswith("but") else f"{problem} {context}"
+    if (began := error.context_mark) and began.line + 1 != where.line:
+        text += f" from line {began.line + 1}"
+    return InputError(f"not valid YAML: {text.strip()}", where)
+
+
+def _code(character: str | int) -> int:
+    return character if isinstance(character, int) else ord(character[:1] or "\0")
+
+
+def _check_size(text: str, file: str) -> None:
+    """Refuse what nests too deeply or holds too much before a tree is built, which takes the C stack and memory."""
+    depth = count = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        count += isinstance(event, yaml.NodeEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise InputError(f"nested more than {MAX_DEPTH} deep", _mark(file, event))
+        if count > 2 * MAX_NODES:
+            raise InputError(f"more than {MAX_NODES} values", _mark(file, event))
+
+
+def _mark(file: str, node: yaml.Node | yaml.Event) -> Where:
     return Where(file, node.start_mark.line + 1, node.start_mark.column + 1)
 
 
@@ -137,7 +178,7 @@ def _construct(node: yaml.Node, path: Path_, doc: Document, budget: list[int], l
     return _scalar(node, path, doc, lines)
 
 
-def _scalar(node: yaml.Node, path: Path_, doc: Document, lines: list[str]) -> Any:
+def _scalar(node: Any, path: Path_, doc: Document, lines: list[str]) -> Any:
     where = _mark(doc.file, node)
     if getattr(node, "style", None) in ("|", ">"):
         first = node.start_mark.line + 1
@@ -148,6 +189,8 @@ def _scalar(node: yaml.Node, path: Path_, doc: Document, lines: list[str]) -> An
         return node.value
     doc.blocks[path] = Where(doc.file, where.line, where.column + (getattr(node, "style", None) in ("'", '"')))
     tag = node.tag.rpartition(":")[2]
+    if tag in ("int", "float") and len(node.value) > MAX_DIGITS:
+        raise InputError(f"a number of {len(node.value)} characters", where, expected=f"at most {MAX_DIGITS}")
     try:
         match tag:
             case "str":

@@ -12,11 +12,12 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from fusemodel.arch.units import quantity
 from fusemodel.errors import InputError, Where, unknown
-from fusemodel.library import find
+from fusemodel.library import check_kind, find
 from fusemodel.specfile import Spec, document_place, validate
 from fusemodel.yamlfile import Document, parse_yaml, read_yaml
 
-DIMENSIONS = ("x", "y", "z", "w")
+DIMENSIONS: tuple[str, ...] = ("x", "y", "z", "w")
+MAX_CYCLES = 1e6  # of one operation
 
 
 def _unit(kind: str, *, positive: bool = True) -> Any:
@@ -60,7 +61,7 @@ class RegistersSpec(Spec):
 class OpSpec(Spec):
     """One operation on one processing element, or ``as: 6 mac``: that many of another in sequence."""
 
-    cycles: float = Field(default=1, gt=0, le=1e6, allow_inf_nan=False)
+    cycles: float = Field(default=1, gt=0, le=MAX_CYCLES, allow_inf_nan=False)
     energy: Energy = 0.0
     area: Area = 0.0
     as_: str | None = Field(default=None, alias="as")
@@ -73,7 +74,7 @@ class UnitSpec(Spec):
     shape: list[Annotated[int, Field(gt=0, le=2**20)]] = Field(min_length=1, max_length=len(DIMENSIONS))
     registers: RegistersSpec | None = None
     ops: dict[str, OpSpec]
-    reduce: list[str] = []
+    reduce: list[str] = Field([])
 
     @field_validator("ops", mode="before")
     @classmethod
@@ -215,6 +216,7 @@ def parse_architecture(text: str, file: str = "<text>") -> Architecture:
 
 def build_architecture(doc: Document) -> Architecture:
     """An architecture from a loaded file; InputError with a place for anything wrong."""
+    check_kind(doc, "archs")
     spec = validate(ArchSpec, doc.data, document_place(doc))
     if clash := spec.levels.keys() & spec.units.keys():
         name = min(clash)
@@ -260,6 +262,14 @@ def _op(name: str, unit: UnitSpec, doc: Document, path: tuple[str, ...], chain: 
     if not found:
         raise InputError(f"{spec.as_!r} is not a number of operations", where, expected="such as `6 mac`")
     count, base = float(found[1] or 1), found[2]
+    if not 0 < count <= MAX_CYCLES:
+        raise InputError(
+            f"{spec.as_!r} is not a number of operations", where, expected=f"more than 0, up to {MAX_CYCLES:g}"
+        )
+    for field in ("cycles", "energy"):
+        if field in spec.model_fields_set:
+            raise InputError(f"{field!r} stands beside 'as', which says it", doc.where_key(*path, name, field),
+                             expected="one of the two")  # fmt: skip
     if base not in unit.ops:
         raise unknown("operation", base, [o for o in unit.ops if o != name], where)
     if base in (name, *chain):

@@ -60,6 +60,7 @@ def build_cascade(doc: Document) -> Cascade:
     places |= {t: doc.where_key("inputs", t) for t in inputs}
     places |= {f"outputs.{t}": doc.where("outputs") for t in outputs}
     places |= {f"test.{r}": doc.where("test", r) for r in data.get("test") or {}}
+    places[".reference"] = doc.where("reference")
     cascade = Cascade(
         name=_text(doc, "name") or doc.file,
         ranks=ranks,

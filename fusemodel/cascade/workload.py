@@ -75,9 +75,9 @@ def extents_for(cascade: Cascade, workload: Workload | None, seq: int | None) ->
         named = (workload.sequence if workload else ()) or cascade.sequence or SEQUENCE
         ranks = [r for r in named if r in cascade.ranks]
         if not ranks:
-            said = workload is not None and workload.sequence
+            where = workload.at if workload and workload.sequence else Where(cascade.file, 1, 1)
             raise InputError(
-                f"no rank of {cascade.name!r} is its sequence length", workload.at if said else Where(cascade.file, 1, 1),
+                f"no rank of {cascade.name!r} is its sequence length", where,
                 expected=f"a `sequence` of {listed(cascade.ranks)}",
             )  # fmt: skip
         result |= dict.fromkeys(ranks, seq)

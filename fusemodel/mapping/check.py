@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fusemodel.arch import Architecture
@@ -66,7 +67,7 @@ def check_group(group: Group, cascade: Cascade, arch: Architecture) -> None:
     for rank, parts in group.parts.items():
         if not every & set(parts) and not any(p in group.parts for p in parts):
             raise InputError(f"no Einsum of the group iterates {rank!r}", group.places.get(f"tile.{rank}", Where()))
-    _check_schedule(group)
+    _check_schedule(group, einsums)
     _check_keeps(group, einsums, cascade, arch)
     _check_fusion(group, einsums, cascade)
 
@@ -101,11 +102,14 @@ def _check_binding(group: Group, einsum: Einsum, cascade: Cascade, arch: Archite
             raise unknown(f"operation for {einsum.name!r} on unit {unit.name!r}:", op, unit.ops, binding.at)
 
 
-def _check_schedule(group: Group) -> None:
+def _check_schedule(group: Group, einsums: Mapping[str, Einsum]) -> None:
     seen: set[str] = set()
     for i, stage in enumerate(group.stages):
         where = group.places.get(f"schedule.{i}", group.places["schedule"])
         for name in stage:
+            if name in einsums and name not in group.bindings:
+                raise InputError(f"{name!r} is scheduled but not bound to a unit", where,
+                                 expected=f"`{name}: {{unit: ...}}` in `bind`")  # fmt: skip
             if name not in group.bindings:
                 raise unknown("Einsum in the schedule", name, group.bindings, where)
             if name in seen:
@@ -181,8 +185,9 @@ def _check_fusion(group: Group, einsums: dict[str, Einsum], cascade: Cascade) ->
         for leaf in leaves_of(einsum, group, cascade):
             if leaf in waits:
                 raise InputError(
-                    f"{name!r} needs {waits[leaf]!r} complete over {leaf!r}, but both run inside the shared loop {leaf!r}",
-                    group.bindings[name].at, expected=f"{leaf!r} inside the bindings, or groups that run one after another",
+                    f"{name!r} needs {waits[leaf]!r} complete over {leaf!r}, but both run inside the shared loop "
+                    f"{leaf!r}", group.bindings[name].at,
+                    expected=f"{leaf!r} inside the bindings, or groups that run one after another",
                 )  # fmt: skip
         after[name] = waits
 
@@ -219,7 +224,6 @@ def _uses(index: Expr, rank: str) -> bool:
 def check_design(design: Design) -> None:
     """Every Einsum in exactly one group, each after those it reads."""
     einsums = main_einsums(design.cascade)
-    where = Where(design.file, 1, 1)
     position: dict[str, int] = {}
     for i, candidates in enumerate(design.groups):
         names = set(candidates.groups[0].bindings)
@@ -231,6 +235,7 @@ def check_design(design: Design) -> None:
                 raise InputError(f"{name!r} is bound in two groups", candidates.groups[0].bindings[name].at)
             position[name] = i
     if missing := [n for n in einsums if n not in position]:
+        where = design.groups[-1].groups[0].places["bind"]
         raise InputError(f"{listed(missing)} is not bound to a unit", where,
                          expected="an entry in `bind` for every Einsum")  # fmt: skip
     for name, einsum in einsums.items():

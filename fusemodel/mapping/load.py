@@ -11,10 +11,21 @@ from fusemodel.arch.units import quantity
 from fusemodel.cascade import Cascade, load_cascade
 from fusemodel.cascade.ir import Expr, Number
 from fusemodel.cascade.parse import Names, parse_expression
-from fusemodel.errors import InputError, Where, unknown
-from fusemodel.library import find
+from fusemodel.errors import InputError, Where, listed, unknown
+from fusemodel.library import check_kind, find
 from fusemodel.mapping.check import check_design, check_group
-from fusemodel.mapping.spec import Auto, Binding, BindSpec, Candidates, Design, Group, GroupSpec, Keep, MappingSpec, TileSize
+from fusemodel.mapping.spec import (
+    Auto,
+    Binding,
+    BindSpec,
+    Candidates,
+    Design,
+    Group,
+    GroupSpec,
+    Keep,
+    MappingSpec,
+    TileSize,
+)
 from fusemodel.specfile import Place, document_place, validate
 from fusemodel.yamlfile import Document, parse_yaml, read_yaml
 
@@ -49,14 +60,15 @@ def parse_design(text: str, file: str = "<text>", arch: Architecture | None = No
 
 def build_design(doc: Document, arch: Architecture | None = None) -> Design:
     """A checked design from a loaded mapping file."""
+    check_kind(doc, "mappings")
     top = validate(MappingSpec, _without(doc.data, ("bind", "keep", "variants")), document_place(doc))
     cascade = load_cascade(top.cascade, beside=doc.file, where=doc.where("cascade"))
     arch = arch or load_architecture(top.arch, beside=doc.file, where=doc.where("arch"))
     files = [doc.file, cascade.file, arch.file]
     groups = tuple(_groups(doc, cascade, arch, (doc.file,), files))
     design = Design(
-        top.name or doc.file, cascade, arch, groups, _extent_overrides(groups, cascade), top.about, top.source, doc.file,
-        files=tuple(files),
+        top.name or doc.file, cascade, arch, groups, _extent_overrides(groups, cascade), top.about, top.source,
+        doc.file, files=tuple(files),
     )  # fmt: skip
     check_design(design)
     return design
@@ -67,11 +79,14 @@ def _without(data: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]
 
 
 def _groups(
-    doc: Document, cascade: Cascade, arch: Architecture, chain: tuple[str, ...], files: list[str], only: Any = None
+    doc: Document,
+    cascade: Cascade,
+    arch: Architecture,
+    chain: tuple[str, ...],
+    files: list[str],
+    only: list[str] | None = None,
 ) -> list[Candidates]:
     """The groups of a file; of those, the ones that bind ``only`` some Einsums, when another file asks for them."""
-    if only is not None and not (isinstance(only, list) and all(isinstance(n, str) for n in only)):
-        raise InputError("'only' is not a list of Einsums", doc.where("groups"))
     raw_groups = doc.data.get("groups")
     if raw_groups is None:
         raw = {k: v for k, v in doc.data.items() if k in GroupSpec.model_fields and k not in ("name", "use")}
@@ -102,14 +117,19 @@ def _used(
     """The groups of another mapping file (``chain``: the files that are being read)."""
     where = doc.where("groups", i, "use")
     if raw.keys() - {"use", "only"} or not isinstance(raw["use"], str):
-        raise InputError("a group with 'use' holds nothing else", where, expected="`- {use: NAME, only: [EINSUM, ...]}`")
+        raise InputError(
+            "a group with 'use' holds nothing else", where, expected="`- {use: NAME, only: [EINSUM, ...]}`"
+        )
+    only = raw.get("only")
+    if only is not None and not (isinstance(only, list) and all(isinstance(n, str) for n in only)):
+        raise InputError("'only' is not a list of Einsums", doc.where("groups", i, "only"), expected="`only: [QK, AV]`")
     path = str(find("mappings", raw["use"], beside=doc.file, where=where))
     if path in chain:
         raise InputError(f"{raw['use']!r} uses itself", where)
     files.append(path)
-    found = _groups(read_yaml(path), cascade, arch, (*chain, path), files, only=raw.get("only"))
+    found = _groups(read_yaml(path), cascade, arch, (*chain, path), files, only=only)
     if not found:
-        raise InputError(f"{raw['use']!r} has no group of {raw['only']}", where)
+        raise InputError(f"{raw['use']!r} binds none of {listed(only or ())}", where, expected="Einsums of its groups")
     return found
 
 
@@ -125,14 +145,18 @@ def _candidates(doc: Document, raw: dict[str, Any], path: tuple[Any, ...], casca
         if not isinstance(variants, list) or not variants or not all(isinstance(v, dict) for v in variants):
             raise InputError("'variants' is not a list of mappings", doc.where(*path, "variants"))
         if len(variants) > MAX_VARIANTS:
-            raise InputError(f"{len(variants)} variants", doc.where(*path, "variants"), expected=f"at most {MAX_VARIANTS}")
+            raise InputError(
+                f"{len(variants)} variants", doc.where(*path, "variants"), expected=f"at most {MAX_VARIANTS}"
+            )
         groups = []
         for i, over in enumerate(variants):
             here = (*path, "variants", i)
             merged_origins = _origins(doc, over, here, origins)
             over = {**over, "bind": _split_bind(doc, over.get("bind"), (*here, "bind"))}
             merged = _overlay(base, over)
-            groups.append(_group(merged, str(over.get("name", i + 1)), cascade, arch, _place(doc, path, merged_origins)))
+            groups.append(
+                _group(merged, str(over.get("name", i + 1)), cascade, arch, _place(doc, path, merged_origins))
+            )
     if not minimise:
         if len(groups) > 1:
             raise InputError("variants without an objective", doc.where(*path, "variants"),
@@ -218,7 +242,7 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
         raise InputError("no Einsum is bound", place((), False), expected="`bind: {EINSUM: {unit: ...}}`")
     parts, sizes = _tiles(spec, cascade, place)
     known = [*cascade.ranks, *(p for ps in parts.values() for p in ps)]
-    names = Names(dict.fromkeys(known))
+    names = Names(dict.fromkeys(known), extents_only=True)
     budget = {}
     for level, text in spec.budget.items():
         if level not in arch.levels:
@@ -227,11 +251,12 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
             budget[level] = quantity(text, "bytes")
         except ValueError as error:
             raise InputError(f"budget of {level}: {error}", place(("budget", level), False)) from None
-    reserve = {}
+    reserve, reserve_places = {}, {}
     for level, value in spec.reserve.items():
         if level not in arch.levels:
             raise unknown("level", level, arch.levels, place(("reserve", level), True))
         reserve[level] = _size(value, names, place(("reserve", level), False))
+        reserve_places[f"reserve.{level}"] = place(("reserve", level), False)
     keeps = []
     for level, held in spec.keep.items():
         if level not in arch.levels:
@@ -247,6 +272,7 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
     stages = spec.schedule if spec.schedule is not None else [list(bindings)]
     places = {f"tile.{p}": place(("tile", p), False) for p in spec.tile} | {"loops": place(("loops",), False)}
     places |= {"schedule": place(("schedule",), False), "keep": place(("keep",), False), "": place((), False)}
+    places |= {"bind": place(("bind",), False), **reserve_places}
     places |= {f"schedule.{i}": place(("schedule", i), False) for i in range(len(stages))}
     group = Group(
         name=spec.name or "+".join(bindings),
@@ -273,9 +299,15 @@ def _tiles(spec: GroupSpec, cascade: Cascade, place: Place) -> tuple[dict[str, t
                 pair = ", ".join(cascade.split[rank])
                 raise InputError(f"rank {rank!r} is split by the cascade already", where, expected=f"tiles of {pair}")
             for part in value:
-                taken = part in cascade.ranks or any(part in ps for ps in parts.values()) or value.count(part) > 1
+                taken = (
+                    part in cascade.ranks
+                    or any(part in ps for ps in parts.values())
+                    or [*map(str, value)].count(str(part)) > 1
+                )
                 if taken or not str(part).isidentifier() or part != str(part).lower() or part == "all":
-                    raise InputError(f"{part!r} cannot name a part of {rank!r}", where, expected="a new lower-case name")
+                    raise InputError(
+                        f"{part!r} cannot name a part of {rank!r}", where, expected="a new lower-case name"
+                    )
             parts[rank] = tuple(str(p) for p in value)
     all_parts = [p for ps in parts.values() for p in ps]
     known = Names(dict.fromkeys([*cascade.ranks, *all_parts]))
@@ -291,7 +323,8 @@ def _tiles(spec: GroupSpec, cascade: Cascade, place: Place) -> tuple[dict[str, t
                 raise InputError(f"part {part!r} of {rank!r} has no size", place(("tile", rank), False),
                                  expected=f"`{part}: 256`, `{part}: max` or an expression")  # fmt: skip
         if isinstance(sizes.get(ps[0]), (Auto, tuple)):
-            raise InputError(f"the outermost part {ps[0]!r} is what the others leave", place(("tile", ps[0]), False))
+            raise InputError(f"the outermost part {ps[0]!r} is what the others leave", place(("tile", ps[0]), False),
+                             expected="no entry for it")  # fmt: skip
     return parts, sizes
 
 
@@ -307,12 +340,10 @@ def _tile_size(name: str, value: Any, names: Names, where: Where) -> TileSize:
     return _size(value, Names(dict.fromkeys(names.ranks), extents_only=True), where)
 
 
-def _binding(
-    name: str, spec: BindSpec, shell: Group, cascade: Cascade, arch: Architecture, place: Place
-) -> Binding:
+def _binding(name: str, spec: BindSpec, shell: Group, cascade: Cascade, arch: Architecture, place: Place) -> Binding:
     at = place(("bind", name), True)
     if name not in {e.name for e in cascade.einsums}:
-        raise unknown("Einsum", name, [e.name for e in cascade.einsums], at)
+        raise unknown("Einsum", name, dict.fromkeys(e.name for e in cascade.einsums), at)
     unit = arch.units.get(spec.unit)
     if unit is None:
         raise unknown("unit", spec.unit, arch.units, place(("bind", name, "unit"), False))

@@ -29,11 +29,19 @@ class KeepSpec(Spec):
     copies: int = Field(default=1, ge=1, le=64)
     share: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_loop(cls, data: Any) -> Any:
+        """``p2`` is short for ``{under: p2}``."""
+        if not isinstance(data, (str, dict)):
+            raise ValueError(f"{data!r} is no loop; expected its name, such as `p2`, or `{{under: p2, ...}}`")
+        return {"under": data} if isinstance(data, str) else data
+
     @field_validator("spill")
     @classmethod
     def _fraction(cls, value: bool | float) -> bool | float:
         if not isinstance(value, bool) and not 0 <= value <= 1:
-            raise ValueError(f"{value} is not a fraction from 0 to 1, true or false")
+            raise ValueError(f"{value} is out of range; expected a fraction from 0 to 1, true or false")
         return value
 
 
@@ -43,8 +51,8 @@ class BindSpec(Spec):
     so that a point takes the cycles of the longest one instead of their sum."""
 
     unit: str
-    spatial: dict[str, list[str]] = {}
-    loops: list[str] = Field(default=[], alias="loops")
+    spatial: dict[str, list[str]] = Field({})
+    loops: list[str] = Field([])
     pipelined: bool = False
 
     @model_validator(mode="before")
@@ -66,33 +74,21 @@ class GroupSpec(Spec):
 
     name: str = ""
     use: str | None = None
-    tile: dict[str, list[str] | list[int] | int | str] = {}
-    loops: list[str] = []
-    keep: dict[str, dict[str, KeepSpec]] = {}
-    reserve: dict[str, str | int] = {}
-    budget: dict[str, str] = {}
-    bind: dict[str, BindSpec] = {}
+    tile: dict[str, list[str] | list[int] | int | str] = Field({})
+    loops: list[str] = Field([])
+    keep: dict[str, dict[str, KeepSpec]] = Field({})
+    reserve: dict[str, str | int] = Field({})
+    budget: dict[str, str] = Field({})
+    bind: dict[str, BindSpec] = Field({})
     schedule: list[list[str]] | None = None
     interleave: bool = True
-    minimise: list[Literal["latency", "energy", "edp", "dram"]] = []
-    variants: list[Any] = []
+    minimise: list[Literal["latency", "energy", "edp", "dram"]] = Field([])
+    variants: list[Any] = Field([])
 
     @field_validator("minimise", mode="before")
     @classmethod
     def _list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
-
-    @field_validator("keep", mode="before")
-    @classmethod
-    def _short_keep(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {
-            level: {t: {"under": k} if isinstance(k, str) else k for t, k in held.items()}
-            if isinstance(held, dict)
-            else held
-            for level, held in value.items()
-        }
 
 
 class MappingSpec(GroupSpec):
@@ -190,3 +186,8 @@ class Design:
     source: str = ""
     file: str = ""
     files: tuple[str, ...] = ()  # every file it was read from
+
+    def place(self, rank: str) -> Where:
+        """Where the extent of a rank is replaced."""
+        every = (g.places.get(f"tile.{rank}") for c in self.groups for g in c.groups if rank in g.sizes)
+        return next((at for at in every if at), Where(self.file, 1, 1))

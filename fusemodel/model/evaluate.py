@@ -10,7 +10,6 @@ from fusemodel.cascade.check import check_ranges
 from fusemodel.cascade.extents import extents_of, integer
 from fusemodel.cascade.ir import reads
 from fusemodel.cascade.workload import Workload, check_set, extents_for
-from fusemodel.errors import Where
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.spec import Design
 from fusemodel.model.plan import Plan, plan_group
@@ -39,7 +38,7 @@ def evaluate(
     overrides = extents_for(cascade, workload, seq)
     for rank, expr in design.extents.items():
         base = extents_of(cascade, overrides)
-        overrides[rank] = integer(expr, base, f"rank {rank!r}", Where(design.file))
+        overrides[rank] = integer(expr, base, f"rank {rank!r}", design.place(rank))
     overrides |= {r: n for r, n in sets.items() if r in cascade.ranks}
     extents = extents_of(cascade, overrides)
     check_ranges(cascade, extents)
@@ -117,8 +116,8 @@ def _total(
         cycles=cycles,
         energy_j=total_j,
         dram_bytes=sum(t["read"] + t["write"] for t in traffic[arch.outermost].values()),
-        utilization={u: slots[u] / (cycles * arch.units[u].size) for u in arch.units},
-        busy={u: busy[u] / cycles for u in arch.units},
+        utilization={u: slots[u] / (cycles * arch.units[u].size) if cycles else 0.0 for u in arch.units},
+        busy={u: busy[u] / cycles if cycles else 0.0 for u in arch.units},
         energy_breakdown_j=energy,
         register_energy_j=registers,
         energy_with_registers_j=total_j + uncounted,

@@ -6,7 +6,10 @@ plan is evaluated for any number of them (:mod:`fusemodel.model.cost`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 from fusemodel.arch import Architecture
 from fusemodel.arch.spec import find_op
@@ -18,41 +21,44 @@ from fusemodel.cascade.ir import (
     Expr,
     Extent,
     RankValue,
-    iteration_ranks,
+    accesses,
     rank_values,
     reads,
     reduced_ranks,
     target_ranks,
 )
+from fusemodel.cascade.plan import equations, plan
+from fusemodel.cascade.printer import format_expr
 from fusemodel.cascade.work import work_of
+from fusemodel.errors import InputError
 from fusemodel.mapping.check import Nest, holds, innermost, leaves_of, main_einsums, nest_of
 from fusemodel.mapping.spec import ALL, Group, Keep
-from fusemodel.model.domain import conditions_of
+from fusemodel.model.domain import Conditions
 
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """One index of an access. ``terms`` gives the leaves of each rank in it with the rank's coefficient; ``pure`` when
-    it is one rank (or a split pair) with coefficient 1, so that a tile's span is the product of its leaves."""
+    """One index of an access, over ranks; ``leaves`` has the leaves of each rank in it. ``split`` names the rank that
+    the index joins the parts of. ``data``: it depends on another tensor."""
 
     rank: str
-    terms: tuple[tuple[tuple[str, ...], Expr | int], ...]
-    pure: bool
-    affine: bool
+    index: Expr
+    leaves: Mapping[str, tuple[str, ...]]
     iterative: bool
     split: str | None
-
-    @property
-    def leaves(self) -> tuple[str, ...]:
-        return tuple(x for leaves, _ in self.terms for x in leaves)
+    data: bool
+    all_leaves: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The part of a tensor that an access touches while ``inner`` leaves run and the others stand still."""
+    """The part of a tensor that an access of an Einsum touches while its loops ``outside``, outermost first, stand
+    still. ``guards`` are what must hold for the access to name an element that is present."""
 
+    einsum: str
     dims: tuple[Dim, ...]
-    inner: frozenset[str]
+    outside: tuple[str, ...]
+    guards: tuple[Expr, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +66,22 @@ class Move:
     """Words of a tensor read at one level and written at another (None: the array's registers).
 
     Their number is (steps of the loops down to the innermost that changes the tile) x (words of the tile), less the
-    tensor's elements where ``after_first`` (a partial sum is not read before it was first written). ``loops`` has every
-    temporal loop outside the tile, innermost first, with whether it changes the tile. Moves with one ``key`` are one.
+    tensor's elements where ``after_first`` (a partial sum is not read before it was first written). Moves with one
+    ``key`` bring one tile, unless they happen at different times: in different ``nest``s, or in one with a completed
+    reduction over a loop outside the tile between them (``depths``). A move with ``separators`` happens only where one
+    of these loops has several steps.
     """
 
     key: tuple[object, ...]
-    einsum: str
     tensor: str
     source: str | None
     sink: str | None
-    loops: tuple[tuple[str, bool], ...]
     tile: Tile
     after_first: bool = False
-    spills: Keep | None = None
+    spills: tuple[Keep, ...] = ()  # of the tiles at either end, those that may spill
     forwarded: bool = False  # the spilled part is taken from registers as it is made
+    nest: str | None = None
+    separators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +102,21 @@ class EinsumPlan:
     ranks: dict[str, tuple[str, ...]]
     conditions: tuple[Expr, ...]
     operations: tuple[str, ...]
+    iterative: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Space that a kept tile takes; the largest of its accesses."""
+    """Space that a kept tile takes: of its accesses, and of every nest (None: the shared one) that holds one."""
 
     keep: Keep
-    tiles: tuple[Tile, ...]
+    tiles: tuple[tuple[str | None, Tile], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """A spatial reduction that a stage waits for: ``leaves`` over a dimension of ``length``, once a tile of ``loops``."""
+    """A spatial reduction that a stage waits for: ``leaves`` over a dimension of ``length``, once for each tile of
+    ``loops``."""
 
     producer: str
     length: int
@@ -116,7 +126,8 @@ class Drain:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything about a group that does not depend on numbers."""
+    """Everything about a group that does not depend on numbers. ``reductions`` has, for each Einsum, those of the group
+    it reads and the leaves over which each of them is reduced."""
 
     group: Group
     cascade: Cascade
@@ -125,6 +136,8 @@ class Plan:
     moves: tuple[Move, ...]
     footprints: tuple[Footprint, ...]
     drains: tuple[tuple[Drain, ...], ...]
+    reductions: Mapping[str, Mapping[str, frozenset[str]]]
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # for the extents last evaluated
 
 
 def plan_group(group: Group, cascade: Cascade, arch: Architecture, needed_later: frozenset[str]) -> Plan:
@@ -132,18 +145,21 @@ def plan_group(group: Group, cascade: Cascade, arch: Architecture, needed_later:
     einsums = main_einsums(cascade)
     inside = {n: einsums[n] for n in einsums if n in group.bindings}
     nests = {n: nest_of(e, group, cascade) for n, e in inside.items()}
-    conditions = conditions_of(cascade, list(einsums.values()))
-    builder = _Builder(group, cascade, arch, inside, nests, needed_later)
+    conditions = Conditions(cascade, [einsums[n] for n in _in_order(cascade) if n in einsums])
+    builder = _Builder(group, cascade, arch, inside, nests, needed_later, conditions)
     return Plan(
         group, cascade, arch,
-        {n: _einsum_plan(e, nests[n], group, cascade, arch, conditions[n]) for n, e in inside.items()},
+        {n: _einsum_plan(e, nests[n], group, cascade, arch, conditions.of[n]) for n, e in inside.items()},
         tuple(builder.moves()),
         tuple(builder.footprints()),
         tuple(tuple(d) for d in _drains(group, inside, nests, cascade, arch)),
+        builder.reductions,
     )  # fmt: skip
 
 
-def _einsum_plan(einsum: Einsum, nest: Nest, group: Group, cascade: Cascade, arch: Architecture, conditions) -> EinsumPlan:
+def _einsum_plan(
+    einsum: Einsum, nest: Nest, group: Group, cascade: Cascade, arch: Architecture, conditions
+) -> EinsumPlan:
     binding = group.bindings[einsum.name]
     unit = arch.units[binding.unit]
     work = work_of(einsum)
@@ -153,8 +169,12 @@ def _einsum_plan(einsum: Einsum, nest: Nest, group: Group, cascade: Cascade, arc
     registers = unit.registers
     register_pj = 0.0
     if registers:
-        register_pj = sum(op.register_reads * registers.read_pj + op.register_writes * registers.write_pj for op in point)
+        register_pj = sum(
+            op.register_reads * registers.read_pj + op.register_writes * registers.write_pj for op in point
+        )
     ranks = dict.fromkeys([*target_ranks(einsum), *rank_values(einsum.body), *rank_values(einsum.where)])
+    ranks |= dict.fromkeys(reduced_ranks(einsum))
+    ranks |= dict.fromkeys(part for r in ranks for part in cascade.split.get(r, ()))
     return EinsumPlan(
         name=einsum.name,
         unit=binding.unit,
@@ -167,10 +187,16 @@ def _einsum_plan(einsum: Einsum, nest: Nest, group: Group, cascade: Cascade, arc
         energy_pj_per_point=0 if work.per_point == ("copy",) else sum(op.energy_pj for op in point),
         energy_pj_per_output=sum(op.energy_pj for op in output),
         register_pj_per_point=register_pj,
-        ranks={r: group.leaves(r, cascade) for r in (*ranks, *reduced_ranks(einsum))},
+        ranks={r: group.leaves(r, cascade) for r in ranks},
         conditions=conditions,
         operations=(*work.per_point, *work.per_output),
+        iterative=bool(cascade.tensors[einsum.name].iterative),
     )
+
+
+def _in_order(cascade: Cascade) -> list[str]:
+    """Every computed tensor, each after those it is computed from."""
+    return list(dict.fromkeys(cascade.einsums[i].name for item in plan(cascade) for i in equations(item)))
 
 
 def dims_of(access: Access, group: Group, cascade: Cascade) -> tuple[Dim, ...]:
@@ -184,63 +210,57 @@ def dims_of(access: Access, group: Group, cascade: Cascade) -> tuple[Dim, ...]:
 
 
 def _dim(rank: str, index: Expr, iterative: bool, group: Group, cascade: Cascade) -> Dim:
-    def leaves(r: str) -> tuple[str, ...]:
-        return group.leaves(r, cascade)
-
+    split = None
     match index:
         case RankValue(r):
-            return Dim(rank, ((leaves(r), 1),), True, True, iterative, r if r in cascade.split else None)
+            split = r if r in cascade.split else None
         case Apply("+", (Apply("*", (RankValue(a), Extent(size))), RankValue(b))) if size == b and (
             cascade.parents.get(b) is not None and cascade.split[cascade.parents[b]] == (a, b)
         ):
-            return Dim(rank, ((leaves(a) + leaves(b), 1),), True, True, iterative, cascade.parents[b])
+            split = cascade.parents[b]
         case Apply("//", (RankValue(r), Extent(size))) if (cascade.split.get(r) or (0, 0))[1] == size:
-            return Dim(rank, ((leaves(cascade.split[r][0]), 1),), True, True, iterative, None)
+            index = RankValue(cascade.split[r][0])
         case Apply("%", (RankValue(r), Extent(size))) if (cascade.split.get(r) or (0, 0))[1] == size:
-            return Dim(rank, ((leaves(cascade.split[r][1]), 1),), True, True, iterative, None)
-    coefficients = _coefficients(index)
-    if coefficients is None:
-        terms = tuple((leaves(r), 1) for r in rank_values(index))
-        return Dim(rank, terms, False, False, iterative, None)
-    terms = tuple((leaves(r), c) for r, c in coefficients.items())
-    pure = len(terms) == 1 and terms[0][1] == 1
-    return Dim(rank, terms, pure or not terms, True, iterative, None)
+            index = RankValue(cascade.split[r][1])
+    leaves = {r: group.leaves(r, cascade) for r in rank_values(index)}
+    every = tuple(x for parts in leaves.values() for x in parts)
+    return Dim(rank, index, leaves, iterative, split, bool(accesses(index)), every)
 
 
-def _coefficients(index: Expr) -> dict[str, Expr | int] | None:
-    """Coefficient of each rank of an affine index; None if it is not affine."""
-    match index:
-        case RankValue(r):
-            return {r: 1}
-        case Apply("+" | "-", (a, b)):
-            left, right = _coefficients(a), _coefficients(b)
-            if left is None or right is None or left.keys() & right.keys():
-                return None
-            return left | right  # only the size of a coefficient matters for a span
-        case Apply("neg", (a,)):
-            return _coefficients(a)
-        case Apply("*", (a, b)):
-            for scaled, factor in ((a, b), (b, a)):
-                found = _coefficients(scaled)
-                if found is not None and not rank_values(factor) and not isinstance(factor, Access):
-                    if all(c == 1 for c in found.values()):
-                        return dict.fromkeys(found, factor)
-            return None
-    return None if rank_values(index) or isinstance(index, Access) else {}
+def _joins(dim: Dim) -> tuple[object, ...]:
+    """The same for a split rank and for its parts joined."""
+    return (dim.split, dim.all_leaves) if dim.split else (dim.index,)
+
+
+def depth_of(name: str, reductions: Mapping[str, Mapping[str, frozenset[str]]], over: frozenset[str]) -> int:
+    """How many completed reductions over some of the leaves ``over`` lie before an Einsum within its group."""
+    depths: dict[str, int] = {}
+    for einsum, read in reductions.items():  # in order
+        depths[einsum] = max((depths[r] + bool(leaves & over) for r, leaves in read.items() if r in depths), default=0)
+    return depths[name]
 
 
 class _Builder:
     """Finds the movements and the resident tiles of a group."""
 
-    def __init__(self, group, cascade, arch, inside, nests, needed_later) -> None:
+    def __init__(self, group, cascade, arch, inside, nests, needed_later, conditions) -> None:
         self.group: Group = group
         self.cascade: Cascade = cascade
         self.arch: Architecture = arch
         self.inside: dict[str, Einsum] = inside
         self.nests: dict[str, Nest] = nests
         self.needed_later: frozenset[str] = needed_later
+        self.conditions: Conditions = conditions
         self.order = list(arch.levels)
-        self.phases = _phases(group, cascade, inside)
+        reduced = {
+            n: frozenset(x for r in reduced_ranks(e) for x in group.leaves(r, cascade)) for n, e in inside.items()
+        }
+        self.reductions = {
+            n: {a.tensor: reduced[a.tensor] for a in reads(inside[n]) if a.tensor in inside and a.tensor != n}
+            for n in _in_order(cascade)
+            if n in inside
+        }
+        self.every_leaf = frozenset(x for leaves in reduced.values() for x in leaves)
 
     def chain(self, einsum: str, tensor: str, writes: bool) -> list[tuple[str, Keep | None]]:
         """The levels an access passes, outermost first, with the resident tile at each."""
@@ -267,75 +287,119 @@ class _Builder:
         return nest.shared + nest.own[: nest.own.index(loop) + 1]
 
     def tile(self, einsum: str, access: Access, outside: tuple[str, ...]) -> Tile:
-        leaves = set(leaves_of(self.inside[einsum], self.group, self.cascade))
-        return Tile(dims_of(access, self.group, self.cascade), frozenset(leaves - set(outside)))
+        guards = tuple(self.conditions.inside(access))
+        return Tile(einsum, dims_of(access, self.group, self.cascade), outside, guards)
 
-    def move(self, einsum, access, outside, source, sink, kind, **more) -> Move:
-        tile = self.tile(einsum, access, outside)
-        changes = {x for dim in tile.dims for x in dim.leaves}
-        loops = tuple((x, x in changes) for x in reversed(outside))
-        key = (access.tensor, source, sink, kind, outside)
-        return Move(key, einsum, access.tensor, source, sink, loops, tile, **more)
+    def nest(self, einsum: str, keep: Keep) -> str | None:
+        """The inner loop nest that a tile lives in; None for one under a shared loop, found by every Einsum."""
+        if keep.under == ALL or innermost(keep.under, self.group, self.cascade) in self.group.loops:
+            return None
+        return self.group.bindings[einsum].key
 
     def moves(self) -> list[Move]:
         found: list[Move] = []
         for name, einsum in self.inside.items():
-            for i, access in enumerate(reads(einsum)):
-                found += self.read(name, access, i)
+            for access in dict.fromkeys(reads(einsum)):
+                self.check_made(name, access)
+                found += self.read(name, access)
             found += self.write(name, einsum.target)
         return found
 
-    def read(self, name: str, access: Access, position: int) -> list[Move]:
-        chain = self.chain(name, access.tensor, writes=False)
+    def check_made(self, name: str, access: Access) -> None:
+        """Raise InputError where an Einsum reads, in a step of a shared loop, what another step makes: a shifted, fixed
+        or differently named coordinate. Earlier steps are there if a tile under a loop outside holds them."""
+        if access.tensor not in self.inside:
+            return
+        made = self.inside[access.tensor].target
+        ranks = self.cascade.full_ranks(access.tensor)
+        for rank, index, written in zip(ranks, access.indices, made.indices, strict=True):
+            steps = [x for x in self.nests[access.tensor].shared if x in self.group.leaves(rank, self.cascade)]
+            here, there = (_dim(rank, i, False, self.group, self.cascade) for i in (index, written))
+            same = here.index == there.index or _joins(here) == _joins(there)
+            if not steps or same or rank in self.cascade.tensors[access.tensor].iterative:
+                continue  # of a state one element lives at a time, and the schedule of steps is the cascade's
+            held = [k for _, k in self.chain(name, access.tensor, writes=False) if k]
+            before = isinstance(index, Apply) and index.op == "-" and index.args[0] == written
+            if before and any(not set(steps) & set(self.prefix(name, k)) for k in held):
+                continue
+            raise InputError(
+                f"{name!r} reads {format_expr(access)} inside the shared loop {steps[-1]!r}, one step of which does "
+                "not make it", self.group.bindings[name].at,
+                expected=f"{steps[-1]!r} inside the bindings, or groups that run one after another",
+            )  # fmt: skip
+
+    def read(self, name: str, access: Access) -> list[Move]:
+        tensor = access.tensor
+        chain = self.chain(name, tensor, writes=False)
         if not chain:
             return []
-        made_here = access.tensor in self.inside
-        put = {}
-        if made_here:
-            put = {level: self.prefix(access.tensor, k) for level, k in self.chain(access.tensor, access.tensor, True)}
+        put = {level for level, _ in self.chain(tensor, tensor, True)} if tensor in self.inside else set()
         found: list[Move] = []
-        for (outer, _), (inner, keep) in zip(chain, chain[1:], strict=False):
-            outside = self.prefix(name, keep)
-            if made_here and inner in put and self._same_step(access.tensor, name, keep):
-                continue  # its producer left it there
-            found.append(self.move(name, access, outside, outer, inner, "fill"))
+        for i, (inner, keep) in enumerate(chain):
+            separators: tuple[str, ...] = ()
+            if keep and inner in put:
+                kept_apart = self._apart(tensor, name, keep)
+                if kept_apart is not None and not kept_apart:
+                    continue  # its producer left it there
+                if i == 0:
+                    raise InputError(
+                        f"{name!r} takes {tensor!r} from {inner!r}, where the tile under {keep.under!r} has been "
+                        f"replaced since {tensor!r} was computed", keep.at,
+                        expected="a tile under a loop that both share, outside every reduction between them, or "
+                        f"`{self.order[0]}: {{{tensor}: all}}` as well",
+                    )  # fmt: skip
+                separators = kept_apart or ()
+            if i > 0:
+                tile = self.tile(name, access, self.prefix(name, keep))
+                key = (tensor, chain[i - 1][0], inner, "fill")
+                nest = self.nest(name, keep) if keep else None
+                spills = _spilling(chain[i - 1][1], keep)
+                found.append(
+                    Move(key, tensor, chain[i - 1][0], inner, tile, spills=spills, nest=nest, separators=separators)
+                )
         level, keep = chain[-1]
-        spills = keep if keep and keep.spill is not False else None
-        forwarded = spills is not None and self._in_registers(access.tensor, name)
-        outside = self.prefix(name, None)
-        kind = ("read", name, position)
-        return [*found, self.move(name, access, outside, level, None, kind, spills=spills, forwarded=forwarded)]
+        spills = _spilling(keep)
+        forwarded = bool(spills) and self._in_registers(tensor, name)
+        tile = self.tile(name, access, self.prefix(name, None))
+        key = (tensor, level, None, "read", name)
+        return [*found, Move(key, tensor, level, None, tile, spills=spills, forwarded=forwarded)]
 
-    def _same_step(self, producer: str, reader: str, keep: Keep | None) -> bool:
-        """Whether a reader finds in the tile what its producer wrote there (both run inside the tile's loop)."""
-        if keep is None or keep.under == ALL or innermost(keep.under, self.group, self.cascade) in self.group.loops:
-            return True
-        a, b = self.group.bindings[producer], self.group.bindings[reader]
-        return a.key == b.key
+    def _apart(self, producer: str, reader: str, keep: Keep) -> tuple[str, ...] | None:
+        """Loops whose steps replace what a producer wrote to a tile before the reader comes to it: none if both run
+        inside the tile's loop together. None itself: they run one after another whatever the loops."""
+        if self.nest(reader, keep) is None:
+            return ()
+        if self.nest(reader, keep) != self.nest(producer, keep):
+            return None
+        outside = frozenset(self.prefix(reader, keep))
+        return tuple(
+            x for x in sorted(outside)
+            if depth_of(producer, self.reductions, frozenset({x})) != depth_of(reader, self.reductions, frozenset({x}))
+        )  # fmt: skip
 
     def _in_registers(self, producer: str, reader: str) -> bool:
         """Whether a reader takes a value as it is made: bound together, with no completed reduction between."""
         if producer not in self.inside:
             return False
         a, b = self.group.bindings[producer], self.group.bindings[reader]
-        return a.key == b.key and self.phases[producer] == self.phases[reader]
+        depths = [depth_of(n, self.reductions, self.every_leaf) for n in (producer, reader)]
+        return a.key == b.key and depths[0] == depths[1]
 
     def write(self, name: str, access: Access) -> list[Move]:
         chain = self.chain(name, access.tensor, writes=True)
         if not chain:
             return []
-        level, keep = chain[-1]
-        every = self.prefix(name, None)
-        spills = keep if keep and keep.spill is not False else None
-        found = [self.move(name, access, every, None, level, "write", spills=spills)]
         accumulates = bool(reduced_ranks(self.inside[name]))
-        if accumulates:
-            found.append(self.move(name, access, every, level, None, "partial", after_first=True, spills=spills))
-        for (outer, _), (inner, held) in zip(chain, chain[1:], strict=False):
-            outside = self.prefix(name, held)
-            found.append(self.move(name, access, outside, inner, outer, "write back"))
+        found: list[Move] = []
+        ends: list[tuple[str | None, Keep | None]] = [*chain, (None, None)]
+        for (outer, held), (inner, keep) in pairwise(ends):
+            tile = self.tile(name, access, self.prefix(name, keep))
+            spills = _spilling(held, keep)
+            found.append(Move((name, inner, outer, "write"), name, inner, outer, tile, spills=spills))
             if accumulates:
-                found.append(self.move(name, access, outside, outer, inner, "refill", after_first=True))
+                found.append(
+                    Move((name, outer, inner, "partial"), name, outer, inner, tile, after_first=True, spills=spills)
+                )
         return found
 
     def footprints(self) -> list[Footprint]:
@@ -348,28 +412,18 @@ class _Builder:
                 outside = self.prefix(name, keep)
                 for access in (*reads(einsum), einsum.target):
                     if access.tensor == keep.tensor:
-                        tiles.append(self.tile(name, access, outside))
-            found.append(Footprint(keep, tuple(dict.fromkeys(tiles))))
+                        dims = tuple(d for d in dims_of(access, self.group, self.cascade) if not d.iterative)
+                        tiles.append((self.nest(name, keep), Tile(name, dims, outside)))
+            found.append(Footprint(keep, tuple(tiles)))
         return found
 
 
-def _phases(group: Group, cascade: Cascade, inside: dict[str, Einsum]) -> dict[str, int]:
-    """How many completed reductions lie before each Einsum within the group: a value made in one phase and used in a
-    later one cannot stay in registers."""
-    phases: dict[str, int] = {}
-    for name, einsum in inside.items():
-        ranks = set(iteration_ranks(einsum))
-        phase = 0
-        for access in reads(einsum):
-            if access.tensor in phases:
-                waits = any(r in ranks for r in reduced_ranks(inside[access.tensor]))
-                phase = max(phase, phases[access.tensor] + waits)
-        phases[name] = phase
-    return phases
+def _spilling(*keeps: Keep | None) -> tuple[Keep, ...]:
+    return tuple(k for k in keeps if k and k.spill is not False)
 
 
 def _drains(group: Group, inside, nests, cascade: Cascade, arch: Architecture) -> list[list[Drain]]:
-    """For each stage, the spatial reductions of the stage just before that it waits for, when tiles do not interleave."""
+    """For each stage, the spatial reductions of the stage before that it waits for, when tiles do not interleave."""
     if group.interleave:
         return [[] for _ in group.stages]
     result: list[list[Drain]] = [[]]

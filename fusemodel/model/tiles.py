@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import islice, product
 from math import isqrt, prod
 
 import numpy as np
@@ -15,11 +15,11 @@ from fusemodel.cascade.extents import evaluate, integer
 from fusemodel.cascade.ir import Expr, Number
 from fusemodel.errors import InputError, Where
 from fusemodel.mapping.spec import Auto, Candidates, Group, TileSize
-from fusemodel.model.cost import Amount, GroupCost, cost_of, has_conditions
+from fusemodel.model.cost import Amount, GroupCost, cost_of, needs_numbers
 from fusemodel.model.plan import Plan
 
 _BLOCK = 2**16  # candidates evaluated in one call, so that memory stays bounded
-_MAX_CANDIDATES = 2**26
+_MAX_CANDIDATES = 2**22
 _TOLERANCE = 1e-9  # objectives closer than this are a tie, which the order of the file decides
 
 
@@ -40,7 +40,9 @@ def divisors(n: int) -> tuple[int, ...]:
     return tuple(sorted({*small, *(n // d for d in small)}, reverse=True))
 
 
-def choose(plans: Sequence[Plan], candidates: Candidates, extents: Mapping[str, int], sets: Mapping[str, int]) -> Chosen:
+def choose(
+    plans: Sequence[Plan], candidates: Candidates, extents: Mapping[str, int], sets: Mapping[str, int]
+) -> Chosen:
     """The best candidate by the group's objectives in order, the first in the file's order among equals."""
     if not candidates.minimise:
         sizes = _single(plans[0], extents, sets)
@@ -52,7 +54,7 @@ def choose(plans: Sequence[Plan], candidates: Candidates, extents: Mapping[str, 
     evaluated, problem = 0, None
     for plan in plans:
         try:
-            blocks = list(_blocks(plan, extents, sets))
+            blocks = _blocks(plan, extents, sets)
         except InputError as error:
             problem = problem or error
             continue
@@ -70,10 +72,30 @@ def choose(plans: Sequence[Plan], candidates: Candidates, extents: Mapping[str, 
             raise problem
         group = plans[0].group
         raise InputError(
-            f"none of {evaluated} candidates for {group.name!r} fits", group.places.get("", Where()),
-            expected="smaller tiles, fewer tensors kept, or `spill: true`",
+            f"none of {evaluated} candidates for {group.name!r} fits: {_nearest_miss(plans, extents, sets)}",
+            group.places.get("keep", Where()), expected="smaller tiles, fewer tensors kept, or `spill: true`",
         )  # fmt: skip
     return Chosen(best.plan, best.sizes, best.cost, evaluated)
+
+
+def _nearest_miss(plans: Sequence[Plan], extents: Mapping[str, int], sets: Mapping[str, int]) -> str:
+    """What is over-full, and by how much, in the candidate that comes closest to fitting (of those looked at first)."""
+    least, text = float("inf"), "none divides"
+    for plan in plans:
+        try:
+            sizes, length = next(_blocks(plan, extents, sets))
+        except InputError:
+            continue
+        index = length - 1
+        if not needs_numbers(plan, extents):
+            excess = [np.maximum(x, 0.0) for x in cost_of(plan, sizes, extents).excess_words.values()]
+            index = int(np.argmin(np.broadcast_to(sum(excess), (length,))))
+        picked = {x: int(n[index]) if isinstance(n, np.ndarray) else n for x, n in sizes.items()}
+        cost = cost_of(plan, picked, extents)
+        level, words = max(cost.excess_words.items(), key=lambda x: x[1])
+        if words < least:
+            least, text = words, over_full(plan, cost, level)
+    return text
 
 
 def _better(a: list[float], b: list[float]) -> bool:
@@ -87,7 +109,7 @@ def _better(a: list[float], b: list[float]) -> bool:
 
 def _best_of(plan: Plan, sizes: Mapping[str, Amount], extents: Mapping[str, int], minimise: Sequence[str]):
     """The best candidate of a block that fits: its index and objectives."""
-    if has_conditions(plan, extents):
+    if needs_numbers(plan, extents):
         return _best_one_by_one(plan, sizes, extents, minimise)
     cost = cost_of(plan, sizes, extents)
     length = next((len(n) for n in sizes.values() if isinstance(n, np.ndarray)), 1)
@@ -195,12 +217,26 @@ def _fixed(group: Group, extents: Mapping[str, int], requested: Mapping[str, Til
             known[name] = integer(expr, {**extents, **known}, f"tile {name!r}", where)
             del pending[name]
             progress = True
-    return known
+    return _joined(group, known)
 
 
-def _chains(group: Group, extents: Mapping[str, int]) -> list[tuple[str, tuple[str, ...]]]:
+def _joined(group: Group, known: Mapping[str, int]) -> dict[str, int]:
+    """Sizes with those of inner parts that are divided further: the product of their own parts."""
+    result = dict(known)
+    inner = {p for ps in group.parts.values() for p in ps[1:]}
+    for rank, parts in reversed(_chains(group)):
+        if rank in inner and rank not in result:
+            if missing := [p for p in parts if p not in result]:
+                raise InputError(
+                    f"part {rank!r} has no size", group.places.get(f"tile.{rank}", Where()),
+                    expected=f"a size for {missing[0]!r} too, since only the outermost part of a rank is what is left",
+                )  # fmt: skip
+            result[rank] = prod(result[p] for p in parts)
+    return result
+
+
+def _chains(group: Group) -> list[tuple[str, tuple[str, ...]]]:
     """Tiled ranks with their parts, a rank before its parts' own parts."""
-    del extents
     order, pending = [], dict(group.parts)
     while pending:
         inner = {p for ps in pending.values() for p in ps}
@@ -221,18 +257,36 @@ def _single(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) -> 
         whole = _whole(group, rank, trial)
         others = prod(trial[p] for p in parts[1:] if p != name)
         _check_divides(group, rank, parts, whole, {**trial, name: 1})
-        options = np.array(divisors(whole // others), dtype=float)
-        sizes = {**_completed(group, {**trial, name: 1}), name: options, parts[0]: whole // others / options}
+        options, completed = _dividing(group, trial, name, divisors(whole // others))
         fits = np.ones(len(options), dtype=bool)
-        if not has_conditions(plan, extents):
-            for excess in cost_of(plan, sizes, extents).excess_words.values():
-                fits &= np.asarray(excess <= 0) & fits
+        if not needs_numbers(plan, extents):
+            varying = {n for sizes in completed for n in sizes if sizes[n] != completed[0][n]}
+            columns = {n: np.array([float(sizes[n]) for sizes in completed]) for n in varying}
+            for excess in cost_of(plan, {**completed[0], **columns}, extents).excess_words.values():
+                fits &= np.broadcast_to(np.asarray(excess) <= 0, fits.shape)
         else:
-            for i, option in enumerate(divisors(whole // others)):
-                one = {**_completed(group, {**trial, name: option})}
+            for i, one in enumerate(completed):
                 fits[i] = all(e <= 0 for e in cost_of(plan, one, extents).excess_words.values())
         trial[name] = int(options[np.argmax(fits)]) if fits.any() else 1
     return _completed(group, trial)
+
+
+def _dividing(
+    group: Group, trial: Mapping[str, int], name: str, options: Sequence[int]
+) -> tuple[list[int], list[dict[str, int]]]:
+    """Those sizes of a part for which every other part divides, each with the sizes of all parts."""
+    found: list[int] = []
+    completed: list[dict[str, int]] = []
+    problem: InputError | None = None
+    for option in options:
+        try:
+            completed.append(_completed(group, {**trial, name: option}))
+            found.append(option)
+        except InputError as error:
+            problem = error
+    if not found and problem:
+        raise problem
+    return found, completed
 
 
 def _whole(group: Group, rank: str, sizes: Mapping[str, int]) -> int:
@@ -246,7 +300,7 @@ def _whole(group: Group, rank: str, sizes: Mapping[str, int]) -> int:
 def _completed(group: Group, sizes: Mapping[str, int]) -> dict[str, int]:
     """Sizes with every outermost part filled in as what is left; InputError where parts do not divide."""
     result = dict(sizes)
-    for rank, parts in _chains(group, sizes):
+    for rank, parts in _chains(group):
         whole = result[rank]
         rest = _check_divides(group, rank, parts, whole, result)
         if parts[0] in result and result[parts[0]] * rest != whole:
@@ -267,34 +321,36 @@ def _check_divides(group: Group, rank: str, parts: tuple[str, ...], whole: int, 
         if whole % rest:
             fitting = [d for d in divisors(whole) if d <= size] or [1]
             raise InputError(
-                f"tile {part} = {size} does not divide {rank} = {whole}" + (f" / {rest // size}" if rest != size else ""),
+                f"tile {part} = {size} does not divide {rank} = {whole}"
+                + (f" / {rest // size}" if rest != size else ""),
                 group.places.get(f"tile.{part}", Where()), expected=f"a divisor, such as {fitting[0]}",
             )  # fmt: skip
     return rest
 
 
-def _blocks(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) -> Iterator[tuple[dict[str, Amount], int]]:
-    """Every combination of sizes of a group with choices, in blocks of arrays, in the file's order."""
+Block = tuple[dict[str, Amount], int]
+
+
+def _blocks(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) -> Iterator[Block]:
+    """Every combination of sizes of a group with choices, in blocks of arrays, in the file's order. InputError comes at
+    once, not with a block."""
     group = plan.group
     requested = _requested(group, sets)
     known = {**extents, **_fixed(group, extents, requested)}
-    chains = _chains(group, extents)
+    chains = _chains(group)
     options = [_combinations(group, rank, parts, requested, known) for rank, parts in chains]
     total = prod(len(o) for o in options)
     if total > _MAX_CANDIDATES:
         raise InputError(f"{total} combinations of tile sizes", group.places.get("", Where()),
                          expected=f"at most {_MAX_CANDIDATES}: lists instead of `any`")  # fmt: skip
-    names = [p for _, parts in chains for p in parts]
+    return _filled([p for _, parts in chains for p in parts], options, known)
+
+
+def _filled(names: list[str], options: list[list[tuple[int, ...]]], known: Mapping[str, int]) -> Iterator[Block]:
     combinations = product(*options)
-    done = 0
-    while done < total:
-        rows = [
-            [n for sizes in combination for n in sizes]
-            for combination, _ in zip(combinations, range(min(_BLOCK, total - done)), strict=False)
-        ]
+    while rows := [[n for sizes in combination for n in sizes] for combination in islice(combinations, _BLOCK)]:
         columns = np.array(rows, dtype=float).reshape(len(rows), len(names)).T
         yield {**known, **{n: columns[i] for i, n in enumerate(names)}}, len(rows)
-        done += len(rows)
 
 
 def _combinations(
@@ -302,7 +358,9 @@ def _combinations(
 ) -> list[tuple[int, ...]]:
     """Sizes of the parts of one rank, outermost first, for each way to divide it."""
     if rank not in known:
-        raise InputError(f"{rank!r} is divided further while its size is chosen", group.places.get(f"tile.{rank}", Where()))
+        raise InputError(
+            f"{rank!r} is divided further while its size is chosen", group.places.get(f"tile.{rank}", Where())
+        )
     whole = known[rank]
     result: list[tuple[int, ...]] = [()]
     for part in reversed(parts[1:]):
@@ -313,6 +371,8 @@ def _combinations(
             allowed = size if isinstance(size, tuple) else divisors(left) if isinstance(size, Auto) else (known[part],)
             grown += [(n, *inner) for n in allowed if left % n == 0]
         result = grown
+    given = known.get(parts[0])
+    result = [inner for inner in result if given is None or whole // prod(inner) == given]
     if not result:
         raise InputError(f"no tile sizes listed for {rank!r} divide {whole}", group.places.get(f"tile.{rank}", Where()))
     return [(whole // prod(inner), *inner) for inner in result]

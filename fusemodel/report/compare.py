@@ -44,7 +44,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Ratio:
-    """One design against another over all points: ``speedup`` is baseline latency / ours, the others ours / baseline."""
+    """One design against another over all points: ``speedup`` is baseline over ours, the rest ours over baseline."""
 
     speedup: float
     speedup_geomean: float
@@ -96,12 +96,12 @@ def compare(request: Request, progress: Callable[[str], None] | None = None) -> 
                 continue
             design = load_design(name)
             if design.name in names.values():
-                raise InputError(f"two designs have the name {design.name!r}", Where(design.file),
+                raise InputError(f"two designs have the name {design.name!r}", Where(design.file, 1, 1),
                                  expected="names that differ")  # fmt: skip
             names[name] = design.name
             rows[name] = []
             for workload, seq in points:
-                rows[name].append(evaluate(design, load_workload(workload) if workload else None, seq))
+                rows[name].append(evaluate(design, load_workload(workload) if workload is not None else None, seq))
                 if progress:
                     progress(design.name)
     sections = tuple(

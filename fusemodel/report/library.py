@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.syntax import Syntax
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
@@ -18,19 +17,23 @@ from fusemodel.cascade import Cascade, extents_of, format_cascade, format_einsum
 from fusemodel.cascade.printer import format_expr
 from fusemodel.cascade.work import work_of
 from fusemodel.cascade.workload import Workload, load_workload
-from fusemodel.errors import InputError, Where, unknown
-from fusemodel.library import KINDS, find, names
+from fusemodel.errors import InputError, unknown
+from fusemodel.library import KINDS, find, kind_of_document, names
 from fusemodel.mapping import Design, load_design
 from fusemodel.mapping import Group as MappingGroup
-from fusemodel.mapping.spec import Auto
-from fusemodel.report.text import count, joules, size
+from fusemodel.mapping.spec import ALL, Auto
+from fusemodel.report.text import PlainTable, count, joules, size
 from fusemodel.yamlfile import read_yaml
 
 
 def summary(kind: str, name: str, path: Path) -> dict[str, Any]:
     """One line of a listing. Cascades are checked, so that what is listed can be used."""
     doc = read_yaml(path)
-    row = {"name": name, "family": path.parent.name, "about": " ".join(str(doc.data.get("about") or "").split())}
+    row: dict[str, Any] = {
+        "name": name,
+        "family": path.parent.name,
+        "about": " ".join(str(doc.data.get("about") or "").split()),
+    }
     row["source"] = " ".join(str(doc.data.get("source") or "").split())
     if kind == "cascades":
         cascade = load_cascade(str(path))
@@ -42,7 +45,7 @@ def summary(kind: str, name: str, path: Path) -> dict[str, Any]:
 
 
 def library_table(kind: str, rows: list[dict[str, Any]]) -> RenderableType:
-    table = Table(title=kind, title_justify="left", title_style="bold", header_style="bold cyan", box=None)
+    table = PlainTable(title=kind)
     table.add_column("name", no_wrap=True, style="bold")
     for column in {"mappings": ("cascade", "arch"), "cascades": ("family", "einsums")}.get(kind, ()):
         table.add_column(column, no_wrap=True)
@@ -51,7 +54,7 @@ def library_table(kind: str, rows: list[dict[str, Any]]) -> RenderableType:
         extra = [
             str(row[c]) for c in {"mappings": ("cascade", "arch"), "cascades": ("family", "einsums")}.get(kind, ())
         ]
-        table.add_row(escape(row["name"]), *map(escape, extra), escape(row["about"]))
+        table.add_row(row["name"], *extra, row["about"])
     return Group(table, Text(""))
 
 
@@ -60,18 +63,11 @@ def kind_of(name: str) -> tuple[str, str]:
     found = [k for k in KINDS if name in names(k)]
     if found:
         return found[0], str(names(found[0])[name])
-    looks_like_path = "/" in name or name.endswith((".yaml", ".yml")) or Path(name).exists()
-    if not looks_like_path:
-        raise unknown("name", name, [n for k in KINDS for n in names(k)])
-    path = find("cascades", name)
-    fields = read_yaml(path).data.keys()
-    for kind, sign in (("cascades", "einsums"), ("archs", "levels"), ("mappings", "cascade"), ("workloads", "ranks")):
-        if sign in fields:
-            return kind, str(path)
-    raise InputError(
-        "this is no cascade, architecture, mapping or workload", Where(str(path), 1, 1),
-        expected="a field `einsums`, `levels`, `cascade` or `ranks`",
-    )  # fmt: skip
+    try:
+        path = find("cascades", name)
+    except InputError:
+        raise unknown("name", name, [n for k in KINDS for n in names(k)]) from None
+    return kind_of_document(read_yaml(path)), str(path)
 
 
 def describe(kind: str, path: str) -> tuple[dict[str, Any], RenderableType]:
@@ -104,11 +100,11 @@ def _cascade(c: Cascade) -> tuple[dict[str, Any], RenderableType]:
         "tensors": {t: list(c.full_ranks(t)) for t in c.tensors},
         "einsums": format_einsums(c).splitlines(), "text": format_cascade(c),
     }  # fmt: skip
-    ranks = Table("rank", "extent", header_style="bold cyan", box=None)
+    ranks = PlainTable("rank", "extent")
     for rank, n in extents.items():
         note = " (batch)" if rank in c.batch else f" (part of {c.parents[rank]})" if rank in c.parents else ""
         ranks.add_row(rank + note, str(n))
-    work = Table("Einsum", "operations of a point", header_style="bold cyan", box=None)
+    work = PlainTable("Einsum", "operations of a point")
     for e in c.einsums:
         work.add_row(e.name, " ".join(work_of(e).per_point))
     equations = Syntax(format_einsums(c), "text", background_color="default", word_wrap=False)
@@ -130,14 +126,14 @@ def _architecture(a: Architecture) -> tuple[dict[str, Any], RenderableType]:
         },
         "area_um2": areas,
     }  # fmt: skip
-    levels = Table("level", "size", "bandwidth", "access", "read", "write", header_style="bold cyan", box=None)
+    levels = PlainTable("level", "size", "bandwidth", "access", "read", "write")
     for n, v in a.levels.items():
         levels.add_row(
             n, size(v.size_bytes) if v.size_bytes else "-",
             f"{size(v.bandwidth_bytes_per_s)}/s" if v.bandwidth_bytes_per_s else "-", size(v.access_bytes),
             joules(v.read_pj * 1e-12), joules(v.write_pj * 1e-12),
         )  # fmt: skip
-    units = Table("unit", "shape", "operations (cycles, energy)", "sums along", header_style="bold cyan", box=None)
+    units = PlainTable("unit", "shape", "operations (cycles, energy)", "sums along")
     for n, u in a.units.items():
         ops = ", ".join(f"{o} ({op.cycles:g}, {op.energy_pj:.4g} pJ)" for o, op in u.ops.items())
         units.add_row(n, " x ".join(map(str, u.shape.values())), ops, " ".join(sorted(u.reduce)))
@@ -181,34 +177,37 @@ def _size_text(value: Any) -> str:
 
 def _loop_tree(group: MappingGroup, design: Design) -> RenderableType:
     """Shared loops with what is kept under each, and the Einsums inside."""
-    title = f"[bold]{escape(group.name)}[/]" + (f"  [dim]variant: {escape(group.variant)}[/]" if group.variant else "")
     sizes = ", ".join(f"{n} = {_size_text(s)}" for n, s in group.sizes.items())
-    tree = Tree(title + (f"  [dim]{escape(sizes)}[/]" if sizes else ""))
+    variant = f"  variant: {group.variant}" if group.variant else ""
+    tree = Tree(Text.assemble((group.name, "bold"), (variant, "dim"), (f"  {sizes}" if sizes else "", "dim")))
     here = tree
     held: dict[str, list[str]] = {}
     for keep in group.keeps:
-        loop = keep.under if keep.under == "all" else group.leaves(keep.under, design.cascade)[-1]
+        loop = keep.under if keep.under == ALL else group.leaves(keep.under, design.cascade)[-1]
         held.setdefault(loop, []).append(f"{keep.tensor}@{keep.level}")
-    if "all" in held:
-        here.add(f"[green]keep {', '.join(held['all'])}[/]")
+
+    def kept(loops: Iterable[str]) -> tuple[str, str]:
+        found = [t for x in loops for t in held.get(x, [])]
+        return (f"   keep {', '.join(found)}" if found else "", "green")
+
+    if ALL in held:
+        here.add(Text.assemble(kept([ALL])))
     for loop in group.loops:
-        label = f"[cyan]for[/] {loop}"
-        here = here.add(label + (f"   [green]keep {', '.join(held[loop])}[/]" if loop in held else ""))
+        here = here.add(Text.assemble(("for ", "cyan"), loop, kept([loop])))
     for i, stage in enumerate(group.stages):
-        branch = here.add(f"[magenta]stage {i + 1}[/]") if len(group.stages) > 1 else here
+        branch = here.add(Text(f"stage {i + 1}", style="magenta")) if len(group.stages) > 1 else here
         for name in stage:
             b = group.bindings[name]
             spatial = ", ".join(f"{d}: {' '.join(r)}" for d, r in b.spatial.items())
             inner = f" for {' '.join(b.loops)}" if b.loops else ""
-            own = [f"{t}" for x in b.loops for t in held.get(x, []) if x not in group.loops]
-            kept = f"  [green]keep {', '.join(own)}[/]" if own else ""
-            branch.add(f"[bold]{name}[/] on {b.unit} ({spatial}){inner}{kept}")
+            own = kept(x for x in b.loops if x not in group.loops)
+            branch.add(Text.assemble((name, "bold"), f" on {b.unit} ({spatial}){inner}", own))
     return Group(tree, Text(""))
 
 
 def _workload(w: Workload) -> tuple[dict[str, Any], RenderableType]:
     data = {"name": w.name, "about": w.about, "source": w.source, "ranks": dict(w.ranks), "sequence": list(w.sequence)}
-    table = Table("rank", "extent", header_style="bold cyan", box=None)
+    table = PlainTable("rank", "extent")
     for rank, n in w.ranks.items():
         table.add_row(rank, count(n))
     return data, Group(_head(w.name, w.about, w.source), Text(f"--seq sets {', '.join(w.sequence) or '-'}"), table)
@@ -216,8 +215,8 @@ def _workload(w: Workload) -> tuple[dict[str, Any], RenderableType]:
 
 def run_table(rows: list[dict[str, Any]]) -> RenderableType:
     """Errors of executed cascades against their references."""
-    table = Table("cascade", "points", "max abs error", "max rel error", header_style="bold cyan", box=None)
+    table = PlainTable("cascade", "points", "max abs error", "max rel error")
     for row in rows:
         errors = [("no reference" if row[k] is None else f"{row[k]:.3g}") for k in ("max_abs_error", "max_rel_error")]
-        table.add_row(escape(row["cascade"]), count(row["points"]), *errors)
+        table.add_row(row["cascade"], count(row["points"]), *errors)
     return table

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from fusemodel.model import Evaluation
 from fusemodel.report.compare import Comparison, Ratio, Section
-from fusemodel.report.text import count, joules, percent, seconds, size, tokens
+from fusemodel.report.text import PlainTable, count, joules, percent, seconds, size, tokens
 
 
-def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold cyan", box=None)
+def _table(title: str, *columns: str, left: int = 1, wrap: tuple[str, ...] = ()) -> PlainTable:
+    """A table whose first ``left`` columns are text; in a narrow terminal only those of ``wrap`` break."""
+    table = PlainTable(title=title)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < left else "right", no_wrap=i > 0)
+        header = _broken(column) if i >= left else column
+        table.add_column(header, justify="left" if i < left else "right", no_wrap=column not in wrap, overflow="fold")
     return table
+
+
+def _broken(header: str) -> str:
+    """A heading of a column of numbers on several lines; those of levels are much wider than the numbers."""
+    lines = header.rsplit(" ", 1)
+    return "\n".join(line.replace("_", "_\n") if len(line) > 10 else line for line in lines)
 
 
 def evaluation(result: Evaluation) -> RenderableType:
@@ -24,7 +33,7 @@ def evaluation(result: Evaluation) -> RenderableType:
     parts: list[RenderableType] = [_totals(result), _einsums(result), _energy(result), _traffic(result)]
     if len(result.groups) > 1:
         parts.append(_groups(result))
-    parts.append(Text.from_markup(f"[bold]Bound by[/] {escape(_bound(result))}"))
+    parts.append(Text.assemble(("Bound by ", "bold"), _bound(result)))
     parts += [Text(f"note: {note}", style="yellow") for note in result.notes]
     return Group(*[x for p in parts for x in (p, Text(""))][:-1])
 
@@ -43,7 +52,7 @@ def _totals(result: Evaluation) -> RenderableType:
         head += f", {result.workload}"
     if result.seq:
         head += f", {tokens(result.seq)} tokens"
-    table = _table(head, "", "", left=2)
+    table = _table(head, "", "value", left=2, wrap=("value",))
     table.show_header = False
     table.add_row("latency", f"{seconds(result.latency_s)}  ({count(result.cycles)} cycles)")
     counted = joules(result.energy_j)
@@ -58,7 +67,7 @@ def _totals(result: Evaluation) -> RenderableType:
         if tiles and len(result.groups) == 1:
             table.add_row("tiles", tiles)
         if group.variant and len(result.groups) == 1:
-            table.add_row("variant", f"{escape(group.variant)}  (best of {group.candidates})")
+            table.add_row("variant", f"{group.variant}  (best of {group.candidates})")
         for level, held in group.footprint_bytes.items():
             if len(result.groups) == 1:
                 table.add_row(f"kept in {level}", ", ".join(f"{t} {size(n)}" for t, n in held.items()))
@@ -76,8 +85,8 @@ def bar(value: float, width: int = 20) -> str:
 def _einsums(result: Evaluation) -> RenderableType:
     levels = list(result.traffic_bytes)
     table = _table(
-        "By Einsum", "Einsum", "unit", "operations", "points", "cycles", "share of unit", "utilisation",
-        *[f"{level} traffic" for level in levels], left=3,
+        "By Einsum", "Einsum", "unit", "ops", "points", "cycles", "share of unit", "used",
+        *[f"{level} traffic" for level in levels], left=3, wrap=("ops",),
     )  # fmt: skip
     for e in result.einsums:
         table.add_row(
@@ -107,13 +116,13 @@ def _traffic(result: Evaluation) -> RenderableType:
 
 def _groups(result: Evaluation) -> RenderableType:
     table = _table(
-        "By group, one after another", "group", "variant", "tiles", "latency", "share", "DRAM", "bound", left=3
-    )
+        "By group, one after another", "group", "variant", "tiles", "latency", "share", "DRAM", "bound", left=3,
+        wrap=("variant", "tiles"),
+    )  # fmt: skip
     for g in result.groups:
         tiles = ", ".join(f"{n} {v}" for n, v in g.tiles.items())
         share = percent(g.cycles / result.cycles)
-        variant = escape(g.variant)
-        table.add_row(g.name, variant, tiles, seconds(g.latency_s), share, size(g.dram_bytes), g.bound)
+        table.add_row(g.name, g.variant, tiles, seconds(g.latency_s), share, size(g.dram_bytes), g.bound)
     return table
 
 
@@ -126,7 +135,8 @@ def comparison(result: Comparison, *, details: bool = False) -> RenderableType:
             parts += [_absolute(result, section), Text("")]
         for baseline in section.baselines:
             parts += [_pair(result, section, baseline), Text("")]
-    parts += [_means(result), Text("")]
+    for section in result.request.sections:
+        parts += [_means(result, section), Text("")]
     parts += [_sentence(result, s, b) for s in result.request.sections for b in s.baselines]
     return Group(*parts)
 
@@ -161,7 +171,7 @@ def _published(result: Comparison, subject: str, baseline: str) -> dict[tuple[st
 def _absolute(result: Comparison, section: Section) -> RenderableType:
     table = _table(
         f"{section.title}: every design", "workload", "tokens", "design", "latency", "energy", "DRAM", "utilisation",
-        "bound", left=3,
+        "bound", left=3, wrap=("utilisation",),
     )  # fmt: skip
     columns = {m: result.at(m) for m in section.mappings}
     for i in range(len(columns[section.subject])):
@@ -180,7 +190,8 @@ def _pair(result: Comparison, section: Section, baseline: str) -> RenderableType
     ours, theirs = result.at(section.subject), result.at(baseline)
     seqs = list(dict.fromkeys(r.seq for r in ours))
     title = f"{section.title}: {section.subject} against {_labelled(section, baseline)}"
-    table = _table(title, "speed-up (energy)", *[tokens(s) for s in seqs])
+    lengths = [tokens(s) for s in seqs]
+    table = _table(title, "speed-up (energy)", *lengths, wrap=("speed-up (energy)", *lengths))
     for workload in dict.fromkeys(r.workload for r in ours):
         cells = [
             f"{b.latency_s / a.latency_s:.2f}x ({a.energy_j / b.energy_j:.3f})" if b.energy_j else
@@ -195,30 +206,48 @@ def _pair(result: Comparison, section: Section, baseline: str) -> RenderableType
 _STATISTICS = {"mean": "speedup", "geomean": "speedup_geomean", "min": "speedup_min", "max": "speedup_max"}
 
 
-def _means(result: Comparison) -> RenderableType:
+def _means(result: Comparison, section: Section) -> RenderableType:
     table = _table(
-        "Means over all points (published figure below ours, where there is one)", "design", "against", "speed-up",
-        "geomean", "min", "max", "energy", "energy with registers", "DRAM", left=2,
+        f"{section.title}: means over all points, published figures below ours",
+        "against", "speed-up", "geomean", "min", "max", "energy", "energy with registers", "DRAM",
     )  # fmt: skip
-    for section in result.request.sections:
-        for baseline in section.baselines:
-            r: Ratio = result.mean[section.subject][baseline]
-            table.add_row(
-                section.subject, baseline, f"{r.speedup:.2f}x", f"{r.speedup_geomean:.2f}x", f"{r.speedup_min:.2f}x",
-                f"{r.speedup_max:.2f}x", f"{r.energy:.3f}", f"{r.energy_with_registers:.3f}", f"{r.dram_bytes:.3g}",
-                style="bold",
-            )  # fmt: skip
-            found = _published(result, section.subject, baseline)
-            if found:
-                speed = [f"{found['speedup', s]:.2f}x" if ("speedup", s) in found else "" for s in _STATISTICS]
-                energy = f"{found['energy', 'mean']:.3f}" if ("energy", "mean") in found else ""
-                table.add_row("", "published", *speed, energy, "", "", style="dim")
+    for baseline in section.baselines:
+        r: Ratio = result.mean[section.subject][baseline]
+        table.add_row(
+            baseline, f"{r.speedup:.2f}x", f"{r.speedup_geomean:.2f}x", f"{r.speedup_min:.2f}x",
+            f"{r.speedup_max:.2f}x", f"{r.energy:.3f}", f"{r.energy_with_registers:.3f}", f"{r.dram_bytes:.3g}",
+            style="bold",
+        )  # fmt: skip
+        found = _published(result, section.subject, baseline)
+        if found:
+            speed = [f"{found['speedup', s]:.2f}x" if ("speedup", s) in found else "" for s in _STATISTICS]
+            energy = f"{found['energy', 'mean']:.3f}" if ("energy", "mean") in found else ""
+            table.add_row("published", *speed, energy, "", "", style="dim")
     return table
 
 
 def show(renderable: RenderableType) -> None:
-    """Print to the terminal; wide enough for every column when piped."""
+    """Print to the terminal; wide enough for every column when piped. No number is ever cut: where a table does not
+    fit, its columns move together, and if that is not enough the terminal breaks the lines."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=200, no_color=True, highlight=False)
-    console.print(renderable)
+    width = console.width
+    for part in _parts(renderable):
+        console.width = width
+        if isinstance(part, Table) and _least_width(part, console) > width:
+            part.collapse_padding, part.pad_edge = True, False
+            console.width = max(width, _least_width(part, console))
+        console.print(part)
+
+
+def _parts(renderable: RenderableType) -> list[RenderableType]:
+    return [p for r in renderable.renderables for p in _parts(r)] if isinstance(renderable, Group) else [renderable]
+
+
+def _least_width(table: Table, console: Console) -> int:
+    for column in table.columns:
+        if column.no_wrap:
+            texts = (line for cell in (column.header, *column.cells) for line in str(cell).splitlines())
+            column.min_width = max((cell_len(t) for t in texts), default=1)
+    return Measurement.get(console, console.options.update(max_width=10_000), table).minimum
