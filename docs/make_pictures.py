@@ -24,8 +24,18 @@ def save(name: str, command: str, shown: RenderableType, width: int) -> None:
 
 
 if __name__ == "__main__":
-    save("eval.svg", "fusemodel eval fusemax --workload bert --seq 64K", evaluation(evaluate("fusemax", "bert", "64K")), 128)
+    save(
+        "eval.svg",
+        "fusemodel eval fusemax --workload bert --seq 64K",
+        evaluation(evaluate("fusemax", "bert", "64K")),
+        128,
+    )
     request = load_request()
     attention = request.sections[0]
     few = replace(attention, baselines=("flat", "flat-best", "unfused"))
-    save("compare.svg", "make compare        (the first part)", comparison(compare(replace(request, sections=(few,)))), 124)
+    save(
+        "compare.svg",
+        "make compare        (the first part)",
+        comparison(compare(replace(request, sections=(few,)))),
+        124,
+    )

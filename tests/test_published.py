@@ -27,7 +27,9 @@ def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(x for x in path.read_text().splitlines() if not x.startswith("#")))
 
 
-def check(mapping: str, seq: str, latency_s: float, dram_bytes: float, util_2d: str, util_1d: str, energy_j: str) -> None:
+def check(
+    mapping: str, seq: str, latency_s: float, dram_bytes: float, util_2d: str, util_1d: str, energy_j: str
+) -> None:
     result = evaluate(mapping, "bert", seq)
     assert result.latency_s == pytest.approx(latency_s, rel=1e-3)
     # FLAT's published spill is the share of all it buffers, ours of the block that spills: a part of the 1 % allowed

@@ -41,10 +41,10 @@ class Names:
 
 
 def parse_number(text: str) -> int | float:
-    """``1024``, ``0.5``, ``1e-6``, or with a binary suffix ``16K``, ``1M``."""
+    """``1024``, ``0.5``, ``1e-6``, or with a binary suffix ``16K``, ``1M`` (or ``16k``)."""
     if len(text) > MAX_DIGITS:
         raise InputError(f"a number of {len(text)} characters", expected=f"at most {MAX_DIGITS}")
-    scale = _SUFFIX.get(text[-1:], 0)
+    scale = _SUFFIX.get(text[-1:].upper(), 0)
     body = text[:-1] if scale else text
     value = float(body) if any(c in body for c in ".eE") else int(body)
     if scale:

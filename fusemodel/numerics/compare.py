@@ -84,13 +84,17 @@ def _expected(
         made = _at(cascade, lambda: reference(Problem(labelled, outputs, extents)))
     for output in outputs:
         if output not in made:
-            raise InputError(f"the reference {cascade.reference!r} makes no {output!r}", Where(cascade.file))
+            raise InputError(f"the reference {cascade.reference!r} makes no {output!r}", _place(cascade))
     return {n: np.asarray(made[n]) for n in outputs}
 
 
+def _place(cascade: Cascade) -> Where:
+    return cascade.places.get(".reference", Where(cascade.file))
+
+
 def _at(cascade: Cascade, action: Callable[[], T]) -> T:
-    """What an action returns, its errors given the place of the cascade's file."""
-    where = Where(cascade.file)
+    """What an action returns, its errors given the place where the cascade names its reference."""
+    where = _place(cascade)
     try:
         return action()
     except InputError as error:
