@@ -156,6 +156,33 @@ def _agrees(row: dict[str, Any], dtype: str) -> bool:
     return row["max_rel_error"] is None or row["max_rel_error"] <= limit
 
 
+@app.command("passes", epilog="Example: fusemodel passes attention-3pass")
+def count_passes(
+    cascade: Annotated[str | None, typer.Argument(metavar="CASCADE", help="A library name or a file.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every cascade of the library.")] = False,
+    sets: SetOption = None,
+    as_json: Json = False,
+) -> None:
+    """Count the passes that a cascade, as written, makes over each rank, with the chain of Einsums that forces each."""
+    from fusemodel.analysis import passes
+    from fusemodel.cascade import extents_of, load_cascade
+    from fusemodel.library import names
+
+    if every == (cascade is not None):
+        raise InputError("give one cascade, or --all", expected="such as `fusemodel passes attention-3pass`")
+    sizes = _sets(sets)
+    loaded = [load_cascade(n) for n in (names("cascades") if every else [str(cascade)])]
+    found = {c.name: passes(c, extents_of(c, sizes)) for c in loaded}
+    if as_json:
+        rows = [{"cascade": name, **asdict(p)} for name, p in found.items()]
+        _print_json({"rows": rows} if every else rows[0])
+        return
+    from fusemodel.report.passes import passes_overview, passes_table
+    from fusemodel.report.tables import show
+
+    show(passes_overview(found) if every else passes_table(*next(iter(found.items()))))
+
+
 @app.command("eval", epilog="Example: fusemodel eval fusemax --workload bert --seq 16K")
 def evaluate_mapping(
     mapping: Annotated[str, typer.Argument(metavar="MAPPING", help="A library name or a file.")],

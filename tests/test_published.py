@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fusemodel import compare, evaluate
-from fusemodel.library import published_dir
+from fusemodel.library import names, published_dir
 from fusemodel.report import load_request
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
@@ -145,3 +145,14 @@ def test_energy_of_registers_is_reported_apart() -> None:
     assert not any("registers" in name for name in result.energy_breakdown_j)
     assert result.energy_with_registers_j == pytest.approx(result.energy_j + sum(result.register_energy_j.values()))
     assert sum(result.energy_breakdown_j.values()) == pytest.approx(result.energy_j)
+
+
+def test_what_registers_cannot_hold_is_said(tmp_path) -> None:
+    """A block of scores that no level keeps would have to stay in registers: free in the counts, so it is named."""
+    text = names("mappings")["flat"].read_text()
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text.replace("QK: {under: p2, spill: true, share: block}, ", ""))
+    (note,) = [n for n in evaluate(str(mine), "bert", "16K").notes if "registers" in n]
+    assert note.startswith("QK is kept nowhere: 32 MiB of it")
+    for design in ("fusemax", "fusemax-arch", "fusemax-cascade", "flat", "flat-best", "unfused"):
+        assert evaluate(design, "bert", "64K").notes == []

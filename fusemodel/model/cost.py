@@ -6,33 +6,32 @@ same expressions serve one evaluation and a search over many.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
-from typing import Any, TypeAlias
 
 import numpy as np
 
-from fusemodel.cascade.extents import evaluate
-from fusemodel.cascade.ir import Apply, Expr, Extent, Number, RankValue, rank_values
 from fusemodel.cascade.printer import format_expr
-from fusemodel.errors import NOWHERE, InputError
-from fusemodel.model.domain import (
-    MAX_WITNESSES,
-    Linear,
-    Quotients,
-    constraints,
-    count,
-    count_exactly,
-    linear,
-    on_leaves,
+from fusemodel.model.domain import count, count_exactly
+from fusemodel.model.elements import touched
+from fusemodel.model.frame import (
+    Amount,
+    Frame,
+    Sizes,
+    brought,
+    ceil_div,
+    frames_of,
+    maximum,
+    minimum,
+    plain,
+    plain_words,
+    product,
+    simple_leaves,
+    steps,
+    words,
 )
-from fusemodel.model.elements import Touch, touched, values
-from fusemodel.model.plan import Dim, Drain, EinsumPlan, Footprint, Move, Plan, Tile, depth_of
-
-#: A number, or an array with one element for each candidate.
-Amount: TypeAlias = Any
-Sizes: TypeAlias = Mapping[str, Amount]
+from fusemodel.model.plan import Drain, EinsumPlan, Move, Plan, Tile, depth_of
+from fusemodel.model.space import Space, space_of
 
 
 @dataclass
@@ -75,241 +74,6 @@ class GroupCost:
     notes: list[str] = field(default_factory=list)
 
 
-def maximum(a: Amount, b: Amount) -> Amount:
-    return np.maximum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else max(a, b)
-
-
-def minimum(a: Amount, b: Amount) -> Amount:
-    return np.minimum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else min(a, b)
-
-
-def ceil_div(a: Amount, b: int) -> Amount:
-    return -(-a // b)
-
-
-class Frame:
-    """An Einsum's indices and conditions as linear forms over its ranks, for given extents."""
-
-    def __init__(self, plan: Plan, einsum: EinsumPlan, extents: Mapping[str, int]) -> None:
-        self.einsum, self.extents = einsum, extents
-        self.ranges = dict(extents)
-        for whole, (outer, inner) in plan.cascade.split.items():
-            self.ranges[whole] = extents[outer] * extents[inner]
-        self.quotients = Quotients(self.ranges, einsum.name)
-        self._forms: dict[tuple[Expr, ...], list[Linear]] = {}
-        self._index: dict[int, Linear | None] = {}
-        self.other: list[Expr] = []
-        self.forms = self.binding(einsum.conditions)
-
-    def with_quotients(self, sizes: Sizes) -> Sizes:
-        """Sizes of leaves, and of the coordinates that stand for quotients."""
-        return {**sizes, **self.quotients.sizes} if self.quotients.sizes else sizes
-
-    def binding(self, conditions: tuple[Expr, ...]) -> list[Linear]:
-        """The conditions that some point fails, as forms over ranks, with the quotients in them defined."""
-        if conditions not in self._forms:
-            forms, other = constraints(conditions, self.extents, self.quotients)
-            forms = self._failing(forms)
-            self._forms[conditions] = forms + self.quotients.closure(forms)
-            self.other += [c for c in other if not self._always(c)]
-        return self._forms[conditions]
-
-    def _failing(self, forms: list[Linear]) -> list[Linear]:
-        reach = {**self.ranges, **self.quotients.sizes}
-        return [f for f in forms if f.constant + sum(max(0, c * (reach[r] - 1)) for r, c in f.coefficients.items()) > 0]
-
-    def _always(self, condition: Expr) -> bool:
-        """Whether one of several conditions joined by ``or`` holds everywhere."""
-        match condition:
-            case Apply("or", args):
-                return any(self._always(a) for a in args)
-            case Apply("and", args):
-                return all(self._always(a) for a in args)
-        forms, other = constraints([condition], self.extents, self.quotients)
-        return not other and not self._failing(forms)
-
-    def on_leaves(self, forms: Sequence[Linear], sizes: Sizes) -> list[Linear]:
-        return on_leaves(forms, self.einsum.ranks, self.with_quotients(sizes))
-
-    def index(self, dim: Dim) -> Linear | None:
-        """The index as a form over ranks (and quotients); None if it depends on data or is not linear."""
-        if id(dim) not in self._index:
-            self._index[id(dim)] = None if dim.data else linear(dim.index, self.extents, self.quotients)
-        return self._index[id(dim)]
-
-    def shape(self, tile: Tile) -> tuple[object, ...]:
-        """The same for tiles that are the same and change alike, constants in their indices and conditions aside."""
-        used = {x for d in tile.dims for x in d.all_leaves}
-        last = max((i for i, x in enumerate(tile.outside) if x in used), default=-1)
-        return tuple(self._dim_shape(d) for d in tile.dims), tile.outside[: last + 1]
-
-    def _dim_shape(self, dim: Dim) -> tuple[object, ...]:
-        form = self.index(dim)
-        if form is None or self.quotient(dim):
-            return dim.rank, dim.index, dim.all_leaves
-        terms = ((c, dim.leaves.get(r, (r,))) for r, c in form.coefficients.items())
-        return dim.rank, tuple(sorted(terms, key=lambda t: t[1]))
-
-    def offsets(self, tile: Tile) -> tuple[int, ...]:
-        """The constants in the indices."""
-        return tuple(form.constant if (form := self.index(d)) else 0 for d in tile.dims)
-
-    def quotient(self, dim: Dim) -> bool:
-        """Whether the index divides."""
-        form = self.index(dim)
-        return form is not None and any(x in self.quotients.sizes for x in form.coefficients)
-
-    def touch(self, tile: Tile, sizes: Sizes, *, conditions: bool = True) -> Touch:
-        """The elements that an access touches at the points present."""
-        index = [self.index(d) for d in tile.dims]
-        forms: list[Linear] = []
-        if conditions:
-            forms += [*self.forms, *self.binding(tile.guards)]
-        forms += self.quotients.closure(i for i in index if i is not None)
-        unique = {f.key(): f for f in self.on_leaves(forms, sizes)}
-        return Touch(
-            tuple(self.on_leaves([i], sizes)[0] if i is not None else None for i in index),
-            tuple(d.all_leaves for d in tile.dims),
-            tuple(self.extents[d.rank] + d.iterative for d in tile.dims),
-            tuple(unique.values()),
-        )
-
-    def motion(self, tile: Tile, sizes: Sizes) -> tuple[tuple[str, ...], tuple[object, ...]]:
-        """The loops whose steps bring a tile again, outermost first, and how its indices change with each of them."""
-        loops = [x for x in tile.outside if sizes[x] > 1]
-        change: list[tuple[object, ...]] = []
-        for x in loops:
-            change.append(tuple(self._change(d, x, sizes) for d in tile.dims))
-        last = max((i for i, c in enumerate(change) if any(c)), default=-1)
-        return tuple(loops[: last + 1]), tuple(change[: last + 1])
-
-    def _change(self, dim: Dim, leaf: str, sizes: Sizes) -> object:
-        if leaf not in dim.all_leaves:
-            return 0
-        form = self.index(dim)
-        if form is None:
-            return dim.index
-        if self.quotient(dim):
-            return dim.index if _varies(self.grid(dim, sizes), dim.all_leaves.index(leaf)) else 0
-        return self.on_leaves([form], sizes)[0].coefficients.get(leaf, 0)
-
-    def grid(self, dim: Dim, sizes: Sizes) -> np.ndarray | None:
-        """The values of an index over its leaves; None if they are too many."""
-        shape = [int(sizes[x]) for x in dim.all_leaves]
-        if prod(shape) > MAX_WITNESSES:
-            return None
-        axes = dict(zip(dim.all_leaves, np.ogrid[tuple(slice(0, n) for n in shape)], strict=True))
-        ranks: dict[str, Any] = {}
-        for rank, leaves in dim.leaves.items():
-            ranks[rank] = sum(axes[x] * prod(int(sizes[y]) for y in leaves[i + 1 :]) for i, x in enumerate(leaves))
-        return np.broadcast_to(_value(dim.index, ranks, self.extents), shape)
-
-
-def _varies(grid: np.ndarray | None, axis: int) -> bool:
-    return grid is None or bool(np.diff(grid, axis=axis).any())
-
-
-def _value(expr: Expr, ranks: Mapping[str, Any], extents: Mapping[str, int]) -> Any:
-    """A linear index, or one that divides, over arrays of coordinates."""
-    match expr:
-        case RankValue(rank):
-            return ranks[rank]
-        case Apply(op, args) if rank_values(expr):
-            a = [_value(x, ranks, extents) for x in args]
-            return {"+": lambda: a[0] + a[1], "-": lambda: a[0] - a[1], "*": lambda: a[0] * a[1], "neg": lambda: -a[0],
-                    "//": lambda: a[0] // a[1], "%": lambda: a[0] % a[1]}[op]()  # fmt: skip
-    return int(evaluate(expr, extents))
-
-
-def span(frame: Frame, dim: Dim, inner: frozenset[str], sizes: Sizes, offsets: tuple[int, ...] = (0,)) -> Amount:
-    """Distinct values of one index, plus any of some ``offsets``, while ``inner`` leaves run."""
-    product: Amount = 1
-    for leaf in dim.all_leaves:
-        if leaf in inner:
-            product = product * sizes[leaf]
-    form = frame.index(dim)
-    limit = frame.extents[dim.rank] + dim.iterative
-    if form is None:
-        return minimum(product, limit)
-    if frame.quotient(dim):
-        return min(product, limit, _widest(frame.grid(dim, sizes), dim.all_leaves, inner))
-    if len(dim.leaves) <= 1 and len(offsets) == 1:
-        return minimum(product, frame.extents[dim.split]) if dim.split else product
-    strides, counts = [], []
-    for rank, leaves in dim.leaves.items():
-        stride: Amount = abs(form.coefficients.get(rank, 0))
-        for leaf in reversed(leaves):
-            if leaf in inner:
-                strides.append(stride)
-                counts.append(sizes[leaf])
-            stride = stride * sizes[leaf]
-    return minimum(_values(strides, counts, offsets), limit)
-
-
-def _values(strides: list[Amount], counts: list[Amount], offsets: tuple[int, ...]) -> Amount:
-    if not any(isinstance(x, np.ndarray) for x in (*strides, *counts)):
-        return values(tuple((int(s), int(n)) for s, n in zip(strides, counts, strict=True)), offsets)
-    rows = np.stack(np.broadcast_arrays(*strides, *counts), axis=-1).astype(np.int64)
-    unique, back = np.unique(rows, axis=0, return_inverse=True)
-    half = len(strides)
-    found = [values(tuple(zip(row[:half], row[half:], strict=True)), offsets) for row in unique.tolist()]
-    return np.array(found, dtype=float)[back.reshape(-1)]
-
-
-def _widest(grid: np.ndarray | None, leaves: tuple[str, ...], inner: frozenset[str]) -> Amount:
-    """The most distinct values of an index in one position of its tile."""
-    if grid is None:
-        return float("inf")
-    axes = [i for i, x in enumerate(leaves) if x in inner]
-    rows = np.moveaxis(grid, axes, range(len(axes))).reshape(int(prod(grid.shape[i] for i in axes)), -1)
-    ordered = np.sort(rows, axis=0)
-    return int((np.diff(ordered, axis=0) != 0).sum(axis=0).max()) + 1
-
-
-def words(frame: Frame, tile: Tile, sizes: Sizes, offsets: Collection[tuple[int, ...]] = ()) -> Amount:
-    """Words of a tile, every point being present; of several accesses whose indices differ by ``offsets`` in one place,
-    their union."""
-    outside = frozenset(tile.outside)
-    total: Amount = 1
-    for i, dim in enumerate(tile.dims):
-        apart = tuple(sorted({o[i] for o in offsets})) or (0,)
-        total = total * span(frame, dim, frozenset(dim.all_leaves) - outside, sizes, apart)
-    return total
-
-
-def steps(tile: Tile, sizes: Sizes) -> Amount:
-    """Times a tile is brought: steps of every loop from the outermost to the innermost that changes it."""
-    used = {x for d in tile.dims for x in d.all_leaves}
-    total: Amount = 1
-    active: Amount = False
-    for leaf in reversed(tile.outside):
-        size = sizes[leaf]
-        if isinstance(size, np.ndarray) or isinstance(active, np.ndarray):
-            active = active | ((size > 1) if leaf in used else False)
-            total = total * np.where(active, size, 1)
-        else:
-            active = active or (leaf in used and size > 1)
-            total = total * (size if active else 1)
-    return total
-
-
-def _plain(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> bool:
-    """Whether the words of accesses that share a tile are a product over its indices, of numbers or arrays."""
-    frame, tile = frames[tiles[0].einsum], tiles[0]
-    leaves = [x for d in tile.dims for x in d.all_leaves]
-    if len(leaves) != len(set(leaves)) or any(frame.quotient(d) for d in tile.dims):
-        return False
-    if len(tiles) == 1:
-        return True
-    offsets = [frames[t.einsum].offsets(t) for t in tiles]
-    differ = sum(len(set(values_of)) > 1 for values_of in zip(*offsets, strict=True))
-    return differ <= 1 and len({frames[t.einsum].shape(t) for t in tiles}) == 1
-
-
-def _plain_words(frames: Mapping[str, Frame], tiles: Sequence[Tile], sizes: Sizes) -> Amount:
-    return words(frames[tiles[0].einsum], tiles[0], sizes, {frames[t.einsum].offsets(t) for t in tiles})
-
-
 def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
     """Evaluate a plan. With arrays in ``sizes`` every result is an array; :func:`needs_numbers` says when it cannot."""
     batch = any(isinstance(n, np.ndarray) for n in sizes.values())
@@ -324,8 +88,9 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
         if plan.einsums[name].iterative and frame.forms:
             notes.append(f"{name}: what follows an absent step of an iterative tensor is charged, an upper bound")
     einsums = {n: _einsum_cost(e, frames[n], sizes, notes) for n, e in plan.einsums.items()}
-    space = _space(plan, frames, sizes, extents, notes)
-    traffic, by_einsum = _traffic(plan, frames, sizes, space, batch, notes)
+    space = space_of(plan, frames, sizes, extents, notes)
+    found = _products(plan, frames, sizes) if batch or is_product(plan, extents) else None
+    traffic, by_einsum = _traffic(plan, space, found or _exactly(plan, frames, sizes, notes))
     schedule, drain, critical = _schedule(plan, frames, einsums, sizes)
     memory: dict[str, Amount] = {}
     for name, level in plan.arch.levels.items():
@@ -350,13 +115,14 @@ def needs_numbers(plan: Plan, extents: Mapping[str, int]) -> bool:
     return plan.memo["needs_numbers"]
 
 
-def frames_of(plan: Plan, extents: Mapping[str, int]) -> dict[str, Frame]:
-    """The forms of every Einsum, kept for the extents asked for last."""
-    key = tuple(extents.items())
-    if plan.memo.get("extents") != key:
-        plan.memo.clear()
-        plan.memo.update(frames={n: Frame(plan, e, extents) for n, e in plan.einsums.items()}, extents=key)
-    return plan.memo["frames"]
+def is_product(plan: Plan, extents: Mapping[str, int]) -> bool:
+    """Whether every count is a product of sizes, exactly."""
+    if needs_numbers(plan, extents):
+        return False
+    if "product" not in plan.memo:
+        frames = frames_of(plan, extents)
+        plan.memo["product"] = all(frames[m.tile.einsum].index(d) is not None for m in plan.moves for d in m.tile.dims)
+    return plan.memo["product"]
 
 
 def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
@@ -368,7 +134,7 @@ def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
             return True
         together.setdefault(move.key, []).append((move.nest, move.tile))
     for held in (*together.values(), *(f.tiles for f in plan.footprints)):
-        if held and (len({nest for nest, _ in held}) > 1 or not _plain(frames, [t for _, t in held])):
+        if held and (len({nest for nest, _ in held}) > 1 or not plain(frames, [t for _, t in held])):
             return True
     # in one nest, with a reduction between them over a loop outside the tile
     reduced = {x for read in plan.reductions.values() for leaves in read.values() for x in leaves}
@@ -379,14 +145,12 @@ def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
 def _einsum_cost(einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str]) -> EinsumCost:
     kept = tuple(x for x in einsum.leaves if x not in einsum.reduced)
     temporal = tuple(x for x in einsum.temporal if x not in einsum.reduced)
-    points, outputs, turns, output_turns = (
-        _product(x, sizes) for x in (einsum.leaves, kept, einsum.temporal, temporal)
-    )
+    points, outputs, turns, output_turns = (product(x, sizes) for x in (einsum.leaves, kept, einsum.temporal, temporal))
     folds: Amount = 1
     output_folds: Amount = 1
     for length, leaves in einsum.folds:
-        folds = folds * ceil_div(_product(leaves, sizes), length)
-        output_folds = output_folds * ceil_div(_product([x for x in leaves if x not in einsum.reduced], sizes), length)
+        folds = folds * ceil_div(product(leaves, sizes), length)
+        output_folds = output_folds * ceil_div(product([x for x in leaves if x not in einsum.reduced], sizes), length)
     if frame.forms:
         forms = frame.on_leaves(frame.forms, sizes)
         found = [
@@ -404,175 +168,6 @@ def _einsum_cost(einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str
         slots = slots + outputs * einsum.cycles_per_output
         energy = energy + outputs * einsum.energy_pj_per_output
     return EinsumCost(cycles, points, outputs, slots, energy, points * einsum.register_pj_per_point)
-
-
-def _product(leaves: Iterable[str], sizes: Sizes) -> Amount:
-    total: Amount = 1
-    for leaf in leaves:
-        total = total * sizes[leaf]
-    return total
-
-
-@dataclass
-class _Space:
-    need: dict[str, Amount]
-    excess: dict[str, Amount]
-    spill: dict[str, Amount]
-    footprint: dict[str, dict[str, Amount]]
-    fraction: dict[tuple[str, str], Amount]
-
-
-def _space(
-    plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Mapping[str, int], notes: list[str]
-) -> _Space:
-    """Space at each level, what is over, and the fraction of the tensors that may spill which does."""
-    space = _Space({}, {}, {}, {}, {})
-    named = {**extents, **sizes}
-    for name, level in plan.arch.levels.items():
-        fixed: Amount = 0
-        spilling: Amount = 0
-        shared: dict[str, Amount] = {}
-        can_spill: dict[str, bool] = {}
-        may_spill = []
-        held: dict[str, Amount] = {}
-        for footprint in plan.footprints:
-            keep = footprint.keep
-            if keep.level != name:
-                continue
-            size = _footprint(footprint, frames, sizes, notes) * keep.copies
-            held[keep.tensor] = size
-            if keep.share:
-                staying = size if isinstance(keep.spill, bool) else size * (1 - keep.spill)
-                shared[keep.share] = maximum(shared.get(keep.share, 0), staying)
-                can_spill[keep.share] = can_spill.get(keep.share, True) and keep.spill is True
-            elif keep.spill is True:
-                spilling = spilling + size
-            elif keep.spill is False:
-                fixed = fixed + size
-            else:
-                fixed = fixed + size * (1 - keep.spill)
-            if keep.spill is not False:
-                may_spill.append(keep)
-        for block, size in shared.items():
-            if can_spill[block]:
-                spilling = spilling + size
-            else:
-                fixed = fixed + size
-        if name in plan.group.reserve:
-            reserved = _reserved(plan, name, named)
-            fixed = fixed + reserved
-            held["(reserved)"] = reserved
-        if level.size_bytes is None and name not in plan.group.budget_bytes:
-            space.need[name], space.excess[name], space.spill[name] = fixed + spilling, 0, 0
-            continue
-        limit = min(level.size_bytes or float("inf"), plan.group.budget_bytes.get(name, float("inf")))
-        capacity = limit / plan.arch.word_bytes
-        over = maximum(fixed + spilling - capacity, 0)
-        fraction = _divide(minimum(over, spilling), spilling)
-        space.need[name] = fixed + spilling
-        space.excess[name] = maximum(fixed - capacity, 0)
-        space.spill[name] = fraction
-        space.footprint[name] = held
-        for keep in may_spill:
-            space.fraction[name, keep.tensor] = fraction if keep.spill is True else keep.spill
-    return space
-
-
-def _reserved(plan: Plan, level: str, sizes: Sizes) -> Amount:
-    """Words of a level that are set aside; InputError unless that is a number of at least 0."""
-    where, expr = plan.group.places.get(f"reserve.{level}", NOWHERE), plan.group.reserve[level]
-    try:
-        with np.errstate(all="ignore"):
-            value = _amount(expr, sizes)
-            usable = bool(np.all(np.isfinite(np.asarray(value, dtype=float)) & (np.asarray(value, dtype=float) >= 0)))
-    except (ZeroDivisionError, OverflowError):
-        usable = False
-    except InputError as error:
-        raise error.at(where) from None
-    if not usable:
-        raise InputError(
-            f"`{format_expr(expr).lower()}` is negative or not finite", where, expected="a number of words"
-        )
-    return value
-
-
-def _divide(a: Amount, b: Amount) -> Amount:
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return np.where(np.asarray(b) > 0, a / np.maximum(b, 1), 0.0)
-    return a / b if b else 0.0
-
-
-def _amount(expr: Expr, sizes: Sizes) -> Amount:
-    """A size expression over numbers or arrays."""
-    match expr:
-        case Number(value):
-            return value
-        case Extent(name) | RankValue(name):
-            return sizes[name]
-        case Apply("+", (a, b)):
-            return _amount(a, sizes) + _amount(b, sizes)
-        case Apply("-", (a, b)):
-            return _amount(a, sizes) - _amount(b, sizes)
-        case Apply("*", (a, b)):
-            return _amount(a, sizes) * _amount(b, sizes)
-        case Apply("/", (a, b)):
-            return _amount(a, sizes) / _amount(b, sizes)
-        case Apply("//", (a, b)):
-            return _amount(a, sizes) // _amount(b, sizes)
-        case Apply("min", (a, b)):
-            return minimum(_amount(a, sizes), _amount(b, sizes))
-        case Apply("max", (a, b)):
-            return maximum(_amount(a, sizes), _amount(b, sizes))
-        case Apply("neg", (a,)):
-            return -_amount(a, sizes)
-    raise InputError(f"`{format_expr(expr)}` cannot be a size")
-
-
-def _footprint(footprint: Footprint, frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> Amount:
-    """Words that a kept tensor takes: accesses that move alike share a tile, others have one each."""
-    tiles = [tile for _, tile in footprint.tiles]
-    if tiles and len({nest for nest, _ in footprint.tiles}) == 1 and _plain(frames, tiles):
-        return _plain_words(frames, tiles, sizes)
-    classes: dict[object, list[Tile]] = {}
-    for nest, tile in footprint.tiles:
-        classes.setdefault((nest, frames[tile.einsum].motion(tile, sizes)), []).append(tile)
-    total, exact = 0, True
-    for alike in classes.values():
-        size, known = _joint_words(alike, frames, sizes)
-        total, exact = total + size, exact and known
-    if not exact:
-        notes.append(f"the space of {footprint.keep.tensor} in {footprint.keep.level} is an upper bound")
-    return total
-
-
-def _joint_words(tiles: list[Tile], frames: Mapping[str, Frame], sizes: Sizes) -> tuple[Amount, bool]:
-    """Words of the tile that several accesses share, where it is largest (every point present, outer loops still), and
-    whether that is exact."""
-    if _plain(frames, tiles):
-        return _plain_words(frames, tiles, sizes), True
-    apart = {frames[t.einsum].shape(t): words(frames[t.einsum], t, sizes) for t in tiles}
-    divided = any(frames[t.einsum].quotient(d) for t in tiles for d in t.dims)
-    parts = [frames[t.einsum].touch(t, sizes, conditions=False) for t in tiles]
-    if divided or any(i is None for p in parts for i in p.index):
-        return sum(apart.values()), len(apart) == 1
-    still = {**sizes, **{x: 1 for t in tiles for x in t.outside}}
-    moved, limits = [], []
-    for forms in zip(*(p.index for p in parts), strict=True):
-        bounds = [_range(f, still) for f in forms]
-        least = min(low for low, _ in bounds)
-        moved.append([Linear(f.coefficients, f.constant - least) for f in forms])
-        limits.append(max(high for _, high in bounds) - least + 1)
-    shifted = [
-        Touch(tuple(index), p.data, tuple(limits), ()) for index, p in zip(zip(*moved, strict=True), parts, strict=True)
-    ]
-    most = prod(parts[0].limits)
-    found, exact = touched(shifted, (), still)
-    return min(found, most), exact
-
-
-def _range(form: Linear, sizes: Sizes) -> tuple[int, int]:
-    reach = [c * (sizes[x] - 1) for x, c in form.coefficients.items()]
-    return form.constant + sum(min(0, r) for r in reach), form.constant + sum(max(0, r) for r in reach)
 
 
 def _moved(plan: Plan, moves: list[Move], frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> Amount:
@@ -613,42 +208,92 @@ def _brought(
     move = moves[0]
     frame = frames[move.tile.einsum]
     tiles = [m.tile for m in moves]
-    if not any(p.forms for p in parts) and _plain(frames, tiles):
-        brought = _product(loops, sizes) * _plain_words(frames, tiles, sizes)
+    if not any(p.forms for p in parts) and plain(frames, tiles):
+        moved = product(loops, sizes) * plain_words(frames, tiles, sizes)
         exact = None not in parts[0].index
     else:
         every = {x: n for m in moves for x, n in frames[m.tile.einsum].with_quotients(sizes).items()}
-        brought, exact = touched(parts, loops, every)
+        moved, exact = touched(parts, loops, every)
     if move.after_first:
         first, known = touched(parts, (), frame.with_quotients(sizes))
-        brought = max(brought - first, 0) if known else brought
+        moved = max(moved - first, 0) if known else moved
         exact = exact and known
     if not exact:
         notes.append(f"{move.tile.einsum}: the traffic of {move.tensor} is an upper bound")
-    return brought
+    return moved
 
 
-def _traffic(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, space: _Space, batch: bool, notes: list[str]):
-    traffic: dict[str, dict[str, Traffic]] = {level: {} for level in plan.arch.levels}
-    by_einsum: dict[tuple[str, str], Amount] = {}
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """Moves with one key as a product: steps of ``loops`` (innermost first, with whether each changes the tile) times
+    the sizes of ``leaves``; both None where the words are no plain product of sizes."""
+
+    moves: tuple[Move, ...]
+    loops: tuple[tuple[str, bool], ...]
+    leaves: tuple[str, ...] | None
+    whole: tuple[str, ...]
+
+
+def _compiled(plan: Plan, frames: Mapping[str, Frame]) -> list[_Product]:
+    """The moves of a plan whose counts are products, kept for the extents asked for last."""
+    if "moves" not in plan.memo:
+        groups: dict[tuple[object, ...], list[Move]] = {}
+        for move in plan.moves:
+            groups.setdefault(move.key, []).append(move)
+        found = []
+        for moves in groups.values():
+            tile = moves[0].tile
+            used = {x for d in tile.dims for x in d.all_leaves}
+            loops = tuple((x, x in used) for x in reversed(tile.outside))
+            leaves = simple_leaves(frames, [m.tile for m in moves])
+            whole = tuple(x for d in tile.dims for x in d.all_leaves)
+            found.append(_Product(tuple(moves), loops, leaves, whole))
+        plan.memo["moves"] = found
+    return plan.memo["moves"]
+
+
+def _products(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> list[tuple[Move, Amount]]:
+    """Words of every move, each a product of sizes (numbers or arrays)."""
+    found: list[tuple[Move, Amount]] = []
+    for item in _compiled(plan, frames):
+        moves = item.moves
+        if moves[0].separators:
+            moves = tuple(m for m in moves if not m.separators or np.any(product(m.separators, sizes) > 1))
+            if not moves:
+                continue
+        move = moves[0]
+        if item.leaves is None or len(moves) != len(item.moves):
+            amount = steps(move.tile, sizes) * plain_words(frames, [m.tile for m in moves], sizes)
+        else:
+            amount = brought(item.loops, sizes) * product(item.leaves, sizes)
+        if move.after_first:
+            frame = frames[move.tile.einsum]
+            first = product(item.whole, sizes) if item.leaves is not None else None
+            if first is None:
+                first = words(frame, Tile(move.tile.einsum, move.tile.dims, ()), sizes)
+            amount = maximum(amount - first, 0)
+        found.append((move, amount))
+    return found
+
+
+def _exactly(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> list[tuple[Move, Amount]]:
+    """Words of every move counted from the points present (plain numbers)."""
     groups: dict[tuple[object, ...], list[Move]] = {}
     for move in plan.moves:
-        happens = True
-        if move.separators:
-            happens = _product(move.separators, sizes) > 1
-        if happens is True or (not isinstance(happens, np.ndarray) and happens):
+        if not move.separators or product(move.separators, sizes) > 1:
             groups.setdefault(move.key, []).append(move)
-    for moves in groups.values():
-        move = moves[0]
-        if batch:
-            amount = steps(move.tile, sizes) * _plain_words(frames, [m.tile for m in moves], sizes)
-            if move.after_first:
-                frame = frames[move.tile.einsum]
-                amount = maximum(amount - words(frame, Tile(move.tile.einsum, move.tile.dims, ()), sizes), 0)
-        else:
-            amount = _moved(plan, moves, frames, sizes, notes)
+    return [(moves[0], _moved(plan, moves, frames, sizes, notes)) for moves in groups.values()]
+
+
+def _traffic(plan: Plan, space: Space, moved: list[tuple[Move, Amount]]):
+    """Words by level and tensor, and by level and Einsum."""
+    traffic: dict[str, dict[str, Traffic]] = {level: {} for level in plan.arch.levels}
+    by_einsum: dict[tuple[str, str], Amount] = {}
+    for move, amount in moved:
         for level, part, write in _ends(plan, move, amount, space):
-            entry = traffic[level].setdefault(move.tensor, Traffic())
+            entry = traffic[level].get(move.tensor)
+            if entry is None:
+                entry = traffic[level][move.tensor] = Traffic()
             if write:
                 entry.write = entry.write + part
             else:
@@ -657,9 +302,12 @@ def _traffic(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, space: _Spac
     return traffic, by_einsum
 
 
-def _ends(plan: Plan, move: Move, amount: Amount, space: _Space) -> list[tuple[str, Amount, bool]]:
+def _ends(plan: Plan, move: Move, amount: Amount, space: Space) -> list[tuple[str, Amount, bool]]:
     """Where a move reads and writes (level, words, whether written). What spills is one level further out, and does not
     move if it is brought from there or taken there."""
+    if not move.spills:
+        ends = ((move.source, False), (move.sink, True))
+        return [(level, amount, write) for level, write in ends if level is not None]
     order = list(plan.arch.levels)
     fractions = {k.level: space.fraction[k.level, move.tensor] for k in move.spills}
     further = {level: order[order.index(level) - 1] for level in fractions}
@@ -703,7 +351,7 @@ def _schedule(
 
 
 def _drain_cycles(drain: Drain, frame: Frame, sizes: Sizes) -> Amount:
-    tiles = _product(drain.loops, sizes)
+    tiles = product(drain.loops, sizes)
     if frame.forms:
         tiles = count(frame.on_leaves(frame.forms, sizes), drain.loops, frame.with_quotients(sizes))
-    return tiles * minimum(_product(drain.leaves, sizes), drain.length)
+    return tiles * minimum(product(drain.leaves, sizes), drain.length)

@@ -34,6 +34,7 @@ from fusemodel.errors import InputError
 from fusemodel.mapping.check import Nest, holds, innermost, leaves_of, main_einsums, nest_of
 from fusemodel.mapping.spec import ALL, Group, Keep
 from fusemodel.model.domain import Conditions
+from fusemodel.model.registers import passed_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,8 @@ class Drain:
 @dataclass(frozen=True)
 class Plan:
     """Everything about a group that does not depend on numbers. ``reductions`` has, for each Einsum, those of the group
-    it reads and the leaves over which each of them is reduced."""
+    it reads and the leaves over which each of them is reduced; ``passed_on`` the leaves of values alive in
+    registers."""
 
     group: Group
     cascade: Cascade
@@ -137,6 +139,7 @@ class Plan:
     footprints: tuple[Footprint, ...]
     drains: tuple[tuple[Drain, ...], ...]
     reductions: Mapping[str, Mapping[str, frozenset[str]]]
+    passed_on: Mapping[str, tuple[str, ...]]
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # for the extents last evaluated
 
 
@@ -154,6 +157,7 @@ def plan_group(group: Group, cascade: Cascade, arch: Architecture, needed_later:
         tuple(builder.footprints()),
         tuple(tuple(d) for d in _drains(group, inside, nests, cascade, arch)),
         builder.reductions,
+        passed_on(group, cascade, inside, nests),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from fusemodel.errors import InputError, Where
 from fusemodel.mapping.spec import Auto, Candidates, Group, TileSize
 from fusemodel.model.cost import Amount, GroupCost, cost_of, needs_numbers
 from fusemodel.model.plan import Plan
+from fusemodel.quantities import size
 
 _BLOCK = 2**16  # candidates evaluated in one call, so that memory stays bounded
 _MAX_CANDIDATES = 2**22
@@ -176,19 +177,10 @@ def _check_fits(plan: Plan, cost: GroupCost) -> None:
 def over_full(plan: Plan, cost: GroupCost, level: str) -> str:
     """What does not fit: by how much, and which tiles take how much."""
     word = plan.arch.word_bytes
-    size = min(plan.arch.levels[level].size_bytes or float("inf"), plan.group.budget_bytes.get(level, float("inf")))
+    limit = min(plan.arch.levels[level].size_bytes or float("inf"), plan.group.budget_bytes.get(level, float("inf")))
     held = sorted(cost.footprint_words.get(level, {}).items(), key=lambda x: -x[1])
-    tiles = ", ".join(f"{t} {show_bytes(w * word)}" for t, w in held)
-    return f"{level!r} is over-full by {show_bytes(cost.excess_words[level] * word)} of {show_bytes(size)}: {tiles}"
-
-
-def show_bytes(n: float) -> str:
-    """``1.5 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(n) < 1024 or unit == "TiB":
-            return f"{n:.4g} {unit}"
-        n /= 1024
-    raise AssertionError
+    tiles = ", ".join(f"{t} {size(w * word)}" for t, w in held)
+    return f"{level!r} is over-full by {size(cost.excess_words[level] * word)} of {size(limit)}: {tiles}"
 
 
 def _requested(group: Group, sets: Mapping[str, int]) -> dict[str, TileSize]:

@@ -22,7 +22,8 @@ from fusemodel.library import KINDS, find, kind_of_document, names
 from fusemodel.mapping import Design, load_design
 from fusemodel.mapping import Group as MappingGroup
 from fusemodel.mapping.spec import ALL, Auto
-from fusemodel.report.text import PlainTable, count, joules, size
+from fusemodel.quantities import count, joules, size
+from fusemodel.report.plain import PlainTable
 from fusemodel.yamlfile import read_yaml
 
 

@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fusemodel.model import Evaluation
+from fusemodel.quantities import count, joules, percent, seconds, size, tokens
 from fusemodel.report.compare import Comparison, Ratio, Section
-from fusemodel.report.text import PlainTable, count, joules, percent, seconds, size, tokens
+from fusemodel.report.plain import PlainTable
 
 
 def _table(title: str, *columns: str, left: int = 1, wrap: tuple[str, ...] = ()) -> PlainTable:

@@ -1,11 +1,6 @@
-"""Numbers as people write them, and tables of plain text."""
+"""Numbers as people write them."""
 
 from __future__ import annotations
-
-from typing import Any
-
-from rich.table import Table
-from rich.text import Text
 
 _TIME = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 _ENERGY = ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ"), (1e-9, "nJ"), (1e-12, "pJ"))
@@ -49,21 +44,3 @@ def tokens(value: int | None) -> str:
         if value >= scale and value % scale == 0:
             return f"{value // scale}{suffix}"
     return str(value)
-
-
-class PlainTable(Table):
-    """A table whose texts stand for themselves: names come from files, and a ``[`` in one is no markup."""
-
-    def __init__(self, *headers: str, title: str = "", **options: Any) -> None:
-        super().__init__(
-            title=Text(title) if title else None, title_justify="left", title_style="bold", header_style="bold cyan",
-            box=None, **options,
-        )  # fmt: skip
-        for header in headers:
-            self.add_column(header)
-
-    def add_column(self, header: Any = "", *args: Any, **options: Any) -> None:
-        super().add_column(Text(str(header)), *args, **options)
-
-    def add_row(self, *cells: Any, **options: Any) -> None:
-        super().add_row(*[Text(str(cell)) for cell in cells], **options)

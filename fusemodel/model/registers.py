@@ -1,0 +1,57 @@
+"""Values that pass between Einsums in registers: a note where they are more than the registers hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+from fusemodel.arch import Architecture
+from fusemodel.cascade.ir import Cascade, Einsum, reads, reduced_ranks
+from fusemodel.mapping.check import Nest
+from fusemodel.mapping.spec import Group
+from fusemodel.quantities import size
+
+
+def passed_on(
+    group: Group, cascade: Cascade, einsums: Mapping[str, Einsum], nests: Mapping[str, Nest]
+) -> dict[str, tuple[str, ...]]:
+    """For each tensor that no level keeps between Einsums of the group, the leaves whose values are alive together."""
+    kept = {k.tensor for k in group.keeps}
+    found = {}
+    for name in group.bindings:
+        readers = [n for n in group.bindings if n != name and any(a.tensor == name for a in reads(einsums[n]))]
+        if name in kept or not readers:
+            continue
+        together = [n for n in group.bindings if group.bindings[n].key == group.bindings[name].key]
+        outside = set(group.loops)
+        if set(readers) <= set(together):
+            outside |= _common_loops(group, cascade, [einsums[n] for n in together], [nests[n] for n in together])
+        leaves = (x for r in cascade.full_ranks(name) for x in group.leaves(r, cascade))
+        found[name] = tuple(x for x in leaves if x not in outside)
+    return found
+
+
+def _common_loops(group: Group, cascade: Cascade, einsums: list[Einsum], nests: list[Nest]) -> set[str]:
+    """The own loops of Einsums bound together outside every loop that one of them reduces."""
+    reduced = {x for e in einsums for r in reduced_ranks(e) for x in group.leaves(r, cascade)}
+    common: set[str] = set()
+    for leaf in nests[0].own:
+        if leaf in reduced or any(leaf not in nest.own for nest in nests):
+            break
+        common.add(leaf)
+    return common
+
+
+def register_notes(
+    passed: Mapping[str, tuple[str, ...]], group: Group, arch: Architecture, sizes: Mapping[str, int]
+) -> list[str]:
+    """One sentence for each tensor that the registers of the group's units cannot hold."""
+    files = [(arch.units[u].size, arch.units[u].registers) for u in {b.unit for b in group.bindings.values()}]
+    held = sum(n * r.words for n, r in files if r)
+    notes = []
+    for name, leaves in passed.items():
+        live = prod(sizes[x] for x in leaves)
+        if live > held and all(r for _, r in files):
+            needed, there = size(live * arch.word_bytes), size(held * arch.word_bytes)
+            notes.append(f"{name} is kept nowhere: {needed} of it would have to stay in registers of {there}")
+    return notes

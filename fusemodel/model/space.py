@@ -1,0 +1,206 @@
+"""Space that kept tiles take at each level, and the fraction of what may spill that does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from fusemodel.cascade.ir import Apply, Expr, Extent, Number, RankValue
+from fusemodel.cascade.printer import format_expr
+from fusemodel.errors import NOWHERE, InputError
+from fusemodel.model.domain import Linear
+from fusemodel.model.elements import Touch, touched
+from fusemodel.model.frame import (
+    Amount,
+    Frame,
+    Sizes,
+    maximum,
+    minimum,
+    plain,
+    plain_words,
+    product,
+    simple_leaves,
+    words,
+)
+from fusemodel.model.plan import Footprint, Plan, Tile
+
+
+@dataclass
+class Space:
+    need: dict[str, Amount]
+    excess: dict[str, Amount]
+    spill: dict[str, Amount]
+    footprint: dict[str, dict[str, Amount]]
+    fraction: dict[tuple[str, str], Amount]
+
+
+def space_of(
+    plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Mapping[str, int], notes: list[str]
+) -> Space:
+    """Space at each level, what is over, and the fraction of the tensors that may spill which does."""
+    space = Space({}, {}, {}, {}, {})
+    named = {**extents, **sizes}
+    for name, level in plan.arch.levels.items():
+        fixed: Amount = 0
+        spilling: Amount = 0
+        shared: dict[str, Amount] = {}
+        can_spill: dict[str, bool] = {}
+        may_spill = []
+        held: dict[str, Amount] = {}
+        for footprint in plan.footprints:
+            keep = footprint.keep
+            if keep.level != name:
+                continue
+            size = _footprint(plan, footprint, frames, sizes, notes) * keep.copies
+            held[keep.tensor] = size
+            if keep.share:
+                staying = size if isinstance(keep.spill, bool) else size * (1 - keep.spill)
+                shared[keep.share] = maximum(shared.get(keep.share, 0), staying)
+                can_spill[keep.share] = can_spill.get(keep.share, True) and keep.spill is True
+            elif keep.spill is True:
+                spilling = spilling + size
+            elif keep.spill is False:
+                fixed = fixed + size
+            else:
+                fixed = fixed + size * (1 - keep.spill)
+            if keep.spill is not False:
+                may_spill.append(keep)
+        for block, size in shared.items():
+            if can_spill[block]:
+                spilling = spilling + size
+            else:
+                fixed = fixed + size
+        if name in plan.group.reserve:
+            reserved = _reserved(plan, name, named)
+            fixed = fixed + reserved
+            held["(reserved)"] = reserved
+        if level.size_bytes is None and name not in plan.group.budget_bytes:
+            space.need[name], space.excess[name], space.spill[name] = fixed + spilling, 0, 0
+            continue
+        limit = min(level.size_bytes or float("inf"), plan.group.budget_bytes.get(name, float("inf")))
+        capacity = limit / plan.arch.word_bytes
+        over = maximum(fixed + spilling - capacity, 0)
+        fraction = _divide(minimum(over, spilling), spilling)
+        space.need[name] = fixed + spilling
+        space.excess[name] = maximum(fixed - capacity, 0)
+        space.spill[name] = fraction
+        space.footprint[name] = held
+        for keep in may_spill:
+            space.fraction[name, keep.tensor] = fraction if keep.spill is True else keep.spill
+    return space
+
+
+def _reserved(plan: Plan, level: str, sizes: Sizes) -> Amount:
+    """Words of a level that are set aside; InputError unless that is a number of at least 0."""
+    where, expr = plan.group.places.get(f"reserve.{level}", NOWHERE), plan.group.reserve[level]
+    value: Amount = 0
+    try:
+        with np.errstate(all="ignore"):
+            value = _amount(expr, sizes)
+            usable = bool(np.all(np.isfinite(np.asarray(value, dtype=float)) & (np.asarray(value, dtype=float) >= 0)))
+    except (ZeroDivisionError, OverflowError):
+        usable = False
+    except InputError as error:
+        raise error.at(where) from None
+    if not usable:
+        raise InputError(
+            f"`{format_expr(expr).lower()}` is negative or not finite", where, expected="a number of words"
+        )
+    return value
+
+
+def _divide(a: Amount, b: Amount) -> Amount:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.where(np.asarray(b) > 0, a / np.maximum(b, 1), 0.0)
+    return a / b if b else 0.0
+
+
+def _amount(expr: Expr, sizes: Sizes) -> Amount:
+    """A size expression over numbers or arrays."""
+    match expr:
+        case Number(value):
+            return value
+        case Extent(name) | RankValue(name):
+            return sizes[name]
+        case Apply("+", (a, b)):
+            return _amount(a, sizes) + _amount(b, sizes)
+        case Apply("-", (a, b)):
+            return _amount(a, sizes) - _amount(b, sizes)
+        case Apply("*", (a, b)):
+            return _amount(a, sizes) * _amount(b, sizes)
+        case Apply("/", (a, b)):
+            return _amount(a, sizes) / _amount(b, sizes)
+        case Apply("//", (a, b)):
+            return _amount(a, sizes) // _amount(b, sizes)
+        case Apply("min", (a, b)):
+            return minimum(_amount(a, sizes), _amount(b, sizes))
+        case Apply("max", (a, b)):
+            return maximum(_amount(a, sizes), _amount(b, sizes))
+        case Apply("neg", (a,)):
+            return -_amount(a, sizes)
+    raise InputError(f"`{format_expr(expr)}` cannot be a size")
+
+
+def _simple(plan: Plan, frames: Mapping[str, Frame]) -> dict[tuple[str, str], tuple[str, ...] | None]:
+    """For each kept tensor by level, the leaves whose sizes multiply to its tile (for the extents asked for last)."""
+    if "footprints" not in plan.memo:
+        found: dict[tuple[str, str], tuple[str, ...] | None] = {}
+        for f in plan.footprints:
+            tiles = [tile for _, tile in f.tiles]
+            alone = bool(tiles) and len({nest for nest, _ in f.tiles}) == 1 and plain(frames, tiles)
+            found[f.keep.level, f.keep.tensor] = simple_leaves(frames, tiles) if alone else None
+        plan.memo["footprints"] = found
+    return plan.memo["footprints"]
+
+
+def _footprint(plan: Plan, footprint: Footprint, frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> Amount:
+    """Words that a kept tensor takes: accesses that move alike share a tile, others have one each."""
+    leaves = _simple(plan, frames)[footprint.keep.level, footprint.keep.tensor]
+    if leaves is not None:
+        return product(leaves, sizes)
+    tiles = [tile for _, tile in footprint.tiles]
+    if tiles and len({nest for nest, _ in footprint.tiles}) == 1 and plain(frames, tiles):
+        return plain_words(frames, tiles, sizes)
+    classes: dict[object, list[Tile]] = {}
+    for nest, tile in footprint.tiles:
+        classes.setdefault((nest, frames[tile.einsum].motion(tile, sizes)), []).append(tile)
+    total, exact = 0, True
+    for alike in classes.values():
+        size, known = _joint_words(alike, frames, sizes)
+        total, exact = total + size, exact and known
+    if not exact:
+        notes.append(f"the space of {footprint.keep.tensor} in {footprint.keep.level} is an upper bound")
+    return total
+
+
+def _joint_words(tiles: list[Tile], frames: Mapping[str, Frame], sizes: Sizes) -> tuple[Amount, bool]:
+    """Words of the tile that several accesses share, where it is largest (every point present, outer loops still), and
+    whether that is exact."""
+    if plain(frames, tiles):
+        return plain_words(frames, tiles, sizes), True
+    apart = {frames[t.einsum].shape(t): words(frames[t.einsum], t, sizes) for t in tiles}
+    divided = any(frames[t.einsum].quotient(d) for t in tiles for d in t.dims)
+    parts = [frames[t.einsum].touch(t, sizes, conditions=False) for t in tiles]
+    if divided or any(i is None for p in parts for i in p.index):
+        return sum(apart.values()), len(apart) == 1
+    still = {**sizes, **{x: 1 for t in tiles for x in t.outside}}
+    moved, limits = [], []
+    for forms in zip(*(p.index for p in parts), strict=True):
+        bounds = [_range(f, still) for f in forms]
+        least = min(low for low, _ in bounds)
+        moved.append([Linear(f.coefficients, f.constant - least) for f in forms])
+        limits.append(max(high for _, high in bounds) - least + 1)
+    shifted = [
+        Touch(tuple(index), p.data, tuple(limits), ()) for index, p in zip(zip(*moved, strict=True), parts, strict=True)
+    ]
+    most = prod(parts[0].limits)
+    found, exact = touched(shifted, (), still)
+    return min(found, most), exact
+
+
+def _range(form: Linear, sizes: Sizes) -> tuple[int, int]:
+    reach = [c * (sizes[x] - 1) for x, c in form.coefficients.items()]
+    return form.constant + sum(min(0, r) for r in reach), form.constant + sum(max(0, r) for r in reach)
