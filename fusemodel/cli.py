@@ -169,7 +169,7 @@ def count_passes(
     from fusemodel.library import names
 
     if every == (cascade is not None):
-        raise InputError("give one cascade, or --all", expected="such as `fusemodel passes attention-3pass`")
+        raise InputError("give one cascade, or --all", expected="a name or file, or `--all`")
     sizes = _sets(sets)
     loaded = [load_cascade(n) for n in (names("cascades") if every else [str(cascade)])]
     found = {c.name: passes(c, extents_of(c, sizes)) for c in loaded}
