@@ -163,8 +163,9 @@ def count_passes(
     sets: SetOption = None,
     as_json: Json = False,
 ) -> None:
-    """Count the passes that a cascade, as written, makes over each rank, with the chain of Einsums that forces each."""
+    """Count the passes over each rank, as written and as derived, with the chain of Einsums that forces each."""
     from fusemodel.analysis import passes
+    from fusemodel.analysis.derive import derive
     from fusemodel.cascade import extents_of, load_cascade
     from fusemodel.library import names
 
@@ -173,14 +174,52 @@ def count_passes(
     sizes = _sets(sets)
     loaded = [load_cascade(n) for n in (names("cascades") if every else [str(cascade)])]
     found = {c.name: passes(c, extents_of(c, sizes)) for c in loaded}
+    least = {c.name: dict(derive(c).passes_after) for c in loaded}
     if as_json:
-        rows = [{"cascade": name, **asdict(p)} for name, p in found.items()]
+        rows = [{"cascade": name, **asdict(p), "derived": least[name]} for name, p in found.items()]
         _print_json({"rows": rows} if every else rows[0])
         return
     from fusemodel.report.passes import passes_overview, passes_table
     from fusemodel.report.tables import show
 
-    show(passes_overview(found) if every else passes_table(*next(iter(found.items()))))
+    if every:
+        show(passes_overview(found, least))
+    else:
+        name = next(iter(found))
+        show(passes_table(name, found[name], least[name]))
+
+
+@app.command("derive", epilog="Example: fusemodel derive attention-3pass --out one-pass.yaml")
+def derive_cascade(
+    cascade: Annotated[str, typer.Argument(metavar="CASCADE", help="A library name or a file.")],
+    stable: Annotated[bool, typer.Option("--stable", help="Also subtract a maximum in sums of exponentials.")] = False,
+    rank: Annotated[str | None, typer.Option("--rank", help="Only fewer passes over this rank.")] = None,
+    merge: Annotated[
+        str, typer.Option("--merge", help="running: tiles one after another; chunks: independent, merged at the end.")
+    ] = "running",
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Write the cascade found to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find an algebraically equal cascade with fewer passes, checked on numbers; print it with the steps taken."""
+    from fusemodel.analysis.derive import derive
+    from fusemodel.cascade import format_cascade, load_cascade
+    from fusemodel.library import write_text
+
+    if merge not in ("running", "chunks"):
+        raise unknown("way to merge", merge, ["running", "chunks"])
+    found = derive(load_cascade(cascade), stable=stable, rank=rank, merge="chunks" if merge == "chunks" else "running")
+    text = format_cascade(found.cascade)
+    if out:
+        write_text(out, text)
+    if as_json:
+        data = {f: getattr(found, f) for f in ("passes_before", "passes_after", "points_before", "points_after")}
+        data |= {"steps": found.steps, "obstacles": found.obstacles, "cascade": found.cascade.name, "text": text}
+        _print_json({**data, "stages": [format_cascade(s) for s in found.stages]})
+        return
+    from fusemodel.report.passes import derivation
+    from fusemodel.report.tables import show
+
+    show(derivation(found, text))
 
 
 @app.command("eval", epilog="Example: fusemodel eval fusemax --workload bert --seq 16K")

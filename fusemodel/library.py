@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,20 @@ def root() -> Path:
     """The folder of the library: inside the installed package, or beside it in a checkout."""
     packaged = Path(__file__).parent / "library"
     return packaged if packaged.is_dir() else Path(__file__).parent.parent
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file whole or not at all: beside it first, then renamed."""
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        if target.is_dir():
+            raise InputError("this is a directory", Where(path), expected="the name of a file to write")
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"cannot be written: {error.strerror or error}", Where(path)) from None
 
 
 def published_dir() -> Path:

@@ -319,3 +319,23 @@ def test_the_code_names_nothing_of_the_library() -> None:
         if loose.search(text) or strict.search(text)
     ]
     assert found == []
+
+
+def test_passes_says_what_is_written_and_what_can_be_reached() -> None:
+    found = json.loads(fusemodel("passes", "attention-3pass", "--json").out)
+    assert found["passes"]["m"] == 3
+    assert found["derived"]["m"] == 1
+    assert found["tensors"]["A"]["m"] == 3
+    assert len(found["why"]["m"]) == 4
+    assert "3 passes, 1 as derived" in fusemodel("passes", "attention-3pass").out
+
+
+def test_derive_writes_a_cascade_that_runs(tmp_path: Path) -> None:
+    out = tmp_path / "one.yaml"
+    found = json.loads(fusemodel("derive", "attention-3pass", "--out", str(out), "--json").out)
+    assert (found["passes_before"]["m"], found["passes_after"]["m"]) == (3, 1)
+    assert out.read_text() == found["text"]
+    assert [p.name for p in tmp_path.iterdir()] == ["one.yaml"]
+    assert json.loads(fusemodel("run", str(out), "--json").out)["max_rel_error"] < 1e-12
+    assert fusemodel("derive", "attention-3pass", "--out", str(tmp_path)).code == 2
+    assert fusemodel("derive", "attention-3pass", "--rank", "q").code == 2

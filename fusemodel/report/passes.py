@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fusemodel.analysis import Passes
+from fusemodel.analysis.derive import Derivation
 from fusemodel.report.plain import PlainTable
 
 
-def passes_table(name: str, found: Passes) -> RenderableType:
-    """Passes by rank, with the chain of Einsums that forces each, and the pass of every tensor."""
+def passes_table(name: str, found: Passes, derived: Mapping[str, int]) -> RenderableType:
+    """Passes by rank as written and as derived, with the chain of Einsums that forces each, and the pass of every
+    tensor."""
     parts: list[RenderableType] = [Text(name, style="bold")]
     for rank, count in found.passes.items():
         if count:
-            parts.append(Text.assemble((rank, "bold cyan"), f"  {count} pass{'es' if count > 1 else ''}"))
+            parts.append(
+                Text.assemble(
+                    (rank, "bold cyan"), f"  {count} pass{'es' if count > 1 else ''}{_less(count, derived.get(rank))}"
+                )
+            )
             parts += [Text(f"    {step}", style="dim") for step in found.why[rank]]
     ranks = [r for r, n in found.passes.items() if n > 1] or [r for r, n in found.passes.items() if n]
     table = PlainTable("tensor", *ranks, title="Pass of each tensor")
@@ -24,9 +32,30 @@ def passes_table(name: str, found: Passes) -> RenderableType:
     return Group(*parts, Text(""), table)
 
 
-def passes_overview(rows: dict[str, Passes]) -> RenderableType:
-    """One line for each of several cascades."""
-    table = PlainTable("cascade", "passes over each rank")
+def _less(count: int, derived: int | None) -> str:
+    return f", {derived} as derived" if derived is not None and derived != count else ""
+
+
+def passes_overview(rows: Mapping[str, Passes], derived: Mapping[str, Mapping[str, int]]) -> RenderableType:
+    """One line for each of several cascades: ranks with more than one pass, as written and as derived."""
+    table = PlainTable("cascade", "passes (as derived)", "once")
     for name, found in rows.items():
-        table.add_row(name, ", ".join(f"{r} {n}" for r, n in found.passes.items() if n))
+        several = {r: n for r, n in found.passes.items() if n > 1}
+        shown = ", ".join(f"{r} {n} ({derived[name].get(r, n)})" for r, n in several.items())
+        table.add_row(name, shown or "-", ", ".join(r for r, n in found.passes.items() if n == 1))
     return table
+
+
+def derivation(found: Derivation, text: str) -> RenderableType:
+    """The steps taken, the passes before and after, what stands in the way of fewer, and the cascade found."""
+    parts: list[RenderableType] = []
+    table = PlainTable("rank", "passes", "as derived", title=found.cascade.name)
+    for rank, count in found.passes_before.items():
+        if count > 1 or found.passes_after.get(rank, count) != count:
+            table.add_row(rank, str(count), str(found.passes_after.get(rank, count)))
+    parts += [table, Text("")]
+    if found.points_after < found.points_before:
+        parts += [Text(f"points of all iteration spaces: {found.points_before:,} -> {found.points_after:,}"), Text("")]
+    parts += [Text(f"{i}. {step}") for i, step in enumerate(found.steps, 1)] or [Text("nothing better was found")]
+    parts += [Text(f"in the way: {reason}", style="yellow") for reason in found.obstacles]
+    return Group(*parts, Text(""), Text(text, style="cyan"))

@@ -1,0 +1,298 @@
+"""Taking what waits out of the reductions over one rank, so that they need fewer traversals of its fibers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from fusemodel.analysis.derive.emit import Names, access, name_of_product
+from fusemodel.analysis.derive.fiber import Fiber, StuckError, conjunction
+from fusemodel.analysis.derive.identities import (
+    Split,
+    monotone_part,
+    normal_form,
+    pull_from_extreme,
+    ranks_of_mono,
+    split_product,
+)
+from fusemodel.analysis.derive.known import Named, recognised
+from fusemodel.analysis.derive.terms import (
+    ONE,
+    Mono,
+    Poly,
+    add,
+    atom,
+    mono,
+    multiply,
+    parts,
+    term_expr,
+    times_mono,
+    to_expr,
+    total,
+)
+from fusemodel.cascade.ir import (
+    Access,
+    Apply,
+    Cascade,
+    Einsum,
+    Expr,
+    Extent,
+    Reduction,
+    accesses,
+    rank_values,
+    reads,
+    reduced_ranks,
+    reduction_op,
+    target_ranks,
+)
+from fusemodel.cascade.printer import format_einsum, format_expr
+
+_Key = tuple[str, frozenset[str], Mono, str]
+
+
+@dataclass
+class Factoring:
+    """Rewrites the equations of a cascade one by one along one rank, and remembers what it made."""
+
+    fiber: Fiber
+    names: Names
+    out: list[Einsum] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
+    bases: dict[_Key, tuple[Access, Fraction]] = field(default_factory=dict)
+    named: list[Named] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, cascade: Cascade, rank: str) -> Factoring:
+        work = cls(Fiber(cascade, rank), Names.of(cascade))
+        work.remember()
+        for e in cascade.einsums:
+            work.visit(e)
+        return work
+
+    def remember(self) -> None:
+        """The reductions and elementwise tensors that are there to be used again."""
+        fiber = self.fiber
+        for e in fiber.cascade.einsums:
+            try:
+                if fiber.reduces(e) and not e.selection and not fiber.is_late(e) and fiber.definition(e.name):
+                    poly = normal_form(fiber, e.body)
+                    if len(poly.terms) == 1:
+                        m, c = poly.terms[0]
+                        self.bases.setdefault(self.key(e, frozenset(reduced_ranks(e)), m, e.where), (e.target, c))
+                elif fiber.pointwise(e.name) and e.name in fiber.late:
+                    body, conditions = self.inlined(e)
+                    poly = normal_form(fiber, body)
+                    if len(poly.terms) == 1 and poly.terms[0][1] == 1:
+                        texts = frozenset(map(format_expr, conditions))
+                        self.named.append(Named(poly.terms[0][0], e.target, texts))
+            except StuckError:
+                continue
+        self.named.sort(key=lambda n: -len(list(parts(n.value))))
+
+    def key(self, e: Einsum, inner: frozenset[str], m: Mono, where: Expr | None) -> _Key:
+        return reduction_op(e), inner, m, format_expr(where) if where is not None else ""
+
+    def inlined(self, e: Einsum) -> tuple[Expr, tuple[Expr, ...]]:
+        """The body down to what is there in the first traversal, and the conditions that go with it, one by one."""
+        names = self.fiber.late | self.fiber.composites
+        body, found = self.fiber.inline(e.body, names)
+        where, more = self.fiber.inline(e.where, names) if e.where is not None else (None, ())
+        joined = conjunction([where, *found, *more])
+        if joined is None:
+            return body, ()
+        return body, joined.args if isinstance(joined, Apply) and joined.op == "and" else (joined,)
+
+    def visit(self, e: Einsum) -> None:
+        fiber = self.fiber
+        try:
+            if fiber.reduces(e) and fiber.is_late(e):
+                self.reduction(e)
+                return
+            if fiber.rank not in target_ranks(e) and any(a.tensor in fiber.late for a in reads(e)):
+                body, conditions = self.inlined(e)
+                self.out.append(replace(e, body=body, where=conjunction(conditions)))
+                self.steps.append(f"{e.name}: the elements it picks are computed from what they are made of.")
+                return
+        except StuckError as reason:
+            self.stuck.append(f"{e.name} reduces {fiber.rank} after {fiber.waiting_for(e)}: {reason}.")
+        self.out.append(e)
+
+    def reduction(self, e: Einsum) -> None:
+        if self.fiber.definition(e.name) is None and not e.selection:
+            raise StuckError("it is not defined by one plain equation")
+        body, conditions = self.inlined(e)
+        if any(self.fiber.waits(c) for c in conditions):
+            raise StuckError("its condition depends on what is complete only after a traversal")
+        where = conjunction(conditions)
+        poly = normal_form(self.fiber, body)
+        if e.selection:
+            self.selection(e, poly, where)
+        elif (op := reduction_op(e)) in ("max", "min"):
+            self.extreme(e, op, poly, where)
+        elif op in ("sum", "mean"):
+            self.linear(e, body, poly, conditions)
+        else:
+            raise StuckError(f"nothing distributes over {op}")
+
+    def selection(self, e: Einsum, poly: Poly, where: Expr | None) -> None:
+        body = to_expr(monotone_part(self.fiber, poly))
+        self.out.append(replace(e, body=body, where=where))
+        self.steps.append(
+            f"{e.name}: an increasing function keeps the order of elements, so it selects on {format_expr(body)}."
+        )
+
+    def extreme(self, e: Einsum, op: str, poly: Poly, where: Expr | None) -> None:
+        pulled = pull_from_extreme(self.fiber, op, poly)
+        reduced = frozenset(reduced_ranks(e))
+        outer = [r for p in (pulled.outside, pulled.added) for m, _ in p.terms for r in ranks_of_mono(m)]
+        if reduced & set(outer):
+            raise StuckError("what waits changes along another reduced rank")
+        inner = to_expr(pulled.inside)
+        present = {*rank_values(inner), *rank_values(where)}
+        ranks = tuple(r for r in reduced_ranks(e) if r in present)
+        made = self.known(pulled.op, frozenset(ranks), pulled.inside, where)
+        if made is None:
+            name = self.names.fresh(f"{op[:1].upper()}{e.name}")
+            made = access(name, [r for r in target_ranks(e) if r in present])
+            self.out.append(Einsum(made, inner, Reduction(pulled.op, ranks), where=where))
+        value = Poly(((Mono((), atom(made)), Fraction(1)),)) if pulled.exponential else atom(made)
+        result = multiply(pulled.outside, value)
+        self.out.append(replace(e, body=to_expr(add(result, pulled.added)), reduction=None, where=None))
+        self.steps.append(f"{e.name}: what lacks {self.fiber.rank} leaves the {op}: {format_einsum(self.out[-1])}.")
+
+    def known(self, op: str, ranks: frozenset[str], poly: Poly, where: Expr | None) -> Access | None:
+        """A maximum that is there already."""
+        key = (op, ranks, poly.terms[0][0], format_expr(where) if where is not None else "")
+        found = self.bases.get(key) if len(poly.terms) == 1 else None
+        return found[0] if found and found[1] == poly.terms[0][1] else None
+
+    # Sums and means
+
+    def linear(self, e: Einsum, body: Expr, poly: Poly, conditions: Sequence[Expr]) -> None:
+        fiber = self.fiber
+        reduced = frozenset(reduced_ranks(e))
+        splits = [split_product(fiber, m, c) for m, c in poly.terms]
+        self.check_presence(body, splits)
+        if reduction_op(e) == "mean" and any(s.held for s in splits):
+            self.mean_as_sum(e, body, poly, conditions)
+            return
+        groups: dict[frozenset[str], list[tuple[Mono, Fraction]]] = {}
+        made: list[Einsum] = []
+        for s in splits:
+            outer = reduced & (ranks_of_mono(s.outside) | s.held)
+            if fiber.rank in outer:
+                raise StuckError("what waits changes along the rank")
+            if outer and conditions and reduction_op(e) == "mean":
+                raise StuckError("a mean of the present points is no mean of means")
+            term, c, new = self.base(e, s, reduced - outer, conditions)
+            made += new
+            groups.setdefault(outer, []).append((term, c))
+        if len(splits) == 1 and len(made) == 1 and not next(iter(groups)) and self.is_alone(groups, made[0]):
+            (base,) = made
+            self.out.append(replace(base, target=e.target))
+            key = self.key(e, frozenset(reduced_ranks(base)), splits[0].inside, conjunction(conditions))
+            self.bases[key] = (e.target, Fraction(1))
+            return
+        self.out += made
+        self.combine(e, groups)
+        self.explain(e, splits)
+
+    def mean_as_sum(self, e: Einsum, body: Expr, poly: Poly, conditions: Sequence[Expr]) -> None:
+        """mean(x) = sum(x) / count, where no point is absent."""
+        fiber = self.fiber
+        if conditions or any(fiber.may_be_absent(a, fiber.partial) for a in accesses(body)):
+            raise StuckError("a mean of the present points has no count that is known")
+        ranks = reduced_ranks(e)
+        count = mono((Extent(r), Fraction(-1)) for r in ranks)
+        scaled = multiply(poly, Poly(((count, Fraction(1)),)))
+        self.linear(replace(e, reduction=Reduction("sum", ranks)), body, scaled, conditions)
+
+    def is_alone(self, groups: dict[frozenset[str], list[tuple[Mono, Fraction]]], base: Einsum) -> bool:
+        ((term, c),) = next(iter(groups.values()))
+        return c == 1 and term == mono([(base.target, Fraction(1))])
+
+    def check_presence(self, body: Expr, splits: Sequence[Split]) -> None:
+        """Each product must be absent where the whole is, so it must read all that may be absent along the rank."""
+        fiber = self.fiber
+        may = {
+            Access(a.tensor, a.indices)
+            for a in accesses(body)
+            if fiber.along(a) and fiber.may_be_absent(a, fiber.partial)
+        }
+        for s in splits:
+            if not may <= {a for x in parts(s.inside) for a in accesses(x)}:
+                raise StuckError("a product would lose an operand that may be absent")
+
+    def base(
+        self, e: Einsum, s: Split, inner: frozenset[str], conditions: Sequence[Expr]
+    ) -> tuple[Mono, Fraction, list[Einsum]]:
+        """The reduction of what stays inside, new or there already, as a factor of what comes out."""
+        op, where = reduction_op(e), conjunction(conditions)
+        present = ranks_of_mono(s.inside) | set(rank_values(where))
+        c, outside = s.coefficient, s.outside
+        if op == "sum":
+            for r in sorted(inner - present):
+                outside = times_mono(outside, mono([(Extent(r), Fraction(1))]))
+        elif s.inside == ONE and where is not None:
+            raise StuckError("the mean of a condition is not its count")
+        inner &= present
+        if not inner:
+            return times_mono(outside, s.inside), c, []
+        key = self.key(e, inner, s.inside, where)
+        if key in self.bases:
+            known, scaled = self.bases[key]
+            return times_mono(outside, mono([(known, Fraction(1))])), c / scaled, []
+        reading, left = recognised(self.named, s.inside, conditions)
+        ranks = [r for r in dict.fromkeys((*target_ranks(e), *sorted(present))) if r in present and r not in inner]
+        made = access(self.names.fresh(name_of_product(reading)), ranks)
+        order = tuple(r for r in reduced_ranks(e) if r in inner)
+        reduction = None if op == "sum" and e.reduction is None else Reduction(op, order)
+        self.bases[key] = (made, Fraction(1))
+        new = Einsum(made, term_expr(reading), reduction, where=conjunction(left))
+        return times_mono(outside, mono([(made, Fraction(1))])), c, [new]
+
+    def combine(self, e: Einsum, groups: dict[frozenset[str], list[tuple[Mono, Fraction]]]) -> None:
+        """The tensor made of its reductions, element by element or summed over ranks along which what waits changes."""
+        op = reduction_op(e)
+        if len(groups) == 1:
+            outer, terms = next(iter(groups.items()))
+            self.out.append(self.summed(e, e.target, outer, terms, op))
+            return
+        whole: list[tuple[Mono, Fraction]] = []
+        for outer, terms in groups.items():
+            if not outer:
+                whole += terms
+                continue
+            part = replace(e.target, tensor=self.names.fresh(f"{e.name}P"))
+            self.out.append(self.summed(e, part, outer, terms, op))
+            whole.append((mono([(part, Fraction(1))]), Fraction(1)))
+        self.out.append(self.summed(e, e.target, frozenset(), whole, op))
+
+    def summed(
+        self, e: Einsum, target: Access, outer: frozenset[str], terms: list[tuple[Mono, Fraction]], op: str
+    ) -> Einsum:
+        order = tuple(r for r in reduced_ranks(e) if r in outer)
+        reduction = Reduction(op, order) if order and (op != "sum" or e.reduction) else None
+        return replace(e, target=target, body=to_expr(total(terms)), reduction=reduction, where=None)
+
+    def explain(self, e: Einsum, splits: Sequence[Split]) -> None:
+        rank, op = self.fiber.rank, reduction_op(e)
+        if len(splits) > 1:
+            self.steps.append(
+                f"{e.name}: the {op} of a sum is the sum of {op}s (multiplied out into {len(splits)} products)."
+            )
+        for s in splits:
+            if s.outside != ONE:
+                factor = format_expr(term_expr(s.outside))
+                below = [format_expr(a) for a, p in s.outside.powers if p < 0]
+                nonzero = f" ({', '.join(below)} must not be 0)" if below else ""
+                self.steps.append(
+                    f"{e.name}: the factor {factor} lacks {rank}, so it is applied after the {op} over {rank}{nonzero}."
+                )
+
+
+def factored(cascade: Cascade, rank: str) -> Factoring:
+    """Every reduction over ``rank`` with what waits taken out of it, as far as the identities reach."""
+    return Factoring.of(cascade, rank)

@@ -1,0 +1,173 @@
+"""The identities that take what waits out of a reduction. Each has one side condition, and says no with a reason.
+
+For a reduction over x of t(x, d), with d known only at the end of an earlier traversal of the same fiber, all of them
+bring t to the form G(x) * H(d) (or G(x) + H(d)), where the reduction distributes over the operation and H comes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from fusemodel.analysis.derive.fiber import Fiber, StuckError
+from fusemodel.analysis.derive.normal import Normal
+from fusemodel.analysis.derive.signs import nonnegative_product
+from fusemodel.analysis.derive.terms import ONE, Mono, Poly, TooLargeError, add, mono, parts, scale, to_expr, total
+from fusemodel.cascade.ir import Apply, Expr, accesses, rank_values
+from fusemodel.cascade.printer import format_expr
+
+_INCREASING = frozenset(("log", "exp", "exp2", "sigmoid", "tanh"))
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One product taken apart: what stays in the reduction, what comes out of it, and the ranks of what stays but
+    changes only with a stabiliser (``exp(-d)`` with d a running maximum)."""
+
+    inside: Mono
+    outside: Mono
+    coefficient: Fraction
+    held: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A maximum or minimum taken apart: ``outside * op(inside) + added``, or with ``exp(op(inside))``."""
+
+    op: str
+    inside: Poly
+    outside: Poly
+    added: Poly
+    exponential: bool = False
+
+
+def normal_along(fiber: Fiber) -> Normal:
+    """Normal forms that multiply out only sums which mix what is there at once with what waits."""
+    return Normal(keep=lambda e: not fiber.mixed(e), distribute=fiber.mixed)
+
+
+def normal_form(fiber: Fiber, expr: Expr) -> Poly:
+    try:
+        return normal_along(fiber)(expr)
+    except TooLargeError:
+        raise StuckError("its normal form has too many terms") from None
+
+
+def ranks_of_mono(m: Mono) -> frozenset[str]:
+    return frozenset(r for a in parts(m) for r in rank_values(a))
+
+
+def split_product(fiber: Fiber, m: Mono, c: Fraction) -> Split:
+    """sum(G * H) = H * sum(G), for a factor H that lacks the reduced rank.
+
+    A factor ``exp(-d)`` of a stabiliser d stays with an exponential that traverses the fiber, so that no exponential
+    is taken of a large number. Side condition: each factor, and each term of the exponent, lacks the rank or waits for
+    nothing.
+    """
+    inside, outside = [], []
+    for a, p in m.powers:
+        if fiber.mixed(a):
+            raise StuckError(_mixed(fiber, a))
+        (inside if fiber.along(a) else outside).append((a, p))
+    moving, kept, free, out = [], [], [], []
+    for inner, k in m.exponent.terms if m.exponent else ():
+        atoms = list(parts(inner))
+        if any(fiber.along(a) for a in atoms):
+            if any(fiber.waits(a) for a in atoms):
+                raise StuckError(f"an exponent holds {format_expr(to_expr(Poly(((inner, k),))))}, which {_why(fiber)}")
+            moving.append((inner, k))
+        elif any(fiber.waits(a) for a in atoms):
+            waiting = {a.tensor for e in atoms for a in accesses(e) if a.tensor in fiber.summaries}
+            (kept if waiting <= fiber.stabilisers else out).append((inner, k))
+        else:
+            free.append((inner, k))
+    if not moving:
+        out, kept, free = [*out, *kept, *free], [], []
+    held = frozenset(r for inner, _ in kept for r in ranks_of_mono(inner))
+    return Split(
+        mono(inside, total([*moving, *free, *kept])), mono(outside, total(out)), c, held
+    )  # fmt: skip
+
+
+def _mixed(fiber: Fiber, a: Expr) -> str:
+    return f"`{format_expr(a)}` {_why(fiber)}"
+
+
+def _why(fiber: Fiber) -> str:
+    return f"depends on {fiber.rank} and on what is complete only after a traversal of it, and does not factor"
+
+
+def pull_from_extreme(fiber: Fiber, op: str, poly: Poly) -> Pulled:
+    """max(x - d) = max(x) - d; max(x * d) = max(x) * d for d >= 0, min(x) * d for d <= 0; max(exp(x)) = exp(max(x)).
+
+    Side condition: the terms that wait lack the rank, or all terms share one factor that does and whose sign is known.
+    """
+    inside = [(m, c) for m, c in poly.terms if any(fiber.along(a) for a in parts(m))]
+    added = total((m, c) for m, c in poly.terms if (m, c) not in inside)
+    if not any(fiber.waits(a) for m, _ in inside for a in parts(m)):
+        return Pulled(op, total(inside), atom_one(), added)
+    return _common_factor(fiber, op, inside, added)
+
+
+def _common_factor(fiber: Fiber, op: str, inside: list[tuple[Mono, Fraction]], added: Poly) -> Pulled:
+    split = [_split_all(fiber, m, c) for m, c in inside]
+    outside = split[0].outside
+    if any(s.outside != outside for s in split):
+        raise StuckError("its terms have no common factor that waits")
+    if not nonnegative_product(fiber.cascade, outside):
+        raise StuckError(f"the sign of `{format_expr(to_expr(Poly(((outside, Fraction(1)),))))}` is not known")
+    factor, stay = Poly(((outside, Fraction(1)),)), split[0].inside
+    if len(split) == 1 and not stay.powers and stay.exponent and split[0].coefficient > 0:
+        return Pulled(op, stay.exponent, scale(factor, split[0].coefficient), added, exponential=True)
+    if outside.exponent and any(s.inside.exponent for s in split):
+        raise StuckError("an exponential would lose the maximum that is subtracted in it")
+    return Pulled(op, total((s.inside, s.coefficient) for s in split), factor, added)
+
+
+def _split_all(fiber: Fiber, m: Mono, c: Fraction) -> Split:
+    """As :func:`split_product`, with everything that lacks the rank outside."""
+    s = split_product(fiber, m, c)
+    exponent = s.inside.exponent.terms if s.inside.exponent else ()
+    out = total((i, k) for i, k in exponent if not any(fiber.along(a) for a in parts(i)))
+    stay = total((i, k) for i, k in exponent if any(fiber.along(a) for a in parts(i)))
+    outer = add(s.outside.exponent, out) if s.outside.exponent else out
+    return Split(mono(s.inside.powers, stay), mono(s.outside.powers, outer), c, frozenset())
+
+
+def monotone_part(fiber: Fiber, poly: Poly) -> Poly:
+    """topk(x + d) = topk(x); topk(x * d) = topk(x) for d > 0; topk(exp(x)) = topk(log(x)) = topk(x): the order of
+    elements of a fiber is kept by any increasing function."""
+    terms = [(m, c) for m, c in poly.terms if any(fiber.along(a) for a in parts(m))]
+    if not terms:
+        raise StuckError("nothing in it depends on the rank")
+    if len(terms) == 1:
+        m, c = terms[0]
+        s = _split_all(fiber, m, c)
+        if s.outside != ONE and not nonnegative_product(fiber.cascade, s.outside):
+            raise StuckError("the sign of a factor is not known")
+        inner = s.inside
+        if inner.exponent and not inner.powers and c > 0:
+            return monotone_part(fiber, inner.exponent)
+        match inner:
+            case Mono(powers=((Apply(op, (x,)), power),), exponent=None) if op in _INCREASING and power == 1 and c > 0:
+                return monotone_part(fiber, Normal()(x))
+        sign = Fraction(1 if c > 0 else -1)
+        return Poly(((inner, sign),))
+    pulled = _common_factor(fiber, "max", terms, Poly())
+    return pulled.inside
+
+
+def atom_one() -> Poly:
+    return Poly(((ONE, Fraction(1)),))
+
+
+def exponent_that_waits(fiber: Fiber, m: Mono) -> Poly:
+    """E(d) in a product with a factor exp(E(d)) of stabilisers."""
+    terms = m.exponent.terms if m.exponent else ()
+    return total((i, k) for i, k in terms if any(fiber.waits(a) for a in parts(i)))
+
+
+def correction(old: Poly, new: Poly) -> Expr:
+    """H(old)^-1 * H(new) for H(d) = exp(E(d)): what rescales an accumulator when the running value moves on.
+    exp(x - new) = exp(x - old) * exp(old - new)."""
+    return to_expr(Poly(((mono([], add(new, scale(old, -1))), Fraction(1)),)))

@@ -1,0 +1,301 @@
+"""One traversal for reductions that depend on a running value: tiles, and accumulators rescaled as it moves on.
+
+For S = sum over x of G(x) * H(d), with d the maximum over the same fiber and H(d) = exp(E(d)), the fiber is cut into
+tiles. After tile i the running value is d[i+1], and S[i+1] = S[i] * H(d[i])^-1 * H(d[i+1]) + the sum over tile i of
+G(x) * H(d[i+1]). Chunks that know nothing of each other merge in the same way, each with its own maximum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from fusemodel.analysis.derive.emit import Names, access
+from fusemodel.analysis.derive.fiber import Fiber, StuckError, conjunction, replaced
+from fusemodel.analysis.derive.identities import correction
+from fusemodel.analysis.derive.normal import Normal, bare
+from fusemodel.analysis.derive.roles import START, Roles
+from fusemodel.analysis.derive.signs import nonnegative_product
+from fusemodel.analysis.derive.terms import Mono, Poly, to_expr
+from fusemodel.cascade.ir import (
+    Access,
+    Apply,
+    Cascade,
+    Einsum,
+    Expr,
+    Extent,
+    Number,
+    RankValue,
+    Reduction,
+    accesses,
+    join_split,
+    rank_values,
+    reads,
+    reduced_ranks,
+    reduction_op,
+    target_ranks,
+)
+from fusemodel.cascade.printer import format_expr
+
+TILE = 256
+
+
+@dataclass
+class Tiling(Roles):
+    """The rewriting of a cascade along one rank into tiles, with running values or with chunks that merge."""
+
+    names: Names = field(default_factory=Names)
+    chunks: bool = False
+    out: list[Einsum] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    outer: str = ""
+    inner: str = ""
+    moving: dict[str, Access] = field(default_factory=dict)  # a maximum -> its value after a tile (or of a chunk)
+    before: dict[str, Access] = field(default_factory=dict)  # a maximum -> its value before a tile
+    final: dict[str, Expr] = field(default_factory=dict)  # what is replaced -> its value at the end
+    corrections: dict[str, Access] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, cascade: Cascade, rank: str, *, chunks: bool = False) -> Tiling:
+        if any(e.selection and e.selection.into == rank for e in cascade.einsums):
+            raise StuckError(f"rank {rank} is made by a selection")  # its parts would not be seen as selected elements
+        if rank in cascade.split or rank in cascade.parents or rank in cascade.batch:
+            raise StuckError(f"rank {rank} is split already, or is a batch rank")
+        work = cls(Fiber(cascade, rank), names=Names.of(cascade), chunks=chunks)
+        work.outer, work.inner = work.names.rank(f"{rank}1"), work.names.rank(f"{rank}0")
+        for e in cascade.einsums:
+            work.visit(e)
+        return work
+
+    def visit(self, e: Einsum) -> None:
+        fiber = self.fiber
+        if fiber.is_late(e):
+            if e.name in self.rescaled:
+                self.accumulator(e)
+            elif e.name in self.in_tiles:
+                self.weight(e)
+            elif e.name not in self.only_in_tiles:
+                self.later(e)
+        elif self.rank in target_ranks(e):
+            self.elementwise(e)
+        elif not fiber.reduces(e):
+            self.outside(e)
+        elif e.name in self.maxima:
+            self.maximum(e)
+        else:
+            self.plain(e)
+
+    # Indices
+
+    def cut(self, expr: Expr) -> Expr:
+        """The expression over tiles: the rank's coordinate as its two parts, and one as two indices where it can be."""
+        whole = join_split(RankValue(self.outer), self.inner, RankValue(self.inner))
+
+        def go(e: Expr) -> Expr:
+            match e:
+                case Access(tensor, indices):
+                    return Access(tensor, tuple(j for i in indices for j in index(tensor, i)))
+                case Apply(op, args):
+                    return Apply(op, tuple(go(a) for a in args))
+                case RankValue(r) if r == self.rank:
+                    return whole
+            return e
+
+        def index(tensor: str, i: Expr) -> tuple[Expr, ...]:
+            own = (
+                self.rank in self.fiber.cascade.tensors[tensor].ranks if tensor in self.fiber.cascade.tensors else False
+            )
+            if i == RankValue(self.rank) and own:
+                return RankValue(self.outer), RankValue(self.inner)
+            return (go(i),)
+
+        return go(expr)
+
+    def guarded(self, body: Expr, where: Expr | None) -> Expr | None:
+        """The condition over tiles: a last one that is not full needs one where no operand is absent beyond its end."""
+        held = any(RankValue(self.rank) in a.indices for a in accesses(body))
+        inside = Apply("<", (RankValue(self.rank), Extent(self.rank)))
+        joined = conjunction([where, None if held else inside])
+        return None if joined is None else self.cut(joined)
+
+    def keep_whole(self, e: Einsum) -> bool:
+        """Whether a tensor keeps the rank itself: it, or one who reads it, uses other coordinates than its own."""
+        used = [a for x in self.fiber.cascade.einsums for a in reads(x) if a.tensor == e.name]
+        odd = any(i != RankValue(self.rank) and self.rank in rank_values(i) for a in used for i in a.indices)
+        place = self.fiber.cascade.tensors[e.name].ranks.index(self.rank)
+        elsewhere = any(a.indices[place] != RankValue(self.rank) for a in used if len(a.indices) > place)
+        return (
+            e.selection is not None
+            or e.name in self.read_later
+            or odd
+            or elsewhere
+            or e.name in self.fiber.cascade.outputs
+            or self.fiber.definition(e.name) is None
+        )
+
+    # Einsums
+
+    def elementwise(self, e: Einsum) -> None:
+        """A tensor that holds the rank and waits for nothing."""
+        self.out.append(e if self.keep_whole(e) else self.over_tiles(e, e.body))
+
+    def weight(self, e: Einsum) -> None:
+        """A tensor that holds the rank, relative to the running value at its tile."""
+        self.out.append(self.over_tiles(e, self.at_step(e.body)))
+
+    def later(self, e: Einsum) -> None:
+        """What needs the end of the traversal runs over the rank once more, with all final values."""
+        names = self.only_in_tiles | (self.fiber.stabilisers - self.maxima)
+        body, found = self.fiber.inline(e.body, names)
+        where = None if e.where is None else self.fiber.inline(e.where, names)[0]
+        body = self.at_end(body)
+        self.out.append(replace(e, body=body, where=conjunction([where, *(self.at_end(c) for c in found)])))
+
+    def over_tiles(self, e: Einsum, body: Expr) -> Einsum:
+        made = self.cut(Access(e.target.tensor, e.target.indices))
+        assert isinstance(made, Access)
+        return replace(e, target=made, body=self.cut(bare(body)), where=self.guarded(body, e.where))
+
+    def at_step(self, expr: Expr) -> Expr:
+        """Maxima as they are after a tile, in whatever is made of them; late tensors that are none of their own written
+        out."""
+        return self.with_values(expr, self.moving)
+
+    def with_values(self, expr: Expr, values: Mapping[str, Access]) -> Expr:
+        late = self.fiber.late - self.in_tiles
+        body, _ = self.fiber.inline(expr, late | (self.fiber.stabilisers - self.maxima))
+        return replaced(self.fiber.cascade, body, values)
+
+    def plain(self, e: Einsum) -> None:
+        """op over x = op over tiles of op over a tile, for an associative operator; a mean counts what is present."""
+        ranks = tuple(x for r in reduced_ranks(e) for x in ((self.outer, self.inner) if r == self.rank else (r,)))
+        if e.selection:
+            self.out.append(e)
+            return
+        reduction = Reduction(reduction_op(e), ranks) if e.reduction else None
+        self.out.append(
+            replace(e, body=self.cut(bare(e.body)), reduction=reduction, where=self.guarded(e.body, e.where))
+        )
+
+    def in_tile(self, e: Einsum) -> Reduction:
+        return Reduction(reduction_op(e), tuple(self.inner if r == self.rank else r for r in reduced_ranks(e)))
+
+    def maximum(self, e: Einsum) -> None:
+        """A running maximum: the larger of what it was and the maximum of a tile."""
+        op = reduction_op(e)
+        kept = target_ranks(e)
+        local = access(self.names.fresh(f"L{e.name}"), (self.outer, *kept))
+        tile = replace(
+            e, target=local, body=self.cut(bare(e.body)), reduction=self.in_tile(e), where=self.guarded(e.body, e.where)
+        )
+        self.out.append(tile)
+        if self.chunks:
+            self.moving[e.name] = local
+            self.out.append(Einsum(e.target, local, Reduction(op, (self.outer,))))
+            self.steps.append(f"{e.name}: the {op} over {self.rank} is the {op} over chunks of {local.tensor}.")
+            return
+        name = self.names.fresh(f"R{e.name}")
+        start, now, then, end = self.stages(name, kept)
+        self.moving[e.name], self.before[e.name], self.final[e.name] = then, now, end
+        self.out.append(Einsum(start, START[op]))
+        self.out.append(Einsum(then, Apply(op, (now, local))))
+        self.steps.append(
+            f"{e.name}: {op} is associative, so {self.rank} is split into tiles ({self.outer}, {self.inner}) and "
+            f"{name} runs over them."
+        )
+        self.rest(e, end)
+
+    def stages(self, name: str, ranks: tuple[str, ...]) -> tuple[Access, Access, Access, Access]:
+        """A running tensor at its start, before a tile, after it, and at the end."""
+        own, step = tuple(RankValue(r) for r in ranks), RankValue(self.outer)
+        indices = (Number(0), step, Apply("+", (step, Number(1))), Extent(self.outer))
+        first, now, then, end = (Access(name, (i, *own)) for i in indices)
+        return first, now, then, end
+
+    def rest(self, e: Einsum, end: Expr) -> None:
+        """The tensor itself, where it is an output."""
+        if e.name in self.fiber.cascade.outputs:
+            self.out.append(Einsum(e.target, end))
+
+    def accumulator(self, e: Einsum) -> None:
+        """A running sum, rescaled when the running maximum it is relative to moves on."""
+        kept = target_ranks(e)
+        exponent = self.common_exponent(e)
+        body = self.at_step(e.body)
+        tile = access(self.names.fresh(f"L{e.name}"), (self.outer, *kept))
+        reduction = self.in_tile(e) if e.reduction else None
+        self.out.append(
+            replace(e, target=tile, body=self.cut(bare(body)), reduction=reduction, where=self.guarded(body, e.where))
+        )
+        form = Normal()
+        new = form(self.with_values(to_expr(exponent), self.moving))
+        if self.chunks:
+            scaling = self.correct(correction(new, form(self.with_values(to_expr(exponent), {}))), exponent, kept)
+            self.out.append(Einsum(e.target, Apply("*", (tile, scaling)), Reduction("sum", (self.outer,))))
+            self.steps.append(
+                f"{e.name}: chunks are summed relative to their own maximum, and merge by {scaling.tensor}."
+            )
+            return
+        old = form(self.with_values(to_expr(exponent), self.before))
+        scaling = self.correct(correction(old, new), exponent, kept)
+        name = self.names.fresh(f"R{e.name}")
+        start, now, then, end = self.stages(name, kept)
+        self.out.append(Einsum(start, Number(0)))
+        self.out.append(Einsum(then, Apply("+", (tile, Apply("*", (now, scaling))))))
+        self.final[e.name] = end
+        self.steps.append(
+            f"{e.name}: exp(x - new) = exp(x - old) * exp(old - new), so {name} is kept relative to the running value "
+            f"and multiplied by {scaling.tensor} when that moves on."
+        )
+        self.rest(e, end)
+
+    def correct(self, body: Expr, exponent: Poly, kept: tuple[str, ...]) -> Access:
+        """The tensor by which accumulators with this exponent are rescaled, made once."""
+        key = format_expr(to_expr(exponent))
+        if key not in self.corrections:
+            ranks = [r for r in kept if r in rank_values(body)]
+            made = access(self.names.fresh(f"C{self.short(exponent)}"), (self.outer, *ranks))
+            self.corrections[key] = made
+            self.out.append(Einsum(made, self.guard(body, exponent)))
+        return self.corrections[key]
+
+    def guard(self, body: Expr, exponent: Poly) -> Expr:
+        """Where a tile may be empty, or the exponent may grow, nothing is rescaled before there is a first maximum."""
+        names = dict.fromkeys(a.tensor for a in accesses(to_expr(exponent)) if a.tensor in self.maxima)
+        if all(c < 0 and self.shrinks(m) for m, c in exponent.terms) and not self.empty_tiles():
+            return body
+        for name in names:
+            e = self.fiber.cascade.definitions(name)[0]
+            first = self.moving[name] if self.chunks else self.before[name]
+            body = Apply("select", (Apply("==", (first, START[reduction_op(e)])), Number(1), body))
+        return body
+
+    def shrinks(self, m: Mono) -> bool:
+        """Whether a product is a running value times what is not negative."""
+        rest = Mono(tuple((a, p) for a, p in m.powers if not self.fiber.waits(a)))
+        return not m.exponent and nonnegative_product(self.fiber.cascade, rest)
+
+    def empty_tiles(self) -> bool:
+        fiber = self.fiber
+        for name in self.maxima:
+            for e in fiber.cascade.definitions(name):
+                if e.where is not None or any(fiber.may_be_absent(a, fiber.partial) for a in accesses(e.body)):
+                    return True
+        return False
+
+    def short(self, exponent: Poly) -> str:
+        names = [a.tensor for a in accesses(to_expr(exponent)) if a.tensor in self.maxima]
+        return names[0] if names else "R"
+
+    def outside(self, e: Einsum) -> None:
+        """What does not traverse the fiber reads running tensors at their end."""
+        where = None if e.where is None else self.at_end(e.where)
+        self.out.append(replace(e, body=self.at_end(e.body), where=where))
+
+    def at_end(self, expr: Expr) -> Expr:
+        return replaced(self.fiber.cascade, expr, self.final)
+
+
+def tiled(cascade: Cascade, rank: str, *, chunks: bool = False) -> Tiling:
+    """The cascade with running values along ``rank`` (or chunks that merge); StuckError where that is impossible."""
+    return Tiling.of(cascade, rank, chunks=chunks)

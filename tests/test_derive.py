@@ -1,0 +1,885 @@
+"""Deriving cascades that make fewer passes: single identities, whole targets, and what must not be offered."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from references.build import cascade_of
+
+from fusemodel.analysis import passes
+from fusemodel.analysis.derive import derive
+from fusemodel.analysis.derive.chain import best_order
+from fusemodel.analysis.derive.check import same_numbers
+from fusemodel.analysis.derive.fiber import Fiber, StuckError
+from fusemodel.analysis.derive.identities import (
+    correction,
+    exponent_that_waits,
+    monotone_part,
+    normal_form,
+    pull_from_extreme,
+    split_product,
+)
+from fusemodel.analysis.derive.normal import Normal
+from fusemodel.analysis.derive.running import tiled
+from fusemodel.analysis.derive.signs import nonnegative
+from fusemodel.analysis.derive.terms import ONE, Mono, Poly, term_expr, to_expr
+from fusemodel.cascade import Cascade, extents_of, format_cascade, format_einsums, load_cascade, parse_cascade
+from fusemodel.cascade.parse import Names, parse_expression
+from fusemodel.cascade.printer import format_expr
+from fusemodel.errors import NOWHERE, InputError
+from fusemodel.library import names
+from fusemodel.numerics import compare, random_inputs, run
+
+# Targets: cascades that must be improved, and the passes reached over one rank
+
+HEAD = "p: 64, m: 128, e: 16, f: 16"
+QKV = "Q: [e, p], K: [e, m], V: [f, m]"
+SOFT = """
+QK[m, p] = Q[e, p] * K[e, m]
+GM[p] = max[m](QK[m, p])
+SN[m, p] = exp(QK[m, p] - GM[p])
+SD[p] = sum[m](SN[m, p])
+A[m, p] = SN[m, p] / SD[p]
+"""
+TARGETS: dict[str, Cascade] = {}
+
+
+def t(name, equations, ranks=HEAD, inputs=QKV, outputs="AV"):
+    TARGETS[name] = cascade_of(equations, ranks=ranks, inputs=inputs, outputs=outputs)
+
+
+t(
+    "bias-after-softmax",
+    SOFT + "AC[m, p] = A[m, p] * C[p, m]\nAV[f, p] = AC[m, p] * V[f, m]",
+    inputs=QKV + ", C: [p, m]",
+)
+t(
+    "gated",
+    """
+QK[m, p] = Q[e, p] * K[e, m]
+GM[p] = max[m](QK[m, p])
+SN[m, p] = exp(QK[m, p] - GM[p])
+SD[p] = sum[m](SN[m, p])
+A[m, p] = SN[m, p] / SD[p]
+PK[m, p] = R[m, p] * W
+HM[p] = max[m](PK[m, p])
+TN[m, p] = exp(PK[m, p] - HM[p])
+TD[p] = sum[m](TN[m, p])
+B[m, p] = TN[m, p] / TD[p]
+MIX[m, p] = G[p] * A[m, p] + (1 - G[p]) * B[m, p]
+AV[f, p] = MIX[m, p] * V[f, m]
+""",
+    inputs=QKV + ", R: [m, p], G: [p], W: []",
+)
+t(
+    "gated-renorm",
+    """
+QK[m, p] = Q[e, p] * K[e, m]
+GM[p] = max[m](QK[m, p])
+SN[m, p] = exp(QK[m, p] - GM[p])
+SD[p] = sum[m](SN[m, p])
+A[m, p] = SN[m, p] / SD[p]
+HM[p] = max[m](R[m, p])
+TN[m, p] = exp(R[m, p] - HM[p])
+TD[p] = sum[m](TN[m, p])
+B[m, p] = TN[m, p] / TD[p]
+MIX[m, p] = (1 - sigmoid(G[p])) * A[m, p] + sigmoid(G[p]) * B[m, p]
+MS[p] = sum[m](MIX[m, p])
+N[m, p] = MIX[m, p] / MS[p]
+AV[f, p] = N[m, p] * V[f, m]
+""",
+    inputs=QKV + ", R: [m, p], G: [p]",
+)
+t(
+    "group-reweighted",
+    SOFT
+    + """
+AW[m, p] = A[m, p] * (1 + LAM * SINK[m])
+WS[p] = sum[m](AW[m, p])
+AN[m, p] = AW[m, p] / WS[p]
+AV[f, p] = AN[m, p] * V[f, m]
+""",
+    inputs=QKV + ", SINK: [m], LAM: []",
+)
+t(
+    "var-redistribution",
+    SOFT
+    + """
+SA[p] = sum[m](A[m, p] * SINK[m])
+IA[p] = sum[m](A[m, p] * IMG[m])
+AN[m, p] = A[m, p] * (1 - SINK[m]) + 0.4 * SA[p] * A[m, p] * IMG[m] / IA[p]
+AV[f, p] = AN[m, p] * V[f, m]
+""",
+    inputs=QKV + ", SINK: [m], IMG: [m]",
+)
+t(
+    "select-reweighted",
+    SOFT
+    + """
+SA[p] = sum[m](select(SINK[m] > 0, A[m, p], 0))
+AN[m, p] = select(SINK[m] > 0, A[m, p] * 0.5, A[m, p] * (1 - 0.5 * SA[p]) / (1 - SA[p]))
+AV[f, p] = AN[m, p] * V[f, m]
+""",
+    inputs=QKV + ", SINK: [m]",
+)
+t("causal", SOFT.replace("K[e, m]", "K[e, m] where m <= p") + "AV[f, p] = A[m, p] * V[f, m]")
+t(
+    "window",
+    SOFT.replace("K[e, m]", "K[e, m] where m <= p and p - m < 5") + "AV[f, p] = A[m, p] * V[f, m]",
+    ranks="p: 128, m: 128, e: 16, f: 16",
+)
+t(
+    "keep-mask",
+    SOFT.replace("K[e, m]", "K[e, m] where KEEP[m, p]") + "AV[f, p] = A[m, p] * V[f, m]",
+    inputs=QKV + ", KEEP: [m, p]",
+)
+t("scaled", SOFT.replace("Q[e, p] * K[e, m]", "Q[e, p] * K[e, m] / sqrt(E)") + "AV[f, p] = A[m, p] * V[f, m]")
+t(
+    "scale-in-exp",
+    """
+QK[m, p] = Q[e, p] * K[e, m]
+GM[p] = max[m](QK[m, p])
+SN[m, p] = exp((QK[m, p] - GM[p]) / sqrt(E))
+SD[p] = sum[m](SN[m, p])
+AV[f, p] = sum[m](SN[m, p] / SD[p] * V[f, m])
+""",
+)
+t(
+    "sink",
+    """
+QK[m, p] = Q[e, p] * K[e, m]
+M0X[p] = max[m](QK[m, p])
+GM[p] = max(M0X[p], S)
+SN[m, p] = exp(QK[m, p] - GM[p])
+SD[p] = sum[m](SN[m, p])
+DEN[p] = SD[p] + exp(S - GM[p])
+A[m, p] = SN[m, p] / DEN[p]
+AV[f, p] = A[m, p] * V[f, m]
+""",
+    inputs=QKV + ", S: []",
+)
+t(
+    "mla",
+    """
+QN[e, h, p] = X[d, p] * WQ[d, h, e]
+C[l, m] = Y[d, m] * WC[d, l]
+KN[e, h, m] = C[l, m] * WK[l, h, e]
+V[f, h, m] = C[l, m] * WV[l, h, f]
+SN1[h, m, p] = QN[e, h, p] * KN[e, h, m]
+SR1[h, m, p] = QR[r, h, p] * KR[r, m]
+S[h, m, p] = SN1[h, m, p] + SR1[h, m, p]
+GM[h, p] = max[m](S[h, m, p])
+SN[h, m, p] = exp(S[h, m, p] - GM[h, p])
+SD[h, p] = sum[m](SN[h, m, p])
+A[h, m, p] = SN[h, m, p] / SD[h, p]
+AV[f, h, p] = A[h, m, p] * V[f, h, m]
+""",
+    ranks="p: 8, m: 32, d: 12, h: 3, l: 4, e: 5, r: 2, f: 6",
+    inputs="X: [d, p], Y: [d, m], WQ: [d, h, e], WC: [d, l], WK: [l, h, e], WV: [l, h, f], QR: [r, h, p], KR: [r, m]",
+)
+t(
+    "mla-absorbed",
+    """
+QA[l, h, p] = QN[e, h, p] * WK[l, h, e]
+S[h, m, p] = QA[l, h, p] * C[l, m] + QR[l, h, p] * KR[l, m]
+GM[h, p] = max[m](S[h, m, p])
+SN[h, m, p] = exp(S[h, m, p] - GM[h, p])
+SD[h, p] = sum[m](SN[h, m, p])
+A[h, m, p] = SN[h, m, p] / SD[h, p]
+O[l, h, p] = A[h, m, p] * C[l, m]
+AV[f, h, p] = O[l, h, p] * WV[l, h, f]
+""",
+    ranks="p: 8, m: 32, h: 3, l: 4, e: 5, f: 6",
+    inputs="QN: [e, h, p], C: [l, m], WK: [l, h, e], WV: [l, h, f], QR: [l, h, p], KR: [l, m]",
+)
+t(
+    "layernorm-matmul",
+    """
+MU[p] = mean[n](X[n, p])
+D[n, p] = X[n, p] - MU[p]
+VAR[p] = mean[n](D[n, p] * D[n, p])
+Y[n, p] = D[n, p] * rsqrt(VAR[p] + 0.00001) * G[n] + B[n]
+AV[q, p] = Y[n, p] * W[n, q]
+""",
+    ranks="p: 8, n: 32, q: 6",
+    inputs="X: [n, p], G: [n], B: [n], W: [n, q]",
+)
+t(
+    "rmsnorm-matmul",
+    """
+MS[p] = mean[n](X[n, p] * X[n, p])
+Y[n, p] = X[n, p] / sqrt(MS[p] + 0.00001) * G[n]
+AV[q, p] = Y[n, p] * W[n, q]
+""",
+    ranks="p: 8, n: 32, q: 6",
+    inputs="X: [n, p], G: [n], W: [n, q]",
+)
+t(
+    "rmsnorm-swiglu",
+    """
+MS[p] = mean[n](X[n, p] * X[n, p])
+Y[n, p] = X[n, p] * rsqrt(MS[p] + 0.00001) * G[n]
+GATE[h, p] = Y[n, p] * WG[n, h]
+UP[h, p] = Y[n, p] * WU[n, h]
+H1[h, p] = silu(GATE[h, p]) * UP[h, p]
+AV[q, p] = H1[h, p] * WD[h, q]
+""",
+    ranks="p: 8, n: 32, h: 20, q: 6",
+    inputs="X: [n, p], G: [n], WG: [n, h], WU: [n, h], WD: [h, q]",
+)
+t(
+    "absmax-matmul",
+    """
+AM[p] = max[n](abs(X[n, p]))
+XS[n, p] = X[n, p] * 127 / AM[p]
+AV[q, p] = sum[n](XS[n, p] * W[n, q])
+Z[q, p] = AV[q, p] * AM[p] / 127
+""",
+    ranks="p: 8, n: 32, q: 6",
+    inputs="X: [n, p], W: [n, q]",
+    outputs="AV, Z",
+)
+t("entropy", SOFT + "AV[p] = sum[m](-A[m, p] * log(A[m, p]))", inputs="Q: [e, p], K: [e, m]")
+t(
+    "lse-recompute",
+    """
+QK[m, p] = Q[e, p] * K[e, m]
+GM[p] = max[m](QK[m, p])
+SD[p] = sum[m](exp(QK[m, p] - GM[p]))
+L[p] = log(SD[p]) + GM[p]
+AV[f, p] = sum[m](exp(QK[m, p] - L[p]) * V[f, m])
+""",
+)
+t(
+    "soft-routing",
+    """
+GM[p] = max[n](X[n, p])
+SN[n, p] = exp(X[n, p] - GM[p])
+SD[p] = sum[n](SN[n, p])
+A[n, p] = SN[n, p] / SD[p]
+IDX[s, p] = topk[n -> s](A[n, p])
+T[s, p] = A[IDX[s, p], p]
+TS[p] = sum[s](T[s, p])
+Y[s, p] = T[s, p] / TS[p]
+AV[f, p] = sum[s](Y[s, p] * V[f, IDX[s, p]])
+""",
+    ranks="p: 8, n: 32, s: 3, f: 4",
+    inputs="X: [n, p], V: [f, n]",
+)
+t("unreduced", SOFT, outputs="A", inputs="Q: [e, p], K: [e, m]")
+t("column-mean", SOFT + "CM[m] = mean[p](A[m, p])", outputs="CM", inputs="Q: [e, p], K: [e, m]")
+t(
+    "agent",
+    """
+S1[m, a] = G[e, a] * K[e, m]
+M1X[a] = max[m](S1[m, a])
+E1[m, a] = exp(S1[m, a] - M1X[a])
+D1[a] = sum[m](E1[m, a])
+A1[m, a] = E1[m, a] / D1[a]
+VA[f, a] = A1[m, a] * V[f, m]
+S2[a, p] = Q[e, p] * G[e, a]
+M2X[p] = max[a](S2[a, p])
+E2[a, p] = exp(S2[a, p] - M2X[p])
+D2[p] = sum[a](E2[a, p])
+A2[a, p] = E2[a, p] / D2[p]
+AV[f, p] = A2[a, p] * VA[f, a]
+""",
+    ranks=HEAD + ", a: 12",
+    inputs=QKV + ", G: [e, a]",
+)
+t(
+    "moh",
+    """
+QK[h, m, p] = Q[e, h, p] * K[e, h, m]
+GM[h, p] = max[m](QK[h, m, p])
+SN[h, m, p] = exp(QK[h, m, p] - GM[h, p])
+SD[h, p] = sum[m](SN[h, m, p])
+A[h, m, p] = SN[h, m, p] / SD[h, p]
+AV[f, p] = sum[h, m](G[h, p] * A[h, m, p] * V[f, h, m])
+""",
+    ranks=HEAD + ", h: 3",
+    inputs="Q: [e, h, p], K: [e, h, m], V: [f, h, m], G: [h, p]",
+)
+t(
+    "differential",
+    """
+QK[s, m, p] = Q[s, e, p] * K[s, e, m]
+GM[s, p] = max[m](QK[s, m, p])
+SN[s, m, p] = exp(QK[s, m, p] - GM[s, p])
+SD[s, p] = sum[m](SN[s, m, p])
+A[s, m, p] = SN[s, m, p] / SD[s, p]
+DA[m, p] = A[0, m, p] - LAM * A[1, m, p]
+AV[f, p] = DA[m, p] * V[f, m]
+""",
+    ranks=HEAD + ", s: 2",
+    inputs="Q: [s, e, p], K: [s, e, m], V: [f, m], LAM: []",
+)
+t(
+    "linear",
+    """
+S[m, p] = Q[e, p] * K[e, m]
+AV[f, p] = S[m, p] * V[f, m]
+""",
+    ranks="p: 1024, m: 1024, e: 16, f: 16",
+)
+t(
+    "linear-norm",
+    """
+FQ[e, p] = elu(Q[e, p]) + 1
+FK[e, m] = elu(K[e, m]) + 1
+S[m, p] = FQ[e, p] * FK[e, m]
+Z[p] = sum[m](S[m, p])
+A[m, p] = S[m, p] / Z[p]
+AV[f, p] = A[m, p] * V[f, m]
+""",
+    ranks="p: 1024, m: 1024, e: 16, f: 16",
+)
+t(
+    "linear-causal",
+    """
+S[m, p] = Q[e, p] * K[e, m] where m <= p
+AV[f, p] = S[m, p] * V[f, m]
+""",
+    ranks="p: 1024, m: 1024, e: 16, f: 16",
+)
+t(
+    "softmax-direct",
+    """
+QK[m, p] = Q[e, p] * K[e, m]
+SD[p] = sum[m](exp(QK[m, p]))
+AV[f, p] = sum[m](exp(QK[m, p]) / SD[p] * V[f, m])
+""",
+)
+t(
+    "lse-naive",
+    """
+QK[m, p] = Q[e, p] * K[e, m]
+SD[p] = sum[m](exp(QK[m, p]))
+AV[p] = log(SD[p])
+""",
+    inputs="Q: [e, p], K: [e, m]",
+)
+t(
+    "unit-rows-matmul",
+    """
+NN[p] = sum[n](X[n, p] * X[n, p])
+XN[n, p] = X[n, p] / sqrt(NN[p])
+AV[q, p] = XN[n, p] * W[n, q]
+""",
+    ranks="p: 8, n: 32, q: 6",
+    inputs="X: [n, p], W: [n, q]",
+)
+t(
+    "third-central-moment",
+    """
+MU[p] = mean[n](X[n, p])
+D[n, p] = X[n, p] - MU[p]
+AV[p] = mean[n](D[n, p] * D[n, p] * D[n, p])
+""",
+    ranks="p: 8, n: 32",
+    inputs="X: [n, p]",
+)
+t(
+    "qk-norm",
+    """
+NQ[p] = sum[e](Q[e, p] * Q[e, p])
+NK[m] = sum[e](K[e, m] * K[e, m])
+QK[m, p] = Q[e, p] * rsqrt(NQ[p]) * K[e, m] * rsqrt(NK[m])
+GM[p] = max[m](QK[m, p])
+SN[m, p] = exp(QK[m, p] - GM[p])
+SD[p] = sum[m](SN[m, p])
+A[m, p] = SN[m, p] / SD[p]
+AV[f, p] = A[m, p] * V[f, m]
+""",
+)
+
+t("softmax-max", SOFT + "AV[p] = max[m](A[m, p] * 3)", inputs="Q: [e, p], K: [e, m]")
+t("softmax-max2", SOFT + "AV[p] = max[m](A[m, p] * abs(R[m]))", inputs="Q: [e, p], K: [e, m], R: [m]")
+t("softmax-mean", SOFT + "AV[f, p] = mean[m](A[m, p] * V[f, m])")
+t(
+    "gqa",
+    """
+QK[h, m, p] = Q[e, h, p] * K[e, h // 2, m] / sqrt(E) where m <= p
+GM[h, p] = max[m](QK[h, m, p])
+SN[h, m, p] = exp(QK[h, m, p] - GM[h, p])
+SD[h, p] = sum[m](SN[h, m, p])
+A[h, m, p] = SN[h, m, p] / SD[h, p]
+AV[f, h, p] = A[h, m, p] * V[f, h // 2, m]
+""",
+    ranks=HEAD + ", h: 4, g: 2",
+    inputs="Q: [e, h, p], K: [e, g, m], V: [f, g, m]",
+)
+t(
+    "topk-attn",
+    """
+QK[m, p] = Q[e, p] * K[e, m]
+IDX[s, p] = topk[m -> s](QK[m, p])
+LG[s, p] = QK[IDX[s, p], p]
+GM[p] = max[s](LG[s, p])
+SN[s, p] = exp(LG[s, p] - GM[p])
+SD[p] = sum[s](SN[s, p])
+A[s, p] = SN[s, p] / SD[p]
+AV[f, p] = sum[s](A[s, p] * V[f, IDX[s, p]])
+""",
+    ranks=HEAD + ", s: 4",
+)
+t(
+    "exp2",
+    """
+QK[m, p] = Q[e, p] * K[e, m]
+GM[p] = max[m](QK[m, p])
+SN[m, p] = exp2(QK[m, p] - GM[p])
+SD[p] = sum[m](SN[m, p])
+A[m, p] = SN[m, p] / SD[p]
+AV[f, p] = A[m, p] * V[f, m]
+""",
+)
+t(
+    "softcap-alibi",
+    """
+QK[m, p] = Q[e, p] * K[e, m]
+S[m, p] = 30 * tanh(QK[m, p] / 30) - 0.1 * abs(p - m) where m <= p
+GM[p] = max[m](S[m, p])
+SN[m, p] = exp(S[m, p] - GM[p])
+SD[p] = sum[m](SN[m, p])
+A[m, p] = SN[m, p] / SD[p]
+AV[f, p] = A[m, p] * V[f, m]
+""",
+    ranks="p: 64, m: 64, e: 16, f: 16",
+)
+t(
+    "global-temp",
+    """
+QK[m, p] = Q[e, p] * K[e, m]
+GM[p] = max[m](QK[m, p])
+SN[m, p] = exp((QK[m, p] - GM[p]) * T[p])
+SD[p] = sum[m](SN[m, p])
+A[m, p] = SN[m, p] / SD[p] * G[m]
+AV[f, p] = A[m, p] * V[f, m]
+""",
+    inputs=QKV + ", T: [p], G: [m]",
+)
+t(
+    "kl",
+    """
+GA[p] = max[n](X[n, p])
+EA[n, p] = exp(X[n, p] - GA[p])
+DA[p] = sum[n](EA[n, p])
+PA[n, p] = EA[n, p] / DA[p]
+GB[p] = max[n](Y[n, p])
+EB[n, p] = exp(Y[n, p] - GB[p])
+DB[p] = sum[n](EB[n, p])
+PB[n, p] = EB[n, p] / DB[p]
+AV[p] = sum[n](PA[n, p] * (log(PA[n, p]) - log(PB[n, p])))
+""",
+    ranks="p: 8, n: 32",
+    inputs="X: [n, p], Y: [n, p]",
+)
+t(
+    "linear-causal-heads",
+    """
+S[h, m, p] = Q[e, h, p] * K[e, h, m] where m <= p
+Z[h, p] = sum[m](S[h, m, p])
+AV[f, h, p] = sum[m](S[h, m, p] * V[f, h, m] / Z[h, p])
+""",
+    ranks="p: 512, m: 512, e: 8, f: 8, h: 2",
+    inputs="Q: [e, h, p], K: [e, h, m], V: [f, h, m]",
+)
+
+#: name, rank, passes as written (None: left to the analysis of passes), passes of what is derived
+EXPECTED = [
+    ("bias-after-softmax", "m", 3, 1),
+    ("gated", "m", None, 1),
+    ("gated-renorm", "m", 4, 1),
+    ("group-reweighted", "m", 4, 1),
+    ("var-redistribution", "m", 4, 1),
+    ("select-reweighted", "m", 4, 1),
+    ("causal", "m", 3, 1),
+    ("window", "m", 3, 1),
+    ("keep-mask", "m", 3, 1),
+    ("scaled", "m", 3, 1),
+    ("scale-in-exp", "m", 3, 1),
+    ("sink", "m", 3, 1),
+    ("mla", "m", 3, 1),
+    ("mla-absorbed", "m", 3, 1),
+    ("layernorm-matmul", "n", 3, 1),
+    ("rmsnorm-matmul", "n", 2, 1),
+    ("rmsnorm-swiglu", "n", 2, 1),
+    ("absmax-matmul", "n", 2, 1),
+    ("entropy", "m", 3, 1),
+    ("lse-recompute", "m", 3, 1),
+    ("soft-routing", "n", None, 2),
+    ("unreduced", "m", 3, 2),
+    ("column-mean", "m", 3, 2),
+    ("agent", "m", 3, 1),
+    ("moh", "m", 3, 1),
+    ("differential", "m", 3, 1),
+    ("linear-norm", "m", 2, 1),
+    ("softmax-direct", "m", 2, 1),
+    ("unit-rows-matmul", "n", 2, 1),
+    ("third-central-moment", "n", 2, 1),
+    ("qk-norm", "m", 3, 1),
+    ("softmax-max", "m", 3, 1),
+    ("softmax-max2", "m", 3, 2),
+    ("softmax-mean", "m", 3, 1),
+    ("gqa", "m", 3, 1),
+    ("topk-attn", "m", None, 3),
+    ("exp2", "m", 3, 1),
+    ("softcap-alibi", "m", 3, 1),
+    ("global-temp", "m", 3, 1),
+    ("kl", "n", 3, 1),
+    ("linear-causal-heads", "m", 2, 1),
+]
+
+RANKS = Names(("m", "p", "e"))
+
+
+def expr(text):
+    return parse_expression(text, RANKS, NOWHERE)
+
+
+def shown(poly):
+    return format_expr(to_expr(poly))
+
+
+def simple(equations, **more):
+    given = {"ranks": "p: 8, m: 32, f: 4", "inputs": "X: [m, p], V: [f, m]", "outputs": "Z"} | more
+    return cascade_of(equations, **given)
+
+
+def check_derived(cascade, found):
+    """What must hold of every result."""
+    for stage in found.stages:
+        again = parse_cascade(format_cascade(stage))
+        assert format_einsums(again) == format_einsums(stage)
+        assert list(stage.outputs) == list(cascade.outputs)
+        assert set(stage.inputs) <= set(cascade.inputs)
+        assert same_numbers(cascade, stage) is None
+        assert not set(stage.tensors) & {r.upper() for r in stage.ranks}
+    after = passes(found.cascade, extents_of(found.cascade)).passes
+    assert {r: after[r] for r in found.passes_after} == found.passes_after
+
+
+# Normal forms
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("A + A - 2 * A", "0"),
+        ("(A + B) * (A - B)", "A * A - B * B"),
+        ("A / B * B", "A"),
+        ("exp(A) * exp(B)", "exp(A + B)"),
+        ("exp(A - B) / exp(C - B)", "exp(A - C)"),
+        ("exp(A + log(B))", "B * exp(A)"),
+        ("log(A * exp(B))", "B + log(A)"),
+        ("log(exp(A))", "A"),
+        ("sqrt(A) * sqrt(A)", "A"),
+        ("A * rsqrt(B)", "A * rsqrt(B)"),
+        ("A / sqrt(B)", "A * rsqrt(B)"),
+        ("abs(A * 2)", "2 * abs(A)"),
+        ("abs(A * exp(B))", "abs(A) * exp(B)"),
+        ("recip(A) * A", "1"),
+        ("1 / (A * exp(C) + B * exp(C))", "exp(-C) / (A + B)"),
+        ("A / 3", "A / 3"),
+        ("silu(A + A)", "silu(2 * A)"),
+        ("-A", "-A"),
+    ],
+)
+def test_normal_form(text, normal):
+    assert shown(Normal()(expr(text))) == normal
+
+
+def test_a_kept_sum_stays_one_factor():
+    assert shown(Normal(keep=lambda _: True)(expr("(A + B) * C"))) == "(A + B) * C"
+    assert shown(Normal()(expr("(A + B) * C"))) == "A * C + B * C"
+
+
+def test_a_choice_is_distributed_where_asked():
+    form = Normal(distribute=lambda _: True)
+    assert shown(form(expr("select(C, A, A)"))) == "A"
+
+
+# Single identities, each with its side condition
+
+SOFTMAX = """
+    G[p]    = max[m](X[m, p])
+    S[m, p] = exp(X[m, p] - G[p])
+    D[p]    = sum[m](S[m, p])
+"""
+
+
+def fiber_of(text="Z[p] = sum[m](S[m, p] / D[p])"):
+    return Fiber(simple(SOFTMAX + "    " + text, inputs="X: [m, p]"), "m")
+
+
+def test_summaries_late_tensors_and_stabilisers():
+    fiber = fiber_of()
+    assert fiber.summaries == {"G", "D", "Z"}
+    assert fiber.late == {"S"}
+    assert fiber.stabilisers == {"G"}
+
+
+def one_term(fiber, text):
+    poly = normal_form(fiber, expr(text))
+    assert len(poly.terms) == 1
+    return poly.terms[0]
+
+
+def test_a_factor_that_lacks_the_rank_leaves_a_sum():
+    fiber = fiber_of()
+    split = split_product(fiber, *one_term(fiber, "3 * X[m, p] / D[p]"))
+    assert format_expr(term_expr(split.inside)) == "X[m, p]"
+    assert format_expr(term_expr(split.outside)) == "1 / D[p]"
+    assert split.coefficient == 3
+
+
+def test_an_exponential_of_a_maximum_stays_with_the_exponential_it_steadies():
+    fiber = fiber_of()
+    split = split_product(fiber, *one_term(fiber, "exp(X[m, p] - G[p] - log(D[p]))"))
+    assert format_expr(term_expr(split.inside)) == "exp(X[m, p] - G[p])"
+    assert format_expr(term_expr(split.outside)) == "1 / D[p]"
+    assert split.held == {"p"}
+    alone = split_product(fiber, *one_term(fiber, "X[m, p] * exp(-G[p])"))
+    assert format_expr(term_expr(alone.outside)) == "exp(-G[p])"
+
+
+@pytest.mark.parametrize("text", ["silu(X[m, p] * D[p])", "exp(X[m, p] * D[p])", "1 / (X[m, p] + D[p])"])
+def test_what_does_not_factor_is_refused_with_a_reason(text):
+    fiber = fiber_of()
+    with pytest.raises(StuckError, match="does not factor"):
+        split_product(fiber, *one_term(fiber, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "op", "inside", "outside", "added"),
+    [
+        ("X[m, p] - D[p]", "max", "X[m, p]", "1", "-D[p]"),
+        ("X[m, p] / D[p]", "max", "X[m, p]", "1 / D[p]", "0"),
+        ("X[m, p] * exp(G[p]) + 2 * exp(G[p])", "max", "X[m, p]", "exp(G[p])", "2 * exp(G[p])"),
+    ],
+)
+def test_what_leaves_a_maximum(text, op, inside, outside, added):
+    fiber = fiber_of()
+    pulled = pull_from_extreme(fiber, op, normal_form(fiber, expr(text)))
+    assert (shown(pulled.inside), shown(pulled.outside), shown(pulled.added)) == (inside, outside, added)
+    assert pulled.op == op
+
+
+def test_a_factor_of_unknown_sign_stays_in_a_maximum():
+    fiber = Fiber(simple("D[p] = sum[m](X[m, p])\nZ[p] = max[m](X[m, p] * D[p])", inputs="X: [m, p]"), "m")
+    with pytest.raises(StuckError, match="sign"):
+        pull_from_extreme(fiber, "max", normal_form(fiber, expr("X[m, p] * D[p]")))
+
+
+def test_selection_sees_through_increasing_functions():
+    fiber = fiber_of()
+    assert shown(monotone_part(fiber, normal_form(fiber, expr("exp(X[m, p] - G[p]) / D[p]")))) == "X[m, p]"
+    assert shown(monotone_part(fiber, normal_form(fiber, expr("-2 * X[m, p]")))) == "-X[m, p]"
+
+
+def test_the_correction_of_a_rescaled_accumulator():
+    fiber = fiber_of()
+    term, _ = one_term(fiber, "exp(X[m, p] - G[p])")
+    assert shown(exponent_that_waits(fiber, term)) == "-G[p]"
+    assert format_expr(correction(Normal()(expr("-A")), Normal()(expr("-B")))) == "exp(A - B)"
+
+
+def test_signs():
+    cascade = simple(SOFTMAX + "    Z[p] = D[p]", inputs="X: [m, p]")
+    assert nonnegative(cascade, expr("D[p] * exp(X[m, p]) + abs(X[m, p])"))
+    assert not nonnegative(cascade, expr("X[m, p]"))
+    assert not nonnegative(cascade, expr("-D[p]"))
+
+
+def test_the_best_order_of_a_product_of_three():
+    order = best_order(
+        [frozenset("pe"), frozenset("em"), frozenset("fm")], frozenset("pf"), {"p": 64, "m": 64, "e": 4, "f": 4}
+    )
+    assert order.steps == ((1, 2), (0, 3))
+    assert order.cost == 64 * 4 * 4 * 2
+
+
+def test_tiles_need_a_rank_that_is_whole():
+    with pytest.raises(StuckError, match="split already"):
+        tiled(load_cascade("attention-1pass"), "m")
+
+
+def test_poly_constants():
+    assert Poly(((ONE, Fraction(2)),)) == Normal()(expr("1 + 1"))
+    assert Normal()(expr("A")).terms[0][0] == Mono(((expr("A"), Fraction(1)),))
+
+
+# Targets
+
+
+@pytest.mark.parametrize(("name", "rank", "before", "after"), EXPECTED, ids=[e[0] for e in EXPECTED])
+def test_targets(name, rank, before, after):
+    cascade = TARGETS[name]
+    found = derive(cascade)
+    check_derived(cascade, found)
+    if before is not None:
+        assert found.passes_before[rank] == before
+    assert found.passes_before[rank] > after
+    assert found.passes_after[rank] == after
+    assert found.steps
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "after", "stages"),
+    [
+        ("attention-3pass", "m", 1, [2, 1]),
+        ("attention-2pass-deferred", "m", 1, [1]),
+        ("attention-2pass-localmax", "m", 1, [1]),
+        ("attention-unstable", "m", 1, [1]),
+        ("log-sum-exp", "n", 1, [1]),
+        ("cross-entropy", "n", 1, [1]),
+        ("mean-variance", "n", 1, [1]),
+        ("layer-norm", "n", 2, [2]),
+        ("batch-norm", "n", 2, [2]),
+        ("layer-3pass", "m", 1, [2, 1]),
+    ],
+)
+def test_library_cascades(name, rank, after, stages):
+    cascade = load_cascade(name)
+    found = derive(cascade, rank=rank)
+    check_derived(cascade, found)
+    assert found.passes_after[rank] == after
+    assert [passes(s, extents_of(s)).passes[rank] for s in found.stages] == stages
+    if cascade.reference:
+        assert (compare(found.cascade).max_rel_error or 0) < 1e-12
+
+
+@pytest.mark.parametrize("name", sorted(names("cascades")))
+def test_every_library_cascade_can_be_asked(name):
+    cascade = load_cascade(name)
+    found = derive(cascade)
+    check_derived(cascade, found)
+    assert all(found.passes_after[r] <= n for r, n in found.passes_before.items() if r in found.passes_after)
+
+
+def test_the_intermediate_stage_is_deferred_division():
+    two, one = derive(load_cascade("attention-3pass")).stages
+    assert "AV[f, p]  = SNV[f, p] / SD[p]" in format_einsums(two)
+    assert "max(RGM[m1, p], LGM[m1, p])" in format_einsums(one)
+    assert one.split == {"m": ("m1", "m0")}
+
+
+def test_the_naive_form_has_a_maximum_only_if_asked():
+    cascade = load_cascade("attention-unstable")
+    plain, stable = derive(cascade), derive(cascade, stable=True)
+    assert "max" not in format_einsums(plain.cascade)
+    assert plain.passes_after["m"] == stable.passes_after["m"] == 1
+    check_derived(cascade, stable)
+    sizes = {"b": 1, "h": 1, "p": 3, "m": 20, "m0": 4, "e": 8, "f": 2}
+    inputs = random_inputs(cascade, {r: n for r, n in sizes.items() if r != "m0"})
+    inputs["Q"] = inputs["Q"] * 1e4
+    assert not np.isfinite(run(cascade, inputs)["AV"]).all()
+    assert np.isfinite(run(stable.cascade, inputs, {"m0": 4})["AV"]).all()
+
+
+@pytest.mark.parametrize("name", [n for n, rank, _, after in EXPECTED if rank == "m" and after == 1])
+def test_chunks_that_merge(name):
+    cascade = TARGETS[name]
+    found = derive(cascade, merge="chunks", rank="m")
+    check_derived(cascade, found)
+    assert found.passes_after["m"] == 1
+
+
+@pytest.mark.parametrize("name", ["softmax-direct", "lse-naive", "agent", "differential", "linear-norm"])
+def test_stable_results(name):
+    cascade = TARGETS[name]
+    found = derive(cascade, stable=True)
+    check_derived(cascade, found)
+    assert found.passes_after["m"] == 1
+
+
+def test_linear_attention_multiplies_keys_and_values_first():
+    for name, times in [("linear", 60), ("linear-norm", 50)]:
+        found = derive(TARGETS[name])
+        check_derived(TARGETS[name], found)
+        assert found.points_after * times < found.points_before
+        assert "associative" in found.steps[-1]
+
+
+@pytest.mark.parametrize(("name", "times"), [("linear-causal", 12), ("linear-causal-heads", 5)])
+def test_causal_linear_attention_in_chunks(name, times):
+    found = derive(TARGETS[name])
+    check_derived(TARGETS[name], found)
+    assert found.points_after * times < found.points_before
+    assert "where m0 <= p0" in format_einsums(found.cascade)
+    sizes = {"p": 23, "m": 23, "m0": 4, "e": 3, "f": 2}
+    inputs = random_inputs(TARGETS[name], {"h": 2, **{r: n for r, n in sizes.items() if r != "m0"}})
+    expected = run(TARGETS[name], inputs)["AV"]
+    np.testing.assert_allclose(run(found.cascade, inputs, {"m0": 4})["AV"], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_agent_attention_makes_one_pass_over_either_rank():
+    found = derive(TARGETS["agent"])
+    assert (found.passes_after["m"], found.passes_after["a"]) == (1, 1)
+
+
+# Obstacles
+
+
+@pytest.mark.parametrize("name", ["unreduced", "column-mean"])
+def test_a_softmax_that_is_consumed_unreduced_stays_at_two(name):
+    found = derive(TARGETS[name])
+    assert found.passes_after["m"] == 2
+    assert any("still holds m" in o and "consumed unreduced" in o for o in found.obstacles)
+
+
+def test_rms_norm_stays_at_two_and_says_why():
+    found = derive(load_cascade("rms-norm"))
+    assert found.stages == ()
+    assert found.cascade == load_cascade("rms-norm")
+    assert found.obstacles == ("Y is an output that still holds n and needs MS, complete over n: consumed unreduced.",)
+
+
+def test_a_nonlinear_use_of_a_scale_is_an_obstacle():
+    cascade = simple("D[p] = max[m](abs(X[m, p]))\nY[m, p] = floor(X[m, p] / D[p])\nZ[f, p] = Y[m, p] * V[f, m]")
+    found = derive(cascade)
+    assert found.stages == ()
+    assert any("floor" in o and "does not factor" in o for o in found.obstacles)
+
+
+def test_nothing_is_offered_that_differs_on_fibers_that_are_all_absent():
+    cascade = simple(
+        "S[m, p] = exp(X[m, p]) where m < p\nD[p] = sum[m](S[m, p])\nA[m, p] = S[m, p] / D[p]\n"
+        "Z[f, p] = A[m, p] * V[f, m]",
+    )
+    found = derive(cascade)
+    assert found.stages == ()
+    assert any("numerical check" in o for o in found.obstacles)
+
+
+def test_a_window_whose_ends_are_absent_is_not_expanded_wrongly():
+    cascade = simple(
+        "D[p] = mean[w](X[p + w - 1])\nZ[p] = sum[w]((X[p + w - 1] - D[p]) * (X[p + w - 1] - D[p]))",
+        ranks="p: 16, w: 3", inputs="X: [p]",
+    )  # fmt: skip
+    found = derive(cascade)
+    check_derived(cascade, found)
+
+
+def test_ties_between_names_and_extents():
+    cascade = simple(
+        "S[m, p] = exp(X[m, p])\nD[p] = sum[m](S[m, p])\nZ[f, p] = sum[m](S[m, p] / D[p] * V[f, m])",
+        ranks="p: 8, m: 32, f: 4, sv: 3", inputs="X: [m, p], V: [f, m]",
+    )  # fmt: skip
+    found = derive(cascade)
+    assert "SV" not in found.cascade.tensors
+    assert found.passes_after["m"] == 1
+
+
+def test_results_repeat():
+    first, second = derive(TARGETS["gated"]), derive(TARGETS["gated"])
+    assert first == second
+
+
+def test_wrong_arguments():
+    cascade = load_cascade("log-sum-exp")
+    with pytest.raises(InputError, match="unknown rank 'q'"):
+        derive(cascade, rank="q")
+    with pytest.raises(InputError, match="merge"):
+        derive(cascade, merge="other")  # type: ignore[arg-type]
