@@ -523,7 +523,7 @@ EXPECTED = [
     ("softmax-max2", "m", 3, 2),
     ("softmax-mean", "m", 3, 1),
     ("gqa", "m", 3, 1),
-    ("topk-attn", "m", None, 3),
+    ("topk-attn", "m", 4, 2),
     ("exp2", "m", 3, 1),
     ("softcap-alibi", "m", 3, 1),
     ("global-temp", "m", 3, 1),

@@ -55,22 +55,20 @@ class Passes:
 
 @dataclass(frozen=True)
 class Fiber:
-    """A rank as a fiber: it is traversed by what iterates it, all its parts, or ranks that select among them."""
+    """A rank as a fiber. ``ways`` are the sets of ranks that run over it together: the rank itself, both parts of a
+    split, or ranks that hold elements selected along it."""
 
     rank: str
-    parts: tuple[str, ...]
-    names: Mapping[str, frozenset[str]]
+    ways: tuple[frozenset[str], ...]
 
     def covered(self, ranks: Iterable[str]) -> bool:
         """Whether these ranks run over every element of the fiber (or of a selection of it)."""
         used = set(ranks)
-        return bool(used & self.names[self.rank]) or (
-            bool(self.parts) and all(used & self.names[p] for p in self.parts)
-        )  # fmt: skip
+        return any(way <= used for way in self.ways)
 
     def partly(self, ranks: Iterable[str]) -> set[str]:
         """Those of the ranks that run along the fiber or a part of it."""
-        every = self.names[self.rank].union(*(self.names[p] for p in self.parts))
+        every = frozenset().union(*self.ways)
         return {r for r in ranks if r in every}
 
 
@@ -102,18 +100,22 @@ def passes(cascade: Cascade, extents: Mapping[str, int]) -> Passes:
 
 
 def _fiber(cascade: Cascade, rank: str) -> Fiber:
-    parts = cascade.split.get(rank, ())
-    return Fiber(rank, parts, {r: frozenset(_with_selections(cascade, r)) for r in (rank, *parts)})
+    return Fiber(rank, tuple(dict.fromkeys(_ways(cascade, rank, frozenset()))))
 
 
-def _with_selections(cascade: Cascade, rank: str) -> set[str]:
-    """The rank, and those that hold elements selected along it."""
-    found = {rank}
-    grown = True
-    while grown:
-        made = {s.into for e in cascade.einsums if (s := e.selection) and s.into and s.rank in found}
-        grown = not made <= found
-        found |= made
+def _ways(cascade: Cascade, rank: str, seen: frozenset[str]) -> list[frozenset[str]]:
+    """Sets of ranks that run over a rank together; ``seen`` are those this is asked for already."""
+    if rank in seen:
+        return []
+    seen |= {rank}
+    found = [frozenset({rank})]
+    if parts := cascade.split.get(rank):
+        outer, inner = (_ways(cascade, p, seen) for p in parts)
+        found += [a | b for a in outer for b in inner]
+    for einsum in cascade.einsums:
+        s = einsum.selection
+        if s and s.into and s.rank == rank:
+            found += _ways(cascade, s.into, seen)
     return found
 
 

@@ -57,8 +57,6 @@ class Tiling(Roles):
 
     @classmethod
     def of(cls, cascade: Cascade, rank: str, *, chunks: bool = False) -> Tiling:
-        if any(e.selection and e.selection.into == rank for e in cascade.einsums):
-            raise StuckError(f"rank {rank} is made by a selection")  # its parts would not be seen as selected elements
         if rank in cascade.split or rank in cascade.parents or rank in cascade.batch:
             raise StuckError(f"rank {rank} is split already, or is a batch rank")
         work = cls(Fiber(cascade, rank), names=Names.of(cascade), chunks=chunks)
