@@ -21,6 +21,14 @@ def root() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parent.parent
 
 
+def modified_ns(path: str | Path) -> int:
+    """When a file was last changed, 0 if it is not there: what is kept of a file holds for one such time."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
 def write_text(path: str, text: str) -> None:
     """Write a file whole or not at all: beside it first, then renamed."""
     target = Path(path)

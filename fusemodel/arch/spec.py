@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from fusemodel.arch.units import quantity
 from fusemodel.errors import InputError, Where, unknown
-from fusemodel.library import check_kind, find
+from fusemodel.library import check_kind, find, modified_ns
 from fusemodel.specfile import Spec, document_place, validate
 from fusemodel.yamlfile import Document, parse_yaml, read_yaml
 
@@ -197,11 +197,7 @@ def find_op(unit: Unit, op: str) -> Op | None:
 def load_architecture(name: str, *, beside: str = "", where: Where | None = None) -> Architecture:
     """An architecture by library name or path."""
     path = find("archs", name, beside=beside, where=where)
-    try:
-        stamp = path.stat().st_mtime_ns
-    except OSError:
-        stamp = 0
-    return _cached(str(path), stamp)
+    return _cached(str(path), modified_ns(path))
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from fusemodel.cascade.extents import MAX_EXTENT, extents_of
 from fusemodel.cascade.ir import Cascade, Expr, Number
 from fusemodel.cascade.parse import Names, parse_equations, parse_expression, parse_number
 from fusemodel.errors import InputError, Where, unknown
-from fusemodel.library import check_kind, find
+from fusemodel.library import check_kind, find, modified_ns
 from fusemodel.yamlfile import Document, check_fields, parse_yaml, read_yaml
 
 MAX_RANKS = 200
@@ -24,11 +24,7 @@ FIELDS = (
 def load_cascade(name: str, *, beside: str = "", where: Where | None = None) -> Cascade:
     """A cascade by library name or path; InputError with a place for anything wrong with it."""
     path = find("cascades", name, beside=beside, where=where)
-    try:
-        stamp = path.stat().st_mtime_ns
-    except OSError:
-        stamp = 0
-    return _cached(str(path), stamp)
+    return _cached(str(path), modified_ns(path))
 
 
 @lru_cache(maxsize=64)

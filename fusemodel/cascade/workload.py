@@ -9,7 +9,7 @@ from functools import lru_cache
 from fusemodel.cascade.ir import Cascade
 from fusemodel.cascade.load import parse_size
 from fusemodel.errors import NOWHERE, InputError, Where, listed, unknown
-from fusemodel.library import check_kind, find
+from fusemodel.library import check_kind, find, modified_ns
 from fusemodel.yamlfile import Document, check_fields, parse_yaml, read_yaml
 
 #: The ranks `--seq` sets where neither the workload nor the cascade says: query and key positions.
@@ -31,11 +31,7 @@ class Workload:
 def load_workload(name: str) -> Workload:
     """A workload by library name or path."""
     path = find("workloads", name)
-    try:
-        stamp = path.stat().st_mtime_ns
-    except OSError:
-        stamp = 0
-    return _cached(str(path), stamp)
+    return _cached(str(path), modified_ns(path))
 
 
 @lru_cache(maxsize=64)

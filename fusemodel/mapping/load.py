@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from fusemodel.cascade import Cascade, load_cascade
 from fusemodel.cascade.ir import Expr, Number
 from fusemodel.cascade.parse import Names, parse_expression
 from fusemodel.errors import InputError, Where, listed, unknown
-from fusemodel.library import check_kind, find
+from fusemodel.library import check_kind, find, modified_ns
 from fusemodel.mapping.check import check_design, check_group
 from fusemodel.mapping.spec import (
     Auto,
@@ -50,7 +49,7 @@ _LOADED: dict[tuple[str, str | None], tuple[dict[str, int], Design]] = {}
 
 
 def _stamps(files: Iterable[str]) -> dict[str, int]:
-    return {f: os.stat(f).st_mtime_ns if os.path.exists(f) else 0 for f in files}
+    return {f: modified_ns(f) for f in files}
 
 
 def parse_design(text: str, file: str = "<text>", arch: Architecture | None = None) -> Design:
