@@ -14,7 +14,8 @@ used. The rules walked here:
   before the second one runs over a loop outside the tile. What its producer put into the tile is not brought.
 * An output's tile is written one level further out when it leaves. When it comes back before its reduction is complete,
   the elements that were there before are read again.
-* A fraction ``f`` that spills is read and written one level further out, and does not move between that level and this.
+* A fraction ``f`` that spills is read and written one level further out (and part of that further still), and does not
+  move between that level and this.
 """
 
 from __future__ import annotations
@@ -346,8 +347,12 @@ class GroupWalk:
                 continue
             fraction = float(keep.spill) if keep else 0.0
             self.walk.traffic[level, tensor][side] += words * (1 - fraction)
-            if fraction and not forwarded:
-                self.walk.traffic[self.further(level), tensor][side] += words * fraction
+            left = words
+            while fraction and not forwarded:
+                left, level = left * fraction, self.further(level)
+                spills = [k.spill for k in self.group.keeps if (k.level, k.tensor) == (level, tensor)]
+                fraction = float(spills[0]) if spills else 0.0
+                self.walk.traffic[level, tensor][side] += left * (1 - fraction)
 
     def further(self, level: str) -> str:
         return self.levels[self.levels.index(level) - 1]

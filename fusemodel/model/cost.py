@@ -303,8 +303,8 @@ def _traffic(plan: Plan, space: Space, moved: list[tuple[Move, Amount]]):
 
 
 def _ends(plan: Plan, move: Move, amount: Amount, space: Space) -> list[tuple[str, Amount, bool]]:
-    """Where a move reads and writes (level, words, whether written). What spills is one level further out, and does not
-    move if it is brought from there or taken there."""
+    """Where a move reads and writes (level, words, whether written). What spills is one level further out (and part of
+    that further still, if it spills there too), and does not move if it is brought from there or taken there."""
     if not move.spills:
         ends = ((move.source, False), (move.sink, True))
         return [(level, amount, write) for level, write in ends if level is not None]
@@ -321,8 +321,19 @@ def _ends(plan: Plan, move: Move, amount: Amount, space: Space) -> list[tuple[st
         spilled = fractions.get(level, 0)
         found.append((level, amount * (1 - spilled), write))
         if level in fractions and not move.forwarded:
-            found.append((further[level], amount * spilled, write))
+            found += [
+                (outer, part, write) for outer, part in _beyond(space, order, move.tensor, level, amount * spilled)
+            ]
     return found
+
+
+def _beyond(space: Space, order: list[str], tensor: str, level: str, amount: Amount) -> list[tuple[str, Amount]]:
+    """Where the part of a tensor that spills from a level is."""
+    outer = order[order.index(level) - 1]
+    spilled = space.fraction.get((outer, tensor))
+    if spilled is None:
+        return [(outer, amount)]
+    return [(outer, amount * (1 - spilled)), *_beyond(space, order, tensor, outer, amount * spilled)]
 
 
 def _schedule(
