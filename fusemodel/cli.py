@@ -163,8 +163,10 @@ def count_passes(
     sets: SetOption = None,
     as_json: Json = False,
 ) -> None:
-    """Count the passes over each rank, as written and as derived, with the chain of Einsums that forces each."""
+    """Count the passes over each rank, as written and as derived, with the chain of Einsums that forces each; and bound
+    what any mapping must do."""
     from fusemodel.analysis import passes
+    from fusemodel.analysis.bounds import bounds
     from fusemodel.analysis.derive import derive
     from fusemodel.cascade import extents_of, load_cascade
     from fusemodel.library import names
@@ -176,7 +178,13 @@ def count_passes(
     found = {c.name: passes(c, extents_of(c, sizes)) for c in loaded}
     least = {c.name: dict(derive(c).passes_after) for c in loaded}
     if as_json:
-        rows = [{"cascade": name, **asdict(p), "derived": least[name]} for name, p in found.items()]
+        from fusemodel.report.passes import bounds_data
+
+        rows = [
+            {**asdict(found[c.name]), "cascade": c.name, "derived": least[c.name],
+             "bounds": bounds_data(bounds(c, extents_of(c, sizes)))}
+            for c in loaded
+        ]  # fmt: skip
         _print_json({"rows": rows} if every else rows[0])
         return
     from fusemodel.report.passes import passes_overview, passes_table
@@ -186,7 +194,7 @@ def count_passes(
         show(passes_overview(found, least))
     else:
         name = next(iter(found))
-        show(passes_table(name, found[name], least[name]))
+        show(passes_table(name, found[name], least[name], bounds(loaded[0], extents_of(loaded[0], sizes))))
 
 
 @app.command("derive", epilog="Example: fusemodel derive attention-3pass --out one-pass.yaml")

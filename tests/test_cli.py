@@ -327,6 +327,8 @@ def test_passes_says_what_is_written_and_what_can_be_reached() -> None:
     assert found["derived"]["m"] == 1
     assert found["tensors"]["A"]["m"] == 3
     assert len(found["why"]["m"]) == 4
+    assert found["bounds"]["compulsory_words"] == 4 * 64 * 12 * 64 * 1024
+    assert found["bounds"]["footprint_grows"]["m"] is True
     assert "3 passes, 1 as derived" in fusemodel("passes", "attention-3pass").out
 
 

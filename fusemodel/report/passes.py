@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fusemodel.analysis import Passes
+from fusemodel.analysis.bounds import Bounds
 from fusemodel.analysis.derive import Derivation
 from fusemodel.report.plain import PlainTable
 
 
-def passes_table(name: str, found: Passes, derived: Mapping[str, int]) -> RenderableType:
-    """Passes by rank as written and as derived, with the chain of Einsums that forces each, and the pass of every
-    tensor."""
+def passes_table(name: str, found: Passes, derived: Mapping[str, int], least: Bounds) -> RenderableType:
+    """Passes by rank as written and as derived, with the chain of Einsums that forces each, the pass of every tensor,
+    and bounds for any mapping."""
     parts: list[RenderableType] = [Text(name, style="bold")]
     for rank, count in found.passes.items():
         if count:
@@ -29,7 +31,38 @@ def passes_table(name: str, found: Passes, derived: Mapping[str, int]) -> Render
     for tensor, by_rank in found.tensors.items():
         if any(r in by_rank for r in ranks):
             table.add_row(tensor, *[str(by_rank[r]) if r in by_rank else "-" for r in ranks])
-    return Group(*parts, Text(""), table)
+    return Group(*parts, Text(""), table, Text(""), _bounds_table(least))
+
+
+def bounds_data(found: Bounds) -> dict[str, Any]:
+    """Bounds as plain data: numbers at the extents, and the symbolic forms as text."""
+    return {
+        "operations": found.operations_at,
+        "compulsory_words": found.compulsory_words_at,
+        "fused_footprint_words": found.footprint.words_at,
+        "footprint_grows": found.footprint.grows,
+        "intensity_ops_per_word": found.intensity_at,
+        "critical_path_ops": found.critical_path_at,
+        "symbolic": {
+            "operations": {kind: str(n) for kind, n in found.operations.items()},
+            "compulsory_words": str(found.compulsory_words),
+            "fused_footprint_words": str(found.footprint.words),
+        },
+        "notes": list(found.notes),
+    }
+
+
+def _bounds_table(found: Bounds) -> RenderableType:
+    table = PlainTable("whatever the mapping", "", "at these extents", title="Bounds")
+    for kind, n in found.operations_at.items():
+        table.add_row(f"{kind} operations", str(found.operations[kind]), f"{n:,}")
+    table.add_row("compulsory words", str(found.compulsory_words), f"{found.compulsory_words_at:,}")
+    growing = ", ".join(r for r, grows in found.footprint.grows.items() if grows)
+    alive = f"{found.footprint.words_at:,}"
+    table.add_row(f"words alive, fused (grows with {growing})", str(found.footprint.words), alive)
+    table.add_row("operations a word", "", f"{found.intensity_at:,.4g}")
+    table.add_row("longest chain of operations", "", f"{found.critical_path_at:,}")
+    return Group(table, *[Text(f"note: {note}", style="yellow") for note in found.notes])
 
 
 def _less(count: int, derived: int | None) -> str:

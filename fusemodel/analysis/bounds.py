@@ -1,0 +1,204 @@
+"""Lower bounds that hold for any mapping of a cascade as written, symbolic in its extents and as numbers.
+
+A mapping computes every present point of every Einsum that an output needs, in any order, more than once if it likes. A
+point is computed with all its operands on chip. Inputs are off chip at first, and outputs at the end; a word that is
+read or written off chip is one word of traffic. All storage on chip together, registers included, holds S words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import Any
+
+from fusemodel.analysis.critical import critical_path
+from fusemodel.analysis.fibers import Fiber, Wait, fiber
+from fusemodel.analysis.graph import Dependence, volume
+from fusemodel.analysis.passes import passes
+from fusemodel.cascade.ir import (
+    Access,
+    Apply,
+    Cascade,
+    Einsum,
+    RankValue,
+    iteration_ranks,
+    reads,
+    reduced_ranks,
+    reduction_op,
+)
+from fusemodel.cascade.work import is_constant, work_of
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Words live on chip when everything is fused: every tensor with a place of its own, ranks that Einsums share
+    stepped one coordinate at a time, other ranks whole, and fibers that a later pass needs whole. ``grows`` says for
+    each rank whether it does with the rank (with a split rank: with the number of its parts)."""
+
+    words: Any
+    words_at: int
+    tensors: dict[str, Any]
+    grows: dict[str, bool]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds of a cascade; ``*_at`` at the extents given, other values in SymPy symbols (the ranks in capitals).
+
+    ``operations`` by kind, ``compulsory_words`` by tensor and "read" or "write" (words), ``intensity`` (operations per
+    compulsory word), ``critical_path`` (operations one after another; reductions as binary trees, iterative ranks step
+    by step). Symbolic values are dense: ``notes`` says which are above the exact numbers because of conditions.
+    """
+
+    operations: dict[str, Any]
+    operations_at: dict[str, int]
+    compulsory: dict[str, dict[str, Any]]
+    compulsory_at: dict[str, dict[str, int]]
+    compulsory_words: Any
+    compulsory_words_at: int
+    fibers: tuple[Fiber, ...]
+    products: dict[str, int]
+    footprint: Footprint
+    intensity: Any
+    intensity_at: float
+    critical_path: Any
+    critical_path_at: int
+    notes: tuple[str, ...] = ()
+
+    def traffic_bound(self, buffer_words: float) -> float:
+        """Words between chip and outermost level that any mapping moves at least, with this many words on chip.
+
+        The largest of: compulsory words, plus those that the waits along one rank make it read again (:class:`Fiber`);
+        and for a product of two inputs into an output with N points N / (2 sqrt(2 S)) - S (Irony, Toledo and Tiskin,
+        2004; stages of S words moved touch at most 2 S words of each tensor, and by Loomis and Whitney make at most
+        sqrt((2 S)^3) points).
+        """
+        bound = self.compulsory_words_at + max((f.extra(buffer_words) for f in self.fibers), default=0.0)
+        if buffer_words >= 1:
+            of = [n / (2 * sqrt(2 * buffer_words)) - buffer_words for n in self.products.values()]
+            bound = max(bound, *of) if of else bound
+        return float(bound)
+
+
+def bounds(cascade: Cascade, extents: Mapping[str, int]) -> Bounds:
+    """The lower bounds of a checked cascade at some extents."""
+    found = Dependence(cascade, extents)
+    notes: list[str] = []
+    operations, operations_at = _operations(found, notes)
+    dense, exact = _compulsory(found, notes)
+    counts = passes(cascade, extents)
+    fibers = []
+    for rank, n in counts.passes.items():
+        outer = any(rank == parts[0] for parts in cascade.split.values())
+        one = fiber(found, rank, n) if n > 1 and not outer else None
+        fibers += [one] if one else []
+    words = sum((sum(v.values()) for v in dense.values()), start=volume([]) * 0)
+    words_at = sum(sum(v.values()) for v in exact.values())
+    path, path_at = critical_path(cascade, extents)
+    total, total_at = sum(operations.values()), sum(operations_at.values())
+    return Bounds(
+        operations, operations_at, dense, exact, words, words_at, tuple(fibers), _products(found),
+        _footprint(found, counts.tensors), total / words if words else 0,
+        total_at / words_at if words_at else 0.0, path, path_at, tuple(notes),
+    )  # fmt: skip
+
+
+def _operations(found: Dependence, notes: list[str]) -> tuple[dict[str, Any], dict[str, int]]:
+    symbolic: dict[str, Any] = {}
+    numbers: dict[str, int] = {}
+    for name, p in found.points.items():
+        work = work_of(p.einsum)
+        ranks = iteration_ranks(p.einsum)
+        kept = tuple(r for r in ranks if r not in reduced_ranks(p.einsum))
+        for kinds, over in ((work.per_point, ranks), (work.per_output, kept)):
+            n, exact = found.count(name, over) if kinds else (0, True)
+            for kind in kinds:
+                symbolic[kind] = symbolic.get(kind, 0) + volume(over)
+                numbers[kind] = numbers.get(kind, 0) + n
+            if not exact:
+                notes.append(f"{name}: operations are an upper value, its conditions are not linear in coordinates")
+        if found.bound(p):
+            notes.append(f"{name}: symbolic operations count points that its conditions leave out")
+    return symbolic, numbers
+
+
+def _compulsory(found: Dependence, notes: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, int]]]:
+    """Every input read once where some point needs it, every output written once."""
+    dense: dict[str, dict[str, Any]] = {}
+    numbers: dict[str, dict[str, int]] = {}
+    cascade = found.cascade
+    sides = [(t, "read") for t in cascade.inputs if t in found.live]
+    for tensor, side in sides + [(t, "write") for t in cascade.outputs]:
+        n, exact = found.touched(tensor)
+        dense[tensor] = {side: volume(cascade.full_ranks(tensor))}
+        numbers[tensor] = {side: n}
+        if not exact:
+            notes.append(f"{tensor}: at least {n} words are {side}; which ones depends on data")
+        elif n != prod(found.extents[r] for r in cascade.full_ranks(tensor)):
+            notes.append(f"{tensor}: the symbolic value counts words that no point touches")
+    return dense, numbers
+
+
+def _products(found: Dependence) -> dict[str, int]:
+    """Points of the sums of products of two inputs into an output, each tensor on its own set of ranks."""
+    result = {}
+    for name, p in found.points.items():
+        e, cascade = p.einsum, found.cascade
+        body = e.body
+        while isinstance(body, Apply) and body.op in ("*", "/") and any(is_constant(a) for a in body.args):
+            body = body.args[is_constant(body.args[0])]
+        if not isinstance(body, Apply) or body.op != "*" or name not in cascade.outputs or reduction_op(e) != "sum":
+            continue
+        three = [*body.args, e.target]
+        if not all(isinstance(a, Access) and all(isinstance(i, RankValue) for i in a.indices) for a in three):
+            continue
+        tensors = [a.tensor for a in three if isinstance(a, Access)]
+        ranks = [{i.rank for i in a.indices if isinstance(i, RankValue)} for a in three if isinstance(a, Access)]
+        every = set().union(*ranks)
+        fits = all(sum(r in own for own in ranks) >= 2 for r in every) and every == set(iteration_ranks(e))
+        if fits and set(tensors[:2]) <= set(cascade.inputs):
+            n, exact = found.count(name)
+            if exact:
+                result[name] = n
+    return result
+
+
+def _footprint(found: Dependence, at: Mapping[str, Mapping[str, int]]) -> Footprint:
+    """See :class:`Footprint`."""
+    cascade = found.cascade
+    einsums = {n: p.einsum for n, p in found.points.items()}
+    used: dict[str, int] = {}
+    for e in einsums.values():
+        for x in {x for r in iteration_ranks(e) for x in found.leaves(r)}:
+            used[x] = used.get(x, 0) + 1
+    parents = {x: whole for whole, parts in cascade.split.items() for x in parts}
+    tensors: dict[str, Any] = {}
+    held: dict[str, set[str]] = {}
+    numbers = 0
+    for tensor in dict.fromkeys([*(t for t in cascade.inputs if t in found.live), *einsums]):
+        readers = [n for n, e in einsums.items() if any(a.tensor == tensor for a in reads(e))]
+        whole = set()
+        state = set() if tensor not in einsums else _state(found, einsums[tensor])
+        for x in found.axes(tensor):
+            when = {at.get(n, {}).get(r, 0) for n in readers for r in (x, parents.get(x, x))} - {0}
+            when |= set() if tensor in cascade.inputs else {at.get(tensor, {}).get(x, 0)} - {0}
+            inner = any(used.get(x, 0) < used[y] for y in state)
+            if used.get(x, 0) < 2 or len(when) > 1 or inner:
+                whole.add(x)
+        tensors[tensor] = volume(sorted(whole))
+        held[tensor] = whole
+        numbers += found.size(frozenset(whole))
+    total = sum(tensors.values(), start=volume([]) * 0)
+    free = {x.upper() for w in tensors for x in held[w]}
+    grows = {r: found.leaves(r)[0].upper() in free for r in cascade.ranks}
+    return Footprint(total, numbers, tensors, grows)
+
+
+def _state(found: Dependence, einsum: Einsum) -> set[str]:
+    """Ranks over whose steps the values of a tensor stay."""
+    iterative = found.cascade.tensors[einsum.name].iterative
+    return {x for r in (*reduced_ranks(einsum), *iterative) for x in found.leaves(r)}
+
+
+__all__ = ["Bounds", "Fiber", "Footprint", "Wait", "bounds"]
