@@ -126,7 +126,7 @@ def is_product(plan: Plan, extents: Mapping[str, int]) -> bool:
 
 
 def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
-    if any(f.forms for f in frames.values()):
+    if any(f.forms for f in frames.values()) or any(m.separators for m in plan.moves):
         return True
     together: dict[object, list[tuple[str | None, Tile]]] = {}
     for move in plan.moves:
@@ -256,14 +256,9 @@ def _products(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> list[tup
     """Words of every move, each a product of sizes (numbers or arrays)."""
     found: list[tuple[Move, Amount]] = []
     for item in _compiled(plan, frames):
-        moves = item.moves
-        if moves[0].separators:
-            moves = tuple(m for m in moves if not m.separators or np.any(product(m.separators, sizes) > 1))
-            if not moves:
-                continue
-        move = moves[0]
-        if item.leaves is None or len(moves) != len(item.moves):
-            amount = steps(move.tile, sizes) * plain_words(frames, [m.tile for m in moves], sizes)
+        move = item.moves[0]
+        if item.leaves is None:
+            amount = steps(move.tile, sizes) * plain_words(frames, [m.tile for m in item.moves], sizes)
         else:
             amount = brought(item.loops, sizes) * product(item.leaves, sizes)
         if move.after_first:

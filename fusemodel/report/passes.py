@@ -59,7 +59,11 @@ def _bounds_table(found: Bounds) -> RenderableType:
     table.add_row("compulsory words", str(found.compulsory_words), f"{found.compulsory_words_at:,}")
     growing = ", ".join(r for r, grows in found.footprint.grows.items() if grows)
     alive = f"{found.footprint.words_at:,}"
-    table.add_row(f"words alive, fused (grows with {growing})", str(found.footprint.words), alive)
+    table.add_row(
+        f"words alive, fused in one loop order (grows with {growing}; an estimate, no bound)",
+        str(found.footprint.words),
+        alive,
+    )
     table.add_row("operations a word", "", f"{found.intensity_at:,.4g}")
     table.add_row("longest chain of operations", "", f"{found.critical_path_at:,}")
     return Group(table, *[Text(f"note: {note}", style="yellow") for note in found.notes])
