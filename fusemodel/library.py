@@ -49,6 +49,19 @@ def published_dir() -> Path:
     return packaged if packaged.is_dir() else root() / "validation" / "published"
 
 
+def references_dir() -> Path:
+    """Python files, one a family of cascades, with a plain function for each cascade that its numbers are checked
+    against."""
+    packaged = root() / "references"
+    return packaged if packaged.is_dir() else root() / "tests" / "references" / "mechanisms"
+
+
+@cache
+def reference_modules() -> list[str]:
+    """The families that have references."""
+    return sorted(p.stem for p in references_dir().glob("*.py") if not p.stem.startswith("_"))
+
+
 @cache
 def names(kind: str) -> dict[str, Path]:
     """Every library file of a kind (a key of :data:`KINDS`), by name."""

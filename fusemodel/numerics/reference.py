@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import isfunction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusemodel.errors import InputError, unknown
+from fusemodel.errors import InputError, Where, unknown
+from fusemodel.library import reference_modules, references_dir
 from fusemodel.numerics.labelled import Labelled, Problem, product, softmax
 
 Reference = Callable[[Problem], Mapping[str, Any]]
 Outputs = dict[str, NDArray[Any]]
+_PACKAGE = "fusemodel_library_references"
 
 
 def softmax_attention(problem: Problem, *, scaled: bool = False, causal: bool = False) -> Outputs:
@@ -103,7 +109,36 @@ def register_reference(name: str, function: Reference) -> None:
 
 
 def reference_named(name: str) -> Reference:
-    """A registered reference; InputError with the nearest name for any other."""
-    if name not in _REFERENCES:
+    """A registered reference, or FAMILY.FUNCTION of the library's; InputError with the nearest name for any other."""
+    if name in _REFERENCES:
+        return _REFERENCES[name]
+    family, dot, function = name.partition(".")
+    if not dot:
         raise unknown("reference", name, _REFERENCES)
-    return _REFERENCES[name]
+    if family not in reference_modules():
+        raise unknown("family of references", family, reference_modules())
+    functions = _functions_of(family)
+    if function not in functions:
+        raise unknown(f"reference of {family!r}", function, functions)
+    return partial(_on_arrays, functions[function])
+
+
+@cache
+def _functions_of(family: str) -> dict[str, Callable[..., Any]]:
+    """The public functions of one Python file of the library; never of a file that a user names."""
+    folder = references_dir()
+    if _PACKAGE not in sys.modules:
+        spec = spec_from_file_location(_PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)])
+        if spec is None or spec.loader is None:
+            raise InputError("the library has no references", Where(str(folder)))
+        package = module_from_spec(spec)
+        sys.modules[_PACKAGE] = package
+        spec.loader.exec_module(package)
+    module = import_module(f"{_PACKAGE}.{family}")
+    return {n: f for n, f in vars(module).items() if isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"}
+
+
+def _on_arrays(function: Callable[..., Any], problem: Problem) -> Outputs:
+    """Call a function of (arrays by name, extents): axes are those of the file, batch ranks in front."""
+    made = function({n: x.values for n, x in problem.inputs.items()}, dict(problem.extents))
+    return made if isinstance(made, dict) else {problem.only_output()[0]: made}
