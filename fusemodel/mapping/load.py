@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fusemodel.arch import Architecture, load_architecture
@@ -71,6 +71,19 @@ def build_design(doc: Document, arch: Architecture | None = None) -> Design:
     )  # fmt: skip
     check_design(design)
     return design
+
+
+def design_of(name: str, cascade: Cascade, arch: Architecture, groups: Sequence[Candidates], about: str = "") -> Design:
+    """A checked design from groups (:func:`group_of`) that were not read from a file."""
+    design = Design(name, cascade, arch, tuple(groups), _extent_overrides(tuple(groups), cascade), about,
+                    file=f"<{name}>")  # fmt: skip
+    check_design(design)
+    return design
+
+
+def group_of(fields: Mapping[str, Any], cascade: Cascade, arch: Architecture) -> Group:
+    """A checked group from the fields that a file would give it, each Einsum of ``bind`` by itself."""
+    return _group(dict(fields), "", cascade, arch, lambda path, _key: Where("/".join(map(str, path))))
 
 
 def _without(data: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:

@@ -24,6 +24,10 @@ def passed_on(
             continue
         together = [n for n in group.bindings if group.bindings[n].key == group.bindings[name].key]
         outside = set(group.loops)
+        if steps := {x for r in cascade.tensors[name].iterative for x in group.leaves(r, cascade)} & outside:
+            # a state lives from step to step: for every tile that the loops inside the stepped one make
+            first = min(group.loops.index(x) for x in steps)
+            outside -= set(group.loops[first + 1 :])
         if set(readers) <= set(together):
             outside |= _common_loops(group, cascade, [einsums[n] for n in together], [nests[n] for n in together])
         leaves = (x for r in cascade.full_ranks(name) for x in group.leaves(r, cascade))

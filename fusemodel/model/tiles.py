@@ -122,7 +122,7 @@ def _best_of(plan: Plan, sizes: Mapping[str, Amount], extents: Mapping[str, int]
     alive = np.flatnonzero(fits)
     score = []
     for objective in minimise:
-        values = np.broadcast_to(np.asarray(_objective(plan.arch, cost, objective), dtype=float), (length,))[alive]
+        values = np.broadcast_to(np.asarray(objective_of(plan.arch, cost, objective), dtype=float), (length,))[alive]
         least = values.min()
         score.append(float(least))
         alive = alive[values <= least * (1 + _TOLERANCE)]
@@ -137,13 +137,13 @@ def _best_one_by_one(plan: Plan, sizes: Mapping[str, Amount], extents: Mapping[s
         cost = cost_of(plan, one, extents)
         if any(excess > 0 for excess in cost.excess_words.values()):
             continue
-        score = [float(_objective(plan.arch, cost, o)) for o in minimise]
+        score = [float(objective_of(plan.arch, cost, o)) for o in minimise]
         if best is None or _better(score, best[1]):
             best = i, score
     return best
 
 
-def _objective(arch: Architecture, cost: GroupCost, objective: str) -> Amount:
+def objective_of(arch: Architecture, cost: GroupCost, objective: str) -> Amount:
     match objective:
         case "latency":
             return cost.cycles

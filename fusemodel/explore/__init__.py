@@ -1,0 +1,5 @@
+"""Finding mappings."""
+
+from fusemodel.explore.auto import Found, auto_map
+
+__all__ = ["Found", "auto_map"]
