@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fusemodel.cascade import Cascade, extents_of, load_cascade
 from fusemodel.cascade.load import parse_size
-from fusemodel.cascade.workload import Workload, load_workload
-from fusemodel.errors import Where
+from fusemodel.cascade.workload import Workload, check_set, extents_for, load_workload
+from fusemodel.errors import InputError, Where
+from fusemodel.library import find, kind_of_document, names
 from fusemodel.mapping import Design, load_design
 from fusemodel.model import Evaluation
 from fusemodel.model import evaluate as evaluate_design
+from fusemodel.yamlfile import read_yaml
 
 
 def evaluate(
-    mapping: str | Design,
+    mapping: str | Cascade | Design,
     workload: str | Workload | None = None,
     seq: int | str | None = None,
     sets: Mapping[str, int] | None = None,
     arch: str | None = None,
 ) -> Evaluation:
-    """Evaluate a mapping by library name, path or as a loaded design.
+    """Evaluate a mapping by library name, path or as a loaded design; or a cascade, mapped onto ``arch`` first.
 
     ``seq`` is a number or text such as ``"16K"``; ``sets`` replaces ranks or tiles by name; ``arch`` runs it on another
     architecture. Raises InputError with a message for people.
@@ -27,8 +30,37 @@ def evaluate(
     >>> round(evaluate("fusemax", "bert", "1K").latency_s * 1e3, 3)
     2.013
     """
-    design = load_design(mapping, arch=arch) if isinstance(mapping, str) else mapping
     if isinstance(workload, str):
         workload = load_workload(workload)
     length = parse_size(seq, "the length", Where()) if seq is not None else None
+    if isinstance(mapping, Cascade) or (isinstance(mapping, str) and is_cascade(mapping)):
+        design = mapped(mapping, arch, workload, length, sets)
+    else:
+        design = load_design(mapping, arch=arch) if isinstance(mapping, str) else mapping
     return evaluate_design(design, workload, length, sets)
+
+
+def is_cascade(name: str) -> bool:
+    """Whether a name or file is a cascade and no mapping."""
+    if name in names("mappings"):
+        return False
+    if name in names("cascades"):
+        return True
+    return kind_of_document(read_yaml(str(find("mappings", name)))) == "cascades"
+
+
+def mapped(
+    cascade: str | Cascade, arch: str | None, workload: Workload | None = None, seq: int | None = None,
+    sets: Mapping[str, int] | None = None,
+) -> Design:  # fmt: skip
+    """A design for a cascade at the extents of a workload, its mapping found (:func:`fusemodel.explore.auto_map`)."""
+    from fusemodel.arch import load_architecture
+    from fusemodel.explore import auto_map
+
+    loaded = load_cascade(cascade) if isinstance(cascade, str) else cascade
+    if arch is None:
+        raise InputError(f"{loaded.name!r} is a cascade, not a mapping", expected="`--arch NAME` to map it onto")
+    for name in sets or {}:
+        check_set(loaded, name, {})
+    extents = extents_of(loaded, extents_for(loaded, workload, seq) | dict(sets or {}))
+    return auto_map(loaded, load_architecture(arch), extents).design

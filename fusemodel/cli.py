@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +29,9 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
 WorkloadOption = Annotated[str | None, typer.Option("--workload", "-w", help="Extents: a library name or a file.")]
 SeqOption = Annotated[str | None, typer.Option("--seq", "-s", help="Sequence length, such as 1000 or 16K.")]
+ArchOption = Annotated[
+    str | None, typer.Option("--arch", help="Run mappings on another architecture, and map cascades onto it.")
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="RANK=SIZE, for a rank or a tile; repeatable.")]
 
 
@@ -206,37 +209,55 @@ def derive_cascade(
         str, typer.Option("--merge", help="running: tiles one after another; chunks: independent, merged at the end.")
     ] = "running",
     out: Annotated[str | None, typer.Option("--out", "-o", help="Write the cascade found to this file.")] = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="Also map every stage onto this architecture, and compare them.")
+    ] = None,
+    workload: WorkloadOption = None,
+    seq: SeqOption = None,
     as_json: Json = False,
 ) -> None:
-    """Find an algebraically equal cascade with fewer passes, checked on numbers; print it with the steps taken."""
+    """Find an algebraically equal cascade with fewer passes, checked on numbers; print it with the steps taken. With
+    --arch, map and evaluate the original and what was derived."""
     from fusemodel.analysis.derive import derive
+    from fusemodel.api import evaluate
     from fusemodel.cascade import format_cascade, load_cascade
     from fusemodel.library import write_text
 
     if merge not in ("running", "chunks"):
         raise unknown("way to merge", merge, ["running", "chunks"])
-    found = derive(load_cascade(cascade), stable=stable, rank=rank, merge="chunks" if merge == "chunks" else "running")
+    if arch is None and (workload is not None or seq is not None):
+        raise InputError("extents are for an evaluation", expected="`--arch NAME` beside --workload and --seq")
+    original = load_cascade(cascade)
+    found = derive(original, stable=stable, rank=rank, merge="chunks" if merge == "chunks" else "running")
     text = format_cascade(found.cascade)
     if out:
         write_text(out, text)
+    length = None if seq is None else _seq(seq)
+    stages = [evaluate(s, workload, length, arch=arch) for s in (original, *found.stages)] if arch else []
     if as_json:
         data = {f: getattr(found, f) for f in ("passes_before", "passes_after", "points_before", "points_after")}
         data |= {"steps": found.steps, "obstacles": found.obstacles, "cascade": found.cascade.name, "text": text}
-        _print_json({**data, "stages": [format_cascade(s) for s in found.stages]})
+        evaluated = [e.to_dict() for e in stages]
+        _print_json({**data, "stages": [format_cascade(s) for s in found.stages], "evaluations": evaluated})
         return
     from fusemodel.report.passes import derivation
-    from fusemodel.report.tables import show
+    from fusemodel.report.tables import evaluations, show
 
     show(derivation(found, text))
+    if stages:
+        labels = ["as written", *(f"after step {i}" for i in range(1, len(found.stages))), "derived"]
+        show(evaluations(stages, labels[: len(stages)]))
 
 
 @app.command("eval", epilog="Example: fusemodel eval fusemax --workload bert --seq 16K")
 def evaluate_mapping(
-    mapping: Annotated[str, typer.Argument(metavar="MAPPING", help="A library name or a file.")],
+    mapping: Annotated[
+        str, typer.Argument(metavar="MAPPING", help="A library name or a file; or a cascade, to be mapped onto --arch.")
+    ],
     workload: WorkloadOption = None,
     seq: SeqOption = None,
     sets: SetOption = None,
-    arch: Annotated[str | None, typer.Option("--arch", help="Run it on another architecture.")] = None,
+    arch: ArchOption = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a mapping: latency, energy, traffic, utilisation and what bounds it."""
@@ -256,18 +277,21 @@ def compare_mappings(
     mappings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="MAPPING...", help="The last is judged against the others. None: the default comparison."
+            metavar="MAPPING...",
+            help="Mappings, or cascades with --arch; the last is judged against the others. None: the default.",
         ),
     ] = None,
     workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
     seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
+    arch: ArchOption = None,
     details: Annotated[bool, typer.Option("--details", help="Also print every evaluation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare mappings over workloads and lengths; without arguments, the comparison the library comes with."""
+    """Compare mappings over workloads and lengths, or cascades mapped onto --arch; without arguments, the comparison
+    the library comes with."""
     from fusemodel.report import compare
 
-    request = _request(mappings or [], workload, seq)
+    request = replace(_request(mappings or [], workload, seq), arch=arch)
     result = _with_progress(request) if sys.stderr.isatty() and not as_json else compare(request)
     if as_json:
         _print_json(

@@ -24,7 +24,7 @@ from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
 from fusemodel.mapping.spec import ALL, Candidates, Design
 from fusemodel.model.plan import Plan, plan_group
-from fusemodel.model.registers import register_notes
+from fusemodel.model.registers import register_notes, stationary_notes
 from fusemodel.model.tiles import Chosen, choose, divisors, objective_of
 
 _OBJECTIVES = ("latency", "dram", "energy")
@@ -223,6 +223,9 @@ class _Descent:
         for rank, inner in self.shape.tiles.items():
             parts = self.shape.parts(rank)
             tile |= {rank: list(parts), parts[2]: inner, parts[1]: sizes[parts[1]]}
+        for rank, inner in self.shape.halves.items():
+            parts = self.shape.parts(rank)
+            tile |= {rank: [parts[1], parts[2]], parts[2]: inner}
         keep: dict[str, dict[str, Any]] = {}
         for tensor, place in keeps.items():
             if place:
@@ -253,7 +256,8 @@ class _Descent:
 
     def notes(self, plan: Plan, chosen: Chosen) -> int:
         """Tensors that would have to stay in registers that cannot hold them."""
-        return len(register_notes(plan.passed_on, plan.group, self.arch, chosen.sizes))
+        passed = register_notes(plan.passed_on, plan.group, self.arch, chosen.sizes)
+        return len(passed) + len(stationary_notes(plan, chosen.sizes))
 
     def value(self, chosen: Chosen, objective: str) -> float:
         return float(objective_of(self.arch, chosen.cost, objective))

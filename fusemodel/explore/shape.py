@@ -6,7 +6,7 @@ What is kept where, and how large the middle tiles are, is left open for a searc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import prod
@@ -34,12 +34,14 @@ class Spread:
 @dataclass(frozen=True)
 class Shape:
     """Einsums in order with the loops they share: ``outer`` outermost first, then ``ranks`` in an order to be found.
-    ``tiles`` has the name and size of the inner part of those ranks that are tiled in three."""
+    ``tiles`` has the size of the inner part of those ranks that are tiled in three, ``halves`` of those that are not
+    shared and tiled in two."""
 
     members: tuple[str, ...]
     outer: tuple[str, ...]
     ranks: tuple[str, ...]
     tiles: Mapping[str, int]
+    halves: Mapping[str, int]
     spreads: Mapping[str, Spread]
 
     def parts(self, rank: str) -> tuple[str, str, str]:
@@ -78,13 +80,23 @@ def shape_of(
             tiles[rank] = size
             ranks.append(rank)
     outer = tuple(r for r in cascade.batch if r in shared)
+    halves = {
+        r: size
+        for r in sorted({x for n in members for x in leaves[n]} - shared)
+        if extents[r] > widest and _tileable(cascade, r) and (size := _inner(extents[r], widest))
+    }
+    shape = Shape(tuple(members), outer, tuple(ranks), tiles, halves, {})
+    inner = {**tiles, **halves}
     fixed = {*outer, *(r for r in ranks if r not in tiles)}
-    local = {r: tiles.get(r, n) for r, n in extents.items()}
-    shape = Shape(tuple(members), outer, tuple(ranks), tiles, {})
-    spreads = _assigned(arch, cascade, einsums, members, {
-        n: {shape.parts(x)[2] if x in tiles else x: local[x] for x in leaves[n] if x not in fixed} for n in members
-    }, extents, leaves, local)  # fmt: skip
-    return Shape(shape.members, outer, shape.ranks, tiles, spreads)
+    free = {
+        n: {shape.parts(x)[2] if x in inner else x: inner.get(x, extents[x]) for x in leaves[n] if x not in fixed}
+        for n in members
+    }
+    turns = {
+        n: prod(extents[x] if x in fixed else extents[x] // inner.get(x, extents[x]) for x in leaves[n])
+        for n in members
+    }
+    return replace(shape, spreads=_assigned(arch, cascade, einsums, free, turns, inner))
 
 
 def _tileable(cascade: Cascade, rank: str) -> bool:
@@ -129,14 +141,15 @@ def _shareable(
 
 
 def _assigned(
-    arch: Architecture, cascade: Cascade, einsums: Mapping[str, Einsum], members: Sequence[str],
-    free: Mapping[str, Mapping[str, int]], extents: Mapping[str, int], leaves: Mapping[str, tuple[str, ...]],
-    local: Mapping[str, int],
+    arch: Architecture, cascade: Cascade, einsums: Mapping[str, Einsum], free: Mapping[str, Mapping[str, int]],
+    turns: Mapping[str, int], inner: Mapping[str, int],
 ) -> dict[str, Spread]:  # fmt: skip
-    """A unit for each Einsum such that the busiest unit is done soonest: longest first, then single moves."""
+    """A unit for each Einsum such that the busiest unit is done soonest: longest first, then single moves. ``free`` has
+    the leaves that may be spread, ``turns`` how often all of them run."""
     options: dict[str, dict[str, Spread]] = {}
-    for n in members:
+    for n in free:
         reduced = {x for r in reduced_ranks(einsums[n]) for x in cascade.split.get(r, (r,))}
+        reduced = {f"{x}_0" if x in inner else x for x in reduced}
         found = {u: s for u, unit in arch.units.items() if (s := _spread(u, unit, einsums[n], free[n], reduced))}
         if not found:
             work = work_of(einsums[n])
@@ -147,22 +160,20 @@ def _assigned(
                 expected=f"a unit with {', '.join(missing or ['all of its operations'])}",
             )  # fmt: skip
         options[n] = found
-    steps = {n: prod(extents[x] // local[x] if x in local and local[x] != extents[x] else
-                     (1 if x in free[n] else extents[x]) for x in leaves[n]) for n in members}  # fmt: skip
     busy = dict.fromkeys(arch.units, 0.0)
     chosen: dict[str, Spread] = {}
 
     def time(n: str, unit: str) -> float:
-        return options[n][unit].cycles * steps[n]
+        return options[n][unit].cycles * turns[n]
 
-    for n in sorted(members, key=lambda n: -min(time(n, u) for u in options[n])):
+    for n in sorted(free, key=lambda n: -min(time(n, u) for u in options[n])):
         unit = min(options[n], key=lambda u: (max(busy[u] + time(n, u), *busy.values()), time(n, u)))
         busy[unit] += time(n, unit)
         chosen[n] = options[n][unit]
     improved = True
     while improved:
         improved = False
-        for n in members:
+        for n in free:
             here = chosen[n].unit
             for there in options[n]:
                 after = {**busy, here: busy[here] - time(n, here)}

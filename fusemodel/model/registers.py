@@ -1,15 +1,19 @@
-"""Values that pass between Einsums in registers: a note where they are more than the registers hold."""
+"""Values that stay in registers, between Einsums or from step to step: a note where they are more than those hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import TYPE_CHECKING
 
 from fusemodel.arch import Architecture
 from fusemodel.cascade.ir import Cascade, Einsum, reads, reduced_ranks
 from fusemodel.mapping.check import Nest
 from fusemodel.mapping.spec import Group
 from fusemodel.quantities import size
+
+if TYPE_CHECKING:
+    from fusemodel.model.plan import Plan
 
 
 def passed_on(
@@ -58,4 +62,25 @@ def register_notes(
         if live > held and all(r for _, r in files):
             needed, there = size(live * arch.word_bytes), size(held * arch.word_bytes)
             notes.append(f"{name} is kept nowhere: {needed} of it would have to stay in registers of {there}")
+    return notes
+
+
+def stationary_notes(plan: Plan, sizes: Mapping[str, int]) -> list[str]:
+    """One sentence for each operand that stays in a unit while other loops step, though what is spread over the unit
+    folds and the registers cannot hold all of it."""
+    notes = []
+    for move in plan.moves:
+        tile, einsum = move.tile, plan.einsums[move.tile.einsum]
+        unit = plan.arch.units[einsum.unit]
+        if unit.registers is None or (move.source is not None and move.sink is not None):
+            continue
+        used = {x for d in tile.dims for x in d.all_leaves}
+        steps = [x for x in tile.outside if sizes[x] > 1]
+        still = steps[max((i + 1 for i, x in enumerate(steps) if x in used), default=0) :]
+        live, there = prod(sizes[x] for x in used - set(tile.outside)), unit.size * unit.registers.words
+        if still and live > there:
+            needed, held = size(live * plan.arch.word_bytes), size(there * plan.arch.word_bytes)
+            notes.append(
+                f"{move.tensor} stays in {einsum.unit} while {still[-1]} steps: {needed} of it in registers of {held}"
+            )
     return notes

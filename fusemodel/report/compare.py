@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fusemodel.api import evaluate
 from fusemodel.cascade.load import parse_size
-from fusemodel.cascade.workload import load_workload
 from fusemodel.errors import InputError, Where
-from fusemodel.library import published_dir, root
-from fusemodel.mapping import load_design
-from fusemodel.model import Evaluation, evaluate
+from fusemodel.library import find, published_dir, root
+from fusemodel.model import Evaluation
 from fusemodel.yamlfile import Document, check_fields, read_yaml
 
 
@@ -34,12 +33,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Request:
-    """What to compare. Without workloads or lengths, each cascade's own extents are used."""
+    """What to compare: mappings, or cascades that are mapped onto ``arch`` at every point. Without workloads or
+    lengths, each cascade's own extents are used."""
 
     sections: tuple[Section, ...]
     workloads: tuple[str, ...] = ()
     seqs: tuple[int, ...] = ()
     published: str = ""
+    arch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,16 @@ def compare(request: Request, progress: Callable[[str], None] | None = None) -> 
         for name in section.mappings:
             if name in names:
                 continue
-            design = load_design(name)
-            if design.name in names.values():
-                raise InputError(f"two designs have the name {design.name!r}", Where(design.file, 1, 1),
-                                 expected="names that differ")  # fmt: skip
-            names[name] = design.name
             rows[name] = []
             for workload, seq in points:
-                rows[name].append(evaluate(design, load_workload(workload) if workload is not None else None, seq))
+                rows[name].append(evaluate(name, workload, seq, arch=request.arch))
                 if progress:
-                    progress(design.name)
+                    progress(rows[name][-1].mapping)
+            title = rows[name][0].mapping
+            if title in names.values():
+                raise InputError(f"two designs have the name {title!r}", Where(str(find("mappings", name)), 1, 1),
+                                 expected="names that differ")  # fmt: skip
+            names[name] = title
     sections = tuple(
         Section(
             s.title,
@@ -116,7 +117,7 @@ def compare(request: Request, progress: Callable[[str], None] | None = None) -> 
     by_name = {names[n]: r for n, r in rows.items()}
     mean = {a: {b: ratio(by_name[a], by_name[b]) for b in s.mappings if b != a} for s in sections for a in s.mappings}
     every = tuple(r for found in rows.values() for r in found)
-    shown = Request(sections, request.workloads, request.seqs, request.published)
+    shown = replace(request, sections=sections)
     return Comparison(shown, every, mean, tuple(published(request.published)) if request.published else ())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
@@ -125,6 +127,22 @@ def _groups(result: Evaluation) -> RenderableType:
         share = percent(g.cycles / result.cycles)
         table.add_row(g.name, g.variant, tiles, seconds(g.latency_s), share, size(g.dram_bytes), g.bound)
     return table
+
+
+def evaluations(results: Sequence[Evaluation], labels: Sequence[str]) -> RenderableType:
+    """Evaluations under one another, each against the first."""
+    first = results[0]
+    title = f"Mapped onto {first.arch}" + (f", {first.workload}" if first.workload else "")
+    table = _table(
+        title + (f", {tokens(first.seq)} tokens" if first.seq else ""), "cascade", "latency", "speed-up", "energy",
+        "DRAM", "utilisation", "bound", wrap=("utilisation",),
+    )  # fmt: skip
+    for label, r in zip(labels, results, strict=True):
+        used = ", ".join(f"{u} {v:.0%}" for u, v in r.utilization.items())
+        speed = f"{first.latency_s / r.latency_s:.2f}x"
+        table.add_row(label, seconds(r.latency_s), speed, joules(r.energy_j), size(r.dram_bytes), used, r.bound)
+    notes = [Text(f"note: {n}", style="yellow") for n in dict.fromkeys(n for r in results for n in r.notes)]
+    return Group(table, *notes)
 
 
 def comparison(result: Comparison, *, details: bool = False) -> RenderableType:
