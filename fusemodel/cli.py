@@ -14,6 +14,7 @@ import typer
 from fusemodel.errors import InputError, unknown
 
 if TYPE_CHECKING:
+    from fusemodel.analysis.bounds import Bounds
     from fusemodel.report import Comparison, Request
 
 app = typer.Typer(
@@ -161,9 +162,19 @@ def _agrees(row: dict[str, Any], dtype: str) -> bool:
 
 @app.command("passes", epilog="Example: fusemodel passes attention-3pass")
 def count_passes(
-    cascade: Annotated[str | None, typer.Argument(metavar="CASCADE", help="A library name or a file.")] = None,
+    cascades: Annotated[
+        list[str] | None, typer.Argument(metavar="CASCADE...", help="Library names or files; one in full.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every cascade of the library.")] = False,
+    workload: WorkloadOption = None,
+    seq: SeqOption = None,
     sets: SetOption = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            "--plot", help="Draw the bound on traffic against storage on chip, and library mappings above it."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Count the passes over each rank, as written and as derived, with the chain of Einsums that forces each; and bound
@@ -172,32 +183,60 @@ def count_passes(
     from fusemodel.analysis.bounds import bounds
     from fusemodel.analysis.derive import derive
     from fusemodel.cascade import extents_of, load_cascade
+    from fusemodel.cascade.workload import extents_for, load_workload
     from fusemodel.library import names
 
-    if every == (cascade is not None):
-        raise InputError("give one cascade, or --all", expected="a name or file, or `--all`")
-    sizes = _sets(sets)
-    loaded = [load_cascade(n) for n in (names("cascades") if every else [str(cascade)])]
-    found = {c.name: passes(c, extents_of(c, sizes)) for c in loaded}
+    if every == bool(cascades):
+        raise InputError("give cascades, or --all", expected="a name or file, or `--all`")
+    chosen = list(names("cascades")) if every else list(dict.fromkeys(cascades or []))
+    loaded = [load_cascade(n) for n in chosen]
+    machine = None if workload is None else load_workload(workload)
+    length, over = None if seq is None else _seq(seq), _sets(sets)
+    extents = {c.name: extents_of(c, extents_for(c, machine, length) | over) for c in loaded}
+    if plot:
+        _plot_bounds(plot, {c.name: bounds(c, extents[c.name]) for c in loaded}, chosen, workload, length, over)
+    found = {c.name: passes(c, extents[c.name]) for c in loaded}
     least = {c.name: dict(derive(c).passes_after) for c in loaded}
     if as_json:
         from fusemodel.report.passes import bounds_data
 
         rows = [
             {**asdict(found[c.name]), "cascade": c.name, "derived": least[c.name],
-             "bounds": bounds_data(bounds(c, extents_of(c, sizes)))}
+             "bounds": bounds_data(bounds(c, extents[c.name]))}
             for c in loaded
         ]  # fmt: skip
-        _print_json({"rows": rows} if every else rows[0])
+        _print_json(rows[0] if len(rows) == 1 and not every else {"rows": rows})
         return
     from fusemodel.report.passes import passes_overview, passes_table
     from fusemodel.report.tables import show
 
-    if every:
+    if len(loaded) > 1:
         show(passes_overview(found, least))
     else:
-        name = next(iter(found))
-        show(passes_table(name, found[name], least[name], bounds(loaded[0], extents_of(loaded[0], sizes))))
+        name = loaded[0].name
+        show(passes_table(name, found[name], least[name], bounds(loaded[0], extents[name])))
+
+
+def _plot_bounds(
+    path: str, least: dict[str, Bounds], chosen: list[str], workload: str | None, seq: int | None, sets: dict[str, int]
+) -> None:
+    """Bounds of some cascades, and every library mapping of one of them that fits."""
+    from fusemodel.api import evaluate
+    from fusemodel.library import find, names
+    from fusemodel.mapping import load_design
+    from fusemodel.report.figures import dot, save, traffic_figure
+
+    files = {str(find("cascades", n)) for n in chosen}
+    dots = []
+    for name in names("mappings"):
+        design = load_design(name)
+        if design.cascade.file in files:
+            try:
+                dots.append(dot(evaluate(name, workload, seq, sets), design.arch))
+            except InputError as error:
+                sys.stderr.write(f"{name} is left out: {error}\n")
+    title = ", ".join(filter(None, [workload or "", f"{seq:,} tokens" if seq else ""]))
+    save(traffic_figure(least, dots, title=title), path)
 
 
 @app.command("derive", epilog="Example: fusemodel derive attention-3pass --out one-pass.yaml")

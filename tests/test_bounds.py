@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from math import sqrt
 from typing import Any
 
 import pytest
 from brute_force import GroupWalk, Presence, walk
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from test_counts import design_of, designs
 
 from fusemodel.analysis.bounds import bounds
@@ -48,8 +51,8 @@ def test_three_passes(sizes: dict[str, int]) -> None:
     (fiber,) = found.fibers
     assert (fiber.rank, fiber.passes, str(fiber.buffer), str(fiber.reread)) == ("m", 3, "M", "2*B*H*M")
     assert [(w.complete, w.tensor, w.reader) for w in fiber.waits] == [("GM", "QK", "SN"), ("SD", "SN", "A")]
-    assert found.traffic_bound(m) == words
-    assert found.traffic_bound(m - 3) == words + 2 * b * h * 3
+    assert (fiber.extra(m), fiber.extra(m - 3)) == (0, 2 * b * h * 3)
+    assert found.traffic_bound(m - 3) >= words + 2 * b * h * 3
     assert found.footprint.grows["m"]
     assert not found.footprint.grows["p"]
     # dot products over e and m as trees, a maximum and a sum over m, and mac, sub, exp, divide, mac
@@ -69,8 +72,8 @@ def test_one_pass(sizes: dict[str, int]) -> None:
     }  # fmt: skip
     assert found.compulsory_words_at == b * h * (p * e + m * e + m * f + p * f)
     assert [f.rank for f in found.fibers] == ["m0"]  # within a tile, once more for its maximum
-    assert found.traffic_bound(m0) == found.compulsory_words_at
-    assert found.traffic_bound(m0 - 1) == found.compulsory_words_at + b * h * m1
+    assert (found.fibers[0].extra(m0), found.fibers[0].extra(m0 - 1)) == (0, b * h * m1)
+    assert found.traffic_bound(m0 - 1) >= found.compulsory_words_at + b * h * m1
     grows = found.footprint.grows
     assert (grows["m"], grows["m1"], grows["p"], grows["m0"], grows["f"]) == (False, False, False, True, True)
     assert found.notes == ()
@@ -113,8 +116,98 @@ def test_a_product_has_the_classical_bound() -> None:
         "einsums: 'Z[m, n] = A[m, k] * B[k, n]'\n"
     )
     found = of(text)
-    assert found.traffic_bound(2) == pytest.approx(64**3 / 4 - 2)
+    # phases of as many words as the chip holds, S: 3 S words of Z at most, S of A and S of B (the best split of 2 S)
+    assert found.traffic_bound(2) >= 64**3 / sqrt(12 / 2) - 2
     assert found.traffic_bound(10**6) == 3 * 64 * 64
+
+
+def test_attention_has_the_known_bound() -> None:
+    """Of the order of M P E^2 / S for S from E^2 words to K whole (Saha and Ye, The I/O Complexity of Attention, 2024);
+    with three passes about three times that, as long as the keys do not fit."""
+    n, e = 2**16, 64
+    sizes = {"b": 1, "h": 1, "p": n, "m": n, "e": e, "f": e}
+    one = bounds(load_cascade("attention-1pass"), extents_of(load_cascade("attention-1pass"), sizes))
+    three = bounds(load_cascade("attention-3pass"), extents_of(load_cascade("attention-3pass"), sizes))
+    for words in (4 * e * e, 16 * e * e):
+        scale = n * n * e * e / words
+        assert 0.5 * scale < one.traffic_bound(words) < 4 * scale
+        assert 1.7 < three.traffic_bound(words) / one.traffic_bound(words) <= 3
+    assert one.traffic_bound(4 * n * e) == three.traffic_bound(4 * n * e) == 4 * n * e
+
+
+SMALL_CHIP = [
+    ({"m": 12, "n": 12, "k": 20}, {"A": ["m", "k"], "B": ["k", "n"]}, "Z[m, n] = A[m, k] * B[k, n]"),
+    (
+        {"p": 10, "m": 12, "e": 2}, {"Q": ["p", "e"], "K": ["m", "e"]},
+        "S[p, m] = Q[p, e] * K[m, e]\nG[p] = max[m](S[p, m])\nN[p, m] = exp(S[p, m] - G[p])\n"
+        "D[p] = sum[m](N[p, m])\nZ[p, m] = N[p, m] / D[p]",
+    ),
+    (
+        {"p": 6, "m": 16}, {"X": ["p", "m"]},
+        "G[p] = mean[m](X[p, m])\nC[p, m] = X[p, m] - G[p]\nD[p] = mean[m](C[p, m] * C[p, m])\n"
+        "Z[p, m] = C[p, m] / D[p]",
+    ),
+    (
+        {"p": 16, "m": 20, "e": 2}, {"Q": ["p", "e"], "K": ["m", "e"], "V": ["m", "e"]},
+        "S[p, m] = Q[p, e] * K[m, e]\nG[p] = max[m](S[p, m])\nN[p, m] = exp(S[p, m] - G[p])\n"
+        "Z[p, e] = N[p, m] * V[m, e]",
+    ),
+]  # fmt: skip
+
+
+def test_no_mapping_with_a_small_chip_moves_less() -> None:
+    """Chips so small that the bounds are above what is compulsory."""
+    seen = {"above compulsory": 0, "refused": 0, "checked": 0}
+
+    @settings(
+        max_examples=80, phases=[Phase.generate], derandomize=True, database=None, deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(st.data())
+    def check(data: Any) -> None:
+        ranks, inputs, einsums = data.draw(st.sampled_from(SMALL_CHIP))
+        sizes = {r: data.draw(st.sampled_from([n // 2, n])) for r, n in ranks.items()}
+        text = {"name": "small", "ranks": sizes, "inputs": inputs, "outputs": ["Z"], "einsums": einsums + "\n"}
+        names = [line.split("[")[0] for line in einsums.splitlines()]
+        cut = data.draw(st.sampled_from([len(names), 1]))
+        groups = []
+        for start in range(0, len(names), cut):
+            members = names[start : start + cut]
+            shared = ["p"] if len(members) > 1 and data.draw(st.booleans()) else []
+            bind = {}
+            for n in members:
+                used = [r for r in sizes if re.search(rf"\b{r}\b", line_of(einsums, n)) and r not in shared]
+                bind[n] = {"unit": "grid", "loops": data.draw(st.permutations(used))}
+            keep = {}
+            if len(members) > 1:  # what passes between them needs a place; a row at a time, or everything
+                keep = dict.fromkeys(members[:-1], shared[0] if shared else "all")
+            for t in inputs:
+                if data.draw(st.integers(0, 3)) == 0 and any(t in x for x in einsums.splitlines()):
+                    keep[t] = shared[0] if shared else "all"
+            read = {t for n in members for t in [*inputs, *names] if re.search(rf"\b{t}\[", line_of(einsums, n))}
+            keep = {t: k for t, k in keep.items() if t in read}
+            groups.append({"loops": shared, "bind": bind, "keep": {"l1": keep} if keep else {}})
+        try:
+            design = design_of(text, {"groups": groups})
+            model = evaluate_design(design)
+        except InputError:
+            seen["refused"] += 1
+            return
+        tiles = [g.tiles for g in model.groups]
+        truth = walk(design, model.extents, tiles)
+        walked = sum(sum(v) for (level, _), v in truth.traffic.items() if level == design.arch.outermost)
+        found = bounds(design.cascade, model.extents)
+        least = found.traffic_bound(on_chip(design, model.extents, tiles))
+        assert least <= walked + 1e-9, (text, groups, least, walked)
+        seen["checked"] += 1
+        seen["above compulsory"] += least > found.compulsory_words_at
+
+    check()
+    assert seen["above compulsory"] >= 20, seen
+
+
+def line_of(einsums: str, name: str) -> str:
+    return next(x for x in einsums.splitlines() if x.startswith(f"{name}["))
 
 
 def test_what_depends_on_data_is_no_bound() -> None:
@@ -149,7 +242,8 @@ def on_chip(design: Design, extents: dict[str, int], tiles: list[dict[str, int]]
                 motion = group.motion(name, access, group.outside(name, None))
                 visits = group.visits(name, [access], motion[0]).values()
                 held += max(map(len, visits), default=0)
-                passed = access.tensor in group.nests and not group.keeps(name, access.tensor)
+                read = any(a.tensor == access.tensor for n in group.nests.values() for a in reads(n.einsum))
+                passed = read and access.tensor in group.nests and not group.keeps(name, access.tensor)
                 if passed:
                     state = design.cascade.tensors[access.tensor].iterative or nest.reduced & set(nest.shared)
                     every = group.visits(name, [access], () if state else nest.shared).values()

@@ -9,25 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import prod
 from typing import Any
 
 from fusemodel.analysis.critical import critical_path
 from fusemodel.analysis.fibers import Fiber, Wait, fiber
 from fusemodel.analysis.graph import Dependence, volume
 from fusemodel.analysis.passes import passes
-from fusemodel.cascade.ir import (
-    Access,
-    Apply,
-    Cascade,
-    Einsum,
-    RankValue,
-    iteration_ranks,
-    reads,
-    reduced_ranks,
-    reduction_op,
-)
-from fusemodel.cascade.work import is_constant, work_of
+from fusemodel.analysis.products import Product, products
+from fusemodel.cascade.ir import Cascade, Einsum, iteration_ranks, reads, reduced_ranks
+from fusemodel.cascade.work import work_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ class Bounds:
     compulsory_words: Any
     compulsory_words_at: int
     fibers: tuple[Fiber, ...]
-    products: dict[str, int]
+    products: tuple[Product, ...]
     footprint: Footprint
     intensity: Any
     intensity_at: float
@@ -70,14 +61,11 @@ class Bounds:
         """Words between chip and outermost level that any mapping moves at least, with this many words on chip.
 
         The largest of: compulsory words, plus those that the waits along one rank make it read again (:class:`Fiber`);
-        and for a product of two inputs into an output with N points N / (2 sqrt(2 S)) - S (Irony, Toledo and Tiskin,
-        2004; stages of S words moved touch at most 2 S words of each tensor, and by Loomis and Whitney make at most
-        sqrt((2 S)^3) points).
+        and what one product of two inputs moves (:mod:`fusemodel.analysis.products`).
         """
         bound = self.compulsory_words_at + max((f.extra(buffer_words) for f in self.fibers), default=0.0)
         if buffer_words >= 1:
-            of = [n / (2 * sqrt(2 * buffer_words)) - buffer_words for n in self.products.values()]
-            bound = max(bound, *of) if of else bound
+            bound = max(bound, *(p.traffic(buffer_words) for p in self.products), 0.0)
         return float(bound)
 
 
@@ -98,7 +86,7 @@ def bounds(cascade: Cascade, extents: Mapping[str, int]) -> Bounds:
     path, path_at = critical_path(cascade, extents)
     total, total_at = sum(operations.values()), sum(operations_at.values())
     return Bounds(
-        operations, operations_at, dense, exact, words, words_at, tuple(fibers), _products(found),
+        operations, operations_at, dense, exact, words, words_at, tuple(fibers), products(found),
         _footprint(found, counts.tensors), total / words if words else 0,
         total_at / words_at if words_at else 0.0, path, path_at, tuple(notes),
     )  # fmt: skip
@@ -138,30 +126,6 @@ def _compulsory(found: Dependence, notes: list[str]) -> tuple[dict[str, dict[str
         elif n != prod(found.extents[r] for r in cascade.full_ranks(tensor)):
             notes.append(f"{tensor}: the symbolic value counts words that no point touches")
     return dense, numbers
-
-
-def _products(found: Dependence) -> dict[str, int]:
-    """Points of the sums of products of two inputs into an output, each tensor on its own set of ranks."""
-    result = {}
-    for name, p in found.points.items():
-        e, cascade = p.einsum, found.cascade
-        body = e.body
-        while isinstance(body, Apply) and body.op in ("*", "/") and any(is_constant(a) for a in body.args):
-            body = body.args[is_constant(body.args[0])]
-        if not isinstance(body, Apply) or body.op != "*" or name not in cascade.outputs or reduction_op(e) != "sum":
-            continue
-        three = [*body.args, e.target]
-        if not all(isinstance(a, Access) and all(isinstance(i, RankValue) for i in a.indices) for a in three):
-            continue
-        tensors = [a.tensor for a in three if isinstance(a, Access)]
-        ranks = [{i.rank for i in a.indices if isinstance(i, RankValue)} for a in three if isinstance(a, Access)]
-        every = set().union(*ranks)
-        fits = all(sum(r in own for own in ranks) >= 2 for r in every) and every == set(iteration_ranks(e))
-        if fits and set(tensors[:2]) <= set(cascade.inputs):
-            n, exact = found.count(name)
-            if exact:
-                result[name] = n
-    return result
 
 
 def _footprint(found: Dependence, at: Mapping[str, Mapping[str, int]]) -> Footprint:
