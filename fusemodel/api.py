@@ -53,9 +53,9 @@ def mapped(
     cascade: str | Cascade, arch: str | None, workload: Workload | None = None, seq: int | None = None,
     sets: Mapping[str, int] | None = None,
 ) -> Design:  # fmt: skip
-    """A design for a cascade at the extents of a workload, its mapping found (:func:`fusemodel.explore.auto_map`)."""
+    """A design for a cascade at the extents of a workload, with the mapping that :mod:`fusemodel.explore` finds."""
     from fusemodel.arch import load_architecture
-    from fusemodel.explore import auto_map
+    from fusemodel.explore import best_mapping
 
     loaded = load_cascade(cascade) if isinstance(cascade, str) else cascade
     if arch is None:
@@ -63,4 +63,4 @@ def mapped(
     for name in sets or {}:
         check_set(loaded, name, {})
     extents = extents_of(loaded, extents_for(loaded, workload, seq) | dict(sets or {}))
-    return auto_map(loaded, load_architecture(arch), extents).design
+    return best_mapping(loaded, load_architecture(arch), extents).design

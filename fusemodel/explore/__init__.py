@@ -1,5 +1,5 @@
 """Finding mappings."""
 
-from fusemodel.explore.auto import Found, auto_map
+from fusemodel.explore.mapper import Found, best_mapping
 
-__all__ = ["Found", "auto_map"]
+__all__ = ["Found", "best_mapping"]

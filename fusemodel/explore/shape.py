@@ -1,33 +1,34 @@
 """The frame of a mapping: which loops Einsums share, how ranks are tiled, and where each Einsum runs.
 
-What is kept where, and how large the middle tiles are, is left open for a search (:mod:`fusemodel.explore.auto`).
+What is kept where, and how large the middle tiles are, is left open for a search (:mod:`fusemodel.explore.mapper`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import product
-from math import prod
+from math import inf, prod
 
 from fusemodel.arch import Architecture
 from fusemodel.arch.spec import Unit, find_op
 from fusemodel.cascade.ir import Cascade, Einsum, RankValue, iteration_ranks, rank_values, reads, reduced_ranks
 from fusemodel.cascade.work import work_of
 from fusemodel.errors import InputError, Where
+from fusemodel.explore.layout import Problem, lay_out
 from fusemodel.model.tiles import divisors
 
+_COMPARED = 256  # partial assignments that one is compared with
 _HEAVY = 0.05  # of the points of a group: Einsums with fewer do not say which loops are worth sharing
-_SPREAD_LEAVES = 6  # the longest leaves of an Einsum are those considered for its unit's dimensions
 
 
 @dataclass(frozen=True)
 class Spread:
-    """An Einsum on a unit: the leaves along each dimension, and the cycles of one step of the shared loops."""
+    """An Einsum on a unit: the leaves along each dimension, its own loops, and the cycles of one step of the shared
+    loops."""
 
     unit: str
     spatial: Mapping[str, tuple[str, ...]]
+    loops: tuple[str, ...]
     cycles: float
 
 
@@ -43,6 +44,7 @@ class Shape:
     tiles: Mapping[str, int]
     halves: Mapping[str, int]
     spreads: Mapping[str, Spread]
+    cycles: float  # of the busiest unit, every point being present
 
     def parts(self, rank: str) -> tuple[str, str, str]:
         return f"{rank}_2", f"{rank}_1", f"{rank}_0"
@@ -60,10 +62,10 @@ def leaves_of(einsum: Einsum, cascade: Cascade) -> tuple[str, ...]:
 
 def shape_of(
     cascade: Cascade, arch: Architecture, einsums: Mapping[str, Einsum], members: Sequence[str],
-    extents: Mapping[str, int], widest: int,
+    extents: Mapping[str, int], widest: int, *, roomy: bool = False,
 ) -> Shape:  # fmt: skip
     """The frame for some Einsums of a cascade, given in an order in which each comes after those it reads; inner tiles
-    are at most ``widest``."""
+    of shared ranks are at most ``widest``. ``roomy``: lay Einsums out as if registers held whatever is spread."""
     leaves = {n: leaves_of(einsums[n], cascade) for n in members}
     shared = _shareable(cascade, einsums, members, leaves)
     points = {n: prod(extents[x] for x in leaves[n]) for n in members}
@@ -80,23 +82,63 @@ def shape_of(
             tiles[rank] = size
             ranks.append(rank)
     outer = tuple(r for r in cascade.batch if r in shared)
+    longest = max(n for u in arch.units.values() for n in u.shape.values())
     halves = {
         r: size
         for r in sorted({x for n in members for x in leaves[n]} - shared)
-        if extents[r] > widest and _tileable(cascade, r) and (size := _inner(extents[r], widest))
+        if extents[r] > longest and _tileable(cascade, r) and (size := _inner(extents[r], longest))
     }
-    shape = Shape(tuple(members), outer, tuple(ranks), tiles, halves, {})
+    shape = Shape(tuple(members), outer, tuple(ranks), tiles, halves, {}, 0.0)
     inner = {**tiles, **halves}
     fixed = {*outer, *(r for r in ranks if r not in tiles)}
-    free = {
-        n: {shape.parts(x)[2] if x in inner else x: inner.get(x, extents[x]) for x in leaves[n] if x not in fixed}
-        for n in members
-    }
-    turns = {
-        n: prod(extents[x] if x in fixed else extents[x] // inner.get(x, extents[x]) for x in leaves[n])
-        for n in members
-    }
-    return replace(shape, spreads=_assigned(arch, cascade, einsums, free, turns, inner))
+    turns = {n: prod(extents[x] for x in leaves[n] if x in fixed) for n in members}
+    turns = {n: t * prod(extents[x] // tiles[x] for x in leaves[n] if x in tiles) for n, t in turns.items()}
+    local = {n: _Local.of(shape, leaves[n], fixed, inner, extents) for n in members}
+    options: dict[str, dict[str, Spread]] = {}
+    for n in members:
+        found = {
+            u: s for u, unit in arch.units.items() if (s := _spread(unit, u, einsums[n], cascade, local[n], roomy))
+        }
+        if not found:
+            work = work_of(einsums[n])
+            missing = [o for o in (*work.per_point, *work.per_output)
+                       if all(find_op(u, o) is None for u in arch.units.values())]  # fmt: skip
+            raise InputError(
+                f"no unit of {arch.name!r} can compute {n!r}", einsums[n].at or Where(cascade.file),
+                expected=f"a unit with {', '.join(missing or ['all of its operations'])}",
+            )  # fmt: skip
+        options[n] = found
+    spreads, cycles = _assigned(options, turns)
+    return replace(shape, spreads=spreads, cycles=cycles)
+
+
+@dataclass(frozen=True)
+class _Local:
+    """The leaves of one Einsum inside the shared loops: ``free`` ones, those that only loop (``own``), with sizes, and
+    the names of both by leaf of the cascade."""
+
+    free: dict[str, int]
+    own: dict[str, int]
+    names: dict[str, tuple[str, ...]]
+
+    @staticmethod
+    def of(
+        shape: Shape, leaves: Sequence[str], fixed: set[str], inner: Mapping[str, int], extents: Mapping[str, int]
+    ) -> _Local:
+        free, own, names = {}, {}, {}
+        for x in leaves:
+            if x in fixed:
+                continue
+            _, middle, innermost = shape.parts(x)
+            names[x] = (innermost,) if x in shape.tiles else (middle, innermost) if x in shape.halves else (x,)
+            free[names[x][-1]] = inner.get(x, extents[x])
+            if x in shape.halves:
+                own[middle] = extents[x] // inner[x]
+        return _Local(free, own, names)
+
+    def within(self, ranks: Iterable[str], cascade: Cascade) -> frozenset[str]:
+        """The names of the leaves of some ranks."""
+        return frozenset(p for r in ranks for x in cascade.split.get(r, (r,)) for p in self.names.get(x, ()))
 
 
 def _tileable(cascade: Cascade, rank: str) -> bool:
@@ -140,81 +182,58 @@ def _shareable(
     return {x for n in members for x in leaves[n]} - barred
 
 
-def _assigned(
-    arch: Architecture, cascade: Cascade, einsums: Mapping[str, Einsum], free: Mapping[str, Mapping[str, int]],
-    turns: Mapping[str, int], inner: Mapping[str, int],
-) -> dict[str, Spread]:  # fmt: skip
-    """A unit for each Einsum such that the busiest unit is done soonest: longest first, then single moves. ``free`` has
-    the leaves that may be spread, ``turns`` how often all of them run."""
-    options: dict[str, dict[str, Spread]] = {}
-    for n in free:
-        reduced = {x for r in reduced_ranks(einsums[n]) for x in cascade.split.get(r, (r,))}
-        reduced = {f"{x}_0" if x in inner else x for x in reduced}
-        found = {u: s for u, unit in arch.units.items() if (s := _spread(u, unit, einsums[n], free[n], reduced))}
-        if not found:
-            work = work_of(einsums[n])
-            missing = [o for o in (*work.per_point, *work.per_output)
-                       if all(find_op(u, o) is None for u in arch.units.values())]  # fmt: skip
-            raise InputError(
-                f"no unit of {arch.name!r} can compute {n!r}", einsums[n].at or Where(cascade.file),
-                expected=f"a unit with {', '.join(missing or ['all of its operations'])}",
-            )  # fmt: skip
-        options[n] = found
-    busy = dict.fromkeys(arch.units, 0.0)
-    chosen: dict[str, Spread] = {}
+def _assigned(options: Mapping[str, Mapping[str, Spread]], turns: Mapping[str, int]) -> tuple[dict[str, Spread], float]:
+    """A unit for each Einsum such that the busiest unit is done soonest, and when that is. ``turns`` is how often the
+    shared loops step for each.
 
-    def time(n: str, unit: str) -> float:
-        return options[n][unit].cycles * turns[n]
-
-    for n in sorted(free, key=lambda n: -min(time(n, u) for u in options[n])):
-        unit = min(options[n], key=lambda u: (max(busy[u] + time(n, u), *busy.values()), time(n, u)))
-        busy[unit] += time(n, unit)
-        chosen[n] = options[n][unit]
-    improved = True
-    while improved:
-        improved = False
-        for n in free:
-            here = chosen[n].unit
-            for there in options[n]:
-                after = {**busy, here: busy[here] - time(n, here)}
-                after[there] += time(n, there)
-                if there != here and max(after.values()) < max(busy.values()) * (1 - 1e-9):
-                    busy, chosen[n], improved = after, options[n][there], True
-                    break
-    return chosen
+    Exact: Einsums are placed one after another, longest first; of partial assignments those are dropped that are no
+    better in any unit than another, or already later than an assignment known (each Einsum where it ends first).
+    """
+    units = sorted({u for found in options.values() for u in found})
+    times = {n: {u: s.cycles * turns[n] for u, s in found.items()} for n, found in options.items()}
+    order = sorted(times, key=lambda n: (-min(times[n].values()), n))
+    known = dict.fromkeys(units, 0.0)
+    for n in order:
+        unit = min(times[n], key=lambda u: (max(known[u] + times[n][u], *known.values()), times[n][u]))
+        known[unit] += times[n][unit]
+    latest = max(known.values()) * (1 + 1e-12)
+    states: dict[tuple[float, ...], tuple[str, ...]] = {(0.0,) * len(units): ()}
+    for n in order:
+        grown: dict[tuple[float, ...], tuple[str, ...]] = {}
+        for busy, chosen in states.items():
+            for k, unit in enumerate(units):
+                if unit in times[n] and busy[k] + times[n][unit] <= latest:
+                    after = (*busy[:k], busy[k] + times[n][unit], *busy[k + 1 :])
+                    grown.setdefault(after, (*chosen, unit))
+        states = _undominated(grown)
+    busy = min(states, key=lambda b: (max(b), sum(b), b))
+    return {n: options[n][u] for n, u in zip(order, states[busy], strict=True)}, max(busy)
 
 
-def _spread(name: str, unit: Unit, einsum: Einsum, free: Mapping[str, int], reduced: set[str]) -> Spread | None:
-    """The way to lay an Einsum's leaves over a unit that takes the fewest cycles; None if the unit lacks an
-    operation."""
+def _undominated(states: dict[tuple[float, ...], tuple[str, ...]]) -> dict[tuple[float, ...], tuple[str, ...]]:
+    kept: list[tuple[float, ...]] = []
+    for busy in sorted(states):
+        if not any(all(x <= y for x, y in zip(k, busy, strict=True)) for k in kept[-_COMPARED:]):
+            kept.append(busy)
+    return {busy: states[busy] for busy in kept}
+
+
+def _spread(unit: Unit, name: str, einsum: Einsum, cascade: Cascade, local: _Local, roomy: bool) -> Spread | None:
+    """The best way to lay an Einsum over a unit; None if the unit lacks an operation."""
     work = work_of(einsum)
     point = [find_op(unit, o) for o in work.per_point]
     if any(o is None for o in (*point, *(find_op(unit, o) for o in work.per_output))):
         return None
-    places = _laid(tuple(sorted(free.items(), key=lambda x: (-x[1], x[0]))[:_SPREAD_LEAVES]),
-                   tuple(unit.shape.items()), unit.reduce, frozenset(reduced))  # fmt: skip
-    cycles = sum(o.cycles for o in point if o)
-    rest = prod(n for x, n in free.items() if not any(x in xs for xs in places.values()))
-    folds = prod(-(-prod(free[x] for x in xs) // unit.shape[d]) for d, xs in places.items())
-    return Spread(name, {d: xs for d, xs in places.items() if xs}, cycles * rest * folds)
-
-
-@cache
-def _laid(
-    leaves: tuple[tuple[str, int], ...], shape: tuple[tuple[str, int], ...], reduce: frozenset[str],
-    reduced: frozenset[str],
-) -> dict[str, tuple[str, ...]]:  # fmt: skip
-    """Leaves by dimension: the fewest cycles, then the fewest leaves spread."""
-    best: dict[str, tuple[str, ...]] = {}
-    least: tuple[float, int] = (float("inf"), 0)
-    dims = [d for d, _ in shape]
-    choices = [[None, *(d for d in dims if x not in reduced or d in reduce)] for x, _ in leaves]
-    for choice in product(*choices):
-        placed = {d: tuple(x for (x, _), c in zip(leaves, choice, strict=True) if c == d) for d in dims}
-        cycles = prod(n for (_, n), c in zip(leaves, choice, strict=True) if c is None)
-        for d, length in shape:
-            cycles *= -(-prod(n for (_, n), c in zip(leaves, choice, strict=True) if c == d) // length)
-        score = (cycles, sum(map(len, placed.values())))
-        if score < least:
-            best, least = placed, score
-    return best
+    accesses = (*dict.fromkeys(reads(einsum)), einsum.target)
+    layout = lay_out(
+        Problem(
+            free=tuple(local.free.items()),
+            own=tuple(local.own.items()),
+            reduced=local.within(reduced_ranks(einsum), cascade),
+            operands=tuple(local.within((r for i in a.indices for r in rank_values(i)), cascade) for a in accesses),
+            shape=tuple(unit.shape.items()),
+            reduce=unit.reduce,
+            room=unit.size * unit.registers.words if unit.registers and not roomy else inf,
+        )
+    )
+    return Spread(name, layout.spatial, layout.loops, layout.steps * sum(o.cycles for o in point if o))
