@@ -82,6 +82,10 @@ def list_library(
         str | None, typer.Argument(metavar="KIND", help="cascades, archs, mappings or workloads; all by default.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every entry (the default).")] = False,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", help="Write the cascades as a Markdown table, with passes, operations and source."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List what the library holds."""
@@ -91,6 +95,11 @@ def list_library(
 
     if kind is not None and kind not in KINDS:
         raise unknown("kind", kind, KINDS)
+    if out is not None:
+        if kind != "cascades":
+            raise InputError("--out writes the table of cascades", expected="`fusemodel list cascades --out FILE`")
+        _write_catalogue(out)
+        return
     kinds = [kind] if kind else list(KINDS)
     rows = {k: [summary(k, n, p) for n, p in names(k).items()] for k in kinds}
     if as_json:
@@ -100,6 +109,19 @@ def list_library(
 
     for k in kinds:
         show(library_table(k, rows[k]))
+
+
+def _write_catalogue(path: str) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fusemodel.library import names, write_text
+    from fusemodel.report.catalogue import catalogue
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("counting", total=len(names("cascades")))
+        text = catalogue(progress=lambda name: progress.update(task, advance=1, description=name))
+    write_text(path, text)
 
 
 @app.command("show", epilog="Example: fusemodel show attention-1pass")
@@ -179,7 +201,7 @@ def count_passes(
 ) -> None:
     """Count the passes over each rank, as written and as derived, with the chain of Einsums that forces each; and bound
     what any mapping must do."""
-    from fusemodel.analysis import passes
+    from fusemodel.analysis import edges, passes
     from fusemodel.analysis.bounds import bounds
     from fusemodel.analysis.derive import derive
     from fusemodel.cascade import extents_of, load_cascade
@@ -201,7 +223,7 @@ def count_passes(
         from fusemodel.report.passes import bounds_data
 
         rows = [
-            {**asdict(found[c.name]), "cascade": c.name, "derived": least[c.name],
+            {**asdict(found[c.name]), "cascade": c.name, "derived": least[c.name], "edges": edges(c),
              "bounds": bounds_data(bounds(c, extents[c.name]))}
             for c in loaded
         ]  # fmt: skip
@@ -401,7 +423,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="fusemodel", standalone_mode=False))
     except _UsageError as error:
         if message := " ".join(error.format_message().split()):  # there is none after the help of `fusemodel` alone
             sys.stderr.write(f"error: {message}\n")

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 RANKS = ("i", "j", "k", "l")
 REDUCTIONS = ("sum", "max", "min", "prod", "mean", "any", "all")
 BINARY = ("+", "-", "*", "*")
+NEXT_LINE = "\n    "
+#: Ways to run over one rank, and other indices in that way; where it is in parts, for the same coordinate.
+WAYS = {"m": ("M - 1 - m", "m + 1"), "z, c": ("z * C + c",), "z, c1, c0": ("z, c1 * C0 + c0",)}
 
 
 @dataclass
@@ -95,6 +98,15 @@ class _Sketch:
             return f"{first} {self.pick(['and', 'or'])} {self.pick(simple)}"
         return f"not {first}" if self.chance(1) else first
 
+    def left(self, name: str, indices: list[str] | tuple[str, ...]) -> str:
+        return f"{name}[{', '.join(indices)}]" if indices or self.chance(5) else name
+
+    def where(self, tenths: int, free: list[str]) -> str:
+        """Perhaps a condition, on a line of its own or not."""
+        if not self.chance(tenths):
+            return ""
+        return f"{self.pick([' ', NEXT_LINE])}where {self.condition(free)}"
+
     def define(self, name: str) -> None:
         free = self.some_ranks(1)
         if self.chance(2):
@@ -104,7 +116,7 @@ class _Sketch:
         if self.chance(1):
             return self.define_scatter(name, free)
         body = self.product(free) if self.chance(4) else self.term(free)
-        where = f" where {self.condition(free)}" if self.chance(4) else ""
+        where = self.where(4, free)
         kept = [r for r in free if self.chance(6)]
         reduced = [r for r in free if r not in kept]
         missing = [r for r in free if r not in _names(body + where)]
@@ -112,7 +124,7 @@ class _Sketch:
         op = self.pick(REDUCTIONS)
         if reduced and not (op == "sum" and self.chance(5)):
             body = f"{op}[{', '.join(reduced)}]({body})"
-        self.equations.append(f"{name}[{', '.join(kept)}] = {body}{where}")
+        self.equations.append(f"{self.left(name, kept)} = {body}{where}")
         self.tensors[name] = tuple(kept)
         return None
 
@@ -143,17 +155,19 @@ class _Sketch:
         moved = [r for r in free if r not in kept and r in _names(index)]
         summed = [r for r in free if r not in kept and r not in moved]
         body = " + 0*".join([f"({self.term(free)})", *free])
+        if not summed and self.chance(2):
+            body = self.pick(["1", "0.5"])  # counts what is put into each place
         op = self.pick(REDUCTIONS)
-        if (moved and op != "sum") or summed:
+        if (moved and op != "sum") or summed or (moved and self.chance(5)):
             body = f"{op}[{', '.join([*moved, *summed])}]({body})"
-        where = f" where {self.condition(free)}" if self.chance(3) else ""
+        where = self.where(3, free)
         self.equations.append(f"{name}[{', '.join([index, *kept])}] = {body}{where}")
         self.tensors[name] = (rank, *kept)
 
     def define_selection(self, name: str, free: list[str]) -> None:
         rank, rest = free[0], free[1:]
         body = f"{self.term(free)} + {rank}"
-        where = f" where {self.condition(free)}" if self.chance(4) else ""
+        where = self.where(4, free)
         others = [r for r in RANKS if r not in free and self.extents[r] <= self.extents[rank]]
         if others and self.chance(6):
             into = self.pick(others)
@@ -162,7 +176,7 @@ class _Sketch:
             self.tensors[name] = (into, *rest)
         else:
             op = self.pick(["argmax", "argmin"])
-            self.equations.append(f"{name}[{', '.join(rest)}] = {op}[{rank}]({body}){where}")
+            self.equations.append(f"{self.left(name, rest)} = {op}[{rank}]({body}){where}")
             self.tensors[name] = tuple(rest)
 
 
@@ -197,3 +211,45 @@ def cascade_texts(draw: st.DrawFn, most: int = 4) -> str:
 
 def _mapping(tensors: dict[str, tuple[str, ...]]) -> str:
     return "{" + ", ".join(f"{t}: [{', '.join(r)}]" for t, r in tensors.items()) + "}"
+
+
+@st.composite
+def split_texts(draw: st.DrawFn) -> tuple[str, str]:
+    """A file whose equations run over a rank, over its parts, or over the parts of these, each as it likes, and whose
+    outputs are declared so too; and the same file with nothing split."""
+
+    def pick(options):
+        return draw(st.sampled_from(list(options)))
+
+    m, z, c0, e = (draw(st.integers(1, most)) for most in (11, 4, 3, 2))
+    z = -(-m // -(-m // z))  # as many parts as have an element
+    held = {"X": "e, @", "Y": "@"}  # @ stands for the rank in any way, ~ for another index
+    files: tuple[list[str], list[str]] = [], []
+    shapes: tuple[list[str], list[str]] = [], []
+    for n in range(draw(st.integers(2, 5))):
+        factors = []
+        for name in draw(st.lists(st.sampled_from(list(held)), min_size=1, max_size=2)):
+            access = f"{name}[{held[name].replace('@', pick('@@~'))}]" if held[name] else name
+            factors.append(pick([access, access, f"coalesce({access}, 0.5)"]))
+        body = pick([" * ", " + "]).join(factors) + " * Y[@] + 0 * X[e, @]"
+        shape = pick(["e, @", "@", "e", ""])
+        reduced = [r for r in ("e", "@") if r not in shape]
+        if reduced:
+            body = f"{pick(['sum', 'max', 'min', 'mean'])}[{', '.join(reduced)}]({body})"
+        where = pick(["", "", f"{NEXT_LINE}where Y[@] > 0", f" where X[e, @] > 0{NEXT_LINE}and Y[@] < 1"])
+        equation = f"{f'T{n}[{shape}]' if shape else f'T{n}'} = {body}{where}"
+        held[f"T{n}"] = shape
+        way = pick(WAYS)
+        other = pick(WAYS[way])
+        for number, (index, affine, declared) in enumerate(
+            ((way, other, pick(WAYS)), ("m", other if way == "m" else "m", "m"))
+        ):
+            files[number].append(equation.replace("@", index).replace("~", affine))
+            shapes[number].append(f"T{n}: [{shape.replace('@', declared)}]")
+    head = f"name: random\nranks: {{m: {m}, z: {z}, c: ceil(m / z), c0: {c0}, c1: ceil(c / c0), e: {e}}}\n"
+    parts, whole = (
+        f"inputs: {{X: [e, m], Y: [m]}}\noutputs: {{{', '.join(outputs)}}}\neinsums: |\n"
+        + "".join(f"  {line}\n" for line in lines)
+        for lines, outputs in zip(files, shapes, strict=True)
+    )
+    return f"{head}split: {{m: [z, c], c: [c1, c0]}}\n{parts}", head + whole

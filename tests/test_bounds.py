@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from math import sqrt
 from typing import Any
 
+import numpy as np
 import pytest
 from brute_force import GroupWalk, Presence, walk
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from strategies import cascade_texts
 from test_counts import design_of, designs
 
 from fusemodel.analysis.bounds import bounds
+from fusemodel.analysis.graph import Dependence
 from fusemodel.api import evaluate
-from fusemodel.cascade import load_cascade, parse_cascade
+from fusemodel.cascade import Cascade, load_cascade, parse_cascade
 from fusemodel.cascade.extents import extents_of
-from fusemodel.cascade.ir import reads
+from fusemodel.cascade.ir import Access, Apply, Expr, is_start, iteration_ranks, reads, reduced_ranks
 from fusemodel.cascade.workload import extents_for, load_workload
 from fusemodel.errors import InputError
+from fusemodel.library import names
 from fusemodel.mapping import Design, load_design
 from fusemodel.model import evaluate as evaluate_design
+from fusemodel.numerics import run
+from fusemodel.numerics import test_extents as check_extents
+from fusemodel.numerics.evaluate import condition
+from fusemodel.numerics.evaluate import evaluate as value_of
+from fusemodel.numerics.values import Space, Stored, all_hold, merged
 
 SMALL = {"b": 2, "h": 3, "p": 20, "m": 28, "e": 4, "f": 5}
 BERT = {"b": 64, "h": 12, "p": 4096, "m": 4096, "e": 64, "f": 64}
@@ -300,3 +310,231 @@ def test_library_mappings_move_no_less(name: str, workload: str) -> None:
         assert least.compulsory_words_at <= least.traffic_bound(words) <= moved
         expected = extents_of(cascade, extents_for(cascade, load_workload(workload), seq))
         assert expected["m"] == seq
+
+
+# What is counted, against what is executed
+
+
+class Executed:
+    """The points that executing a cascade computes, and the elements that it reads at them: the interpreter's own
+    values and reasons for absence, looked at point by point."""
+
+    def __init__(self, cascade: Cascade, extents: Mapping[str, int]) -> None:
+        result = run(cascade, extents=extents)
+        gaps = {n: {frozenset(range(mask.ndim)): mask} for n, mask in result.present.items()}
+        self.tensors = {n: Stored(values, gaps.get(n, {})) for n, values in result.tensors.items()}
+        self.points: dict[str, np.ndarray] = {}
+        self.elements: dict[str, dict[str, set[tuple[int, ...]]]] = {}
+        for e in cascade.explicit:
+            if not is_start(e, cascade.tensors[e.name]):
+                self.read = self.elements.setdefault(e.name, {})
+                ranges = {r: range(extents[r]) for r in iteration_ranks(e)}
+                self.space = Space(ranges, {}, extents, np.float64)
+                parts = [e.body, *([] if e.selection else e.target.indices)]
+                with np.errstate(all="ignore"):
+                    reasons = condition(e.where, self.space, self.tensors)
+                    there = self.mask([*reasons, *(f for x in parts for f in self.value(x).factors)])
+                    for x in (*parts, *([e.where] if e.where else [])):
+                        self.visit(x, there)
+                self.points[e.name] = there
+
+    def value(self, expr: Expr) -> Any:
+        return value_of(expr, self.space, self.tensors)
+
+    def mask(self, factors: Iterable[Any]) -> np.ndarray:
+        holds = all_hold(merged(factors))
+        return np.broadcast_to(np.True_ if holds is None else holds, self.space.shape)
+
+    def visit(self, expr: Expr, there: np.ndarray) -> None:
+        """Note the elements that are needed at some points; of ``coalesce`` those of the first value present."""
+        if isinstance(expr, Access):
+            at = [np.broadcast_to(self.value(i).data, self.space.shape)[there].astype(int) for i in expr.indices]
+            found = set(zip(*(a.tolist() for a in at), strict=True)) if at else {()} if there.any() else set()
+            self.read.setdefault(expr.tensor, set()).update(found)
+            for index in expr.indices:
+                self.visit(index, there)
+        elif isinstance(expr, Apply):
+            for x in expr.args:
+                present = self.mask(self.value(x).factors) if expr.op == "coalesce" else np.True_
+                self.visit(x, there & present)
+                if expr.op == "coalesce":
+                    there = there & ~present
+
+
+def check_executed(cascade: Cascade, extents: Mapping[str, int]) -> dict[str, int]:
+    """Counts that are called exact are those of executing the cascade; others are bounds."""
+    truth, found = Executed(cascade, extents), Dependence(cascade, extents)
+    seen = {"exact": 0, "absent": 0, "inexact": 0}
+    for name, p in found.points.items():
+        n, exact = found.count(name)
+        points = truth.points[name]
+        assert n == points.sum() if exact else n >= points.sum(), name
+        seen["exact" if exact else "inexact"] += 1
+        seen["absent"] += exact and not points.all()
+        ranks = iteration_ranks(p.einsum)
+        reduced = tuple(i for i, r in enumerate(ranks) if r in reduced_ranks(p.einsum))
+        outputs = int(points.any(axis=reduced).sum())
+        n, exact = found.count(name, tuple(r for i, r in enumerate(ranks) if i not in reduced))
+        assert n == outputs if exact else n >= outputs, name
+    for tensor in cascade.inputs:
+        if tensor in found.live:
+            live = (read.get(tensor, set()) for e, read in truth.elements.items() if e in found.live)
+            elements = len(set().union(*live))
+            n, exact = found.touched(tensor)
+            assert n == elements if exact else n <= elements, tensor
+    return seen
+
+
+def test_random_cascades_are_counted_as_they_are_executed() -> None:
+    seen = {"exact": 0, "absent": 0, "inexact": 0}
+
+    @settings(
+        max_examples=150, phases=[Phase.generate], derandomize=True, database=None, deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(cascade_texts())
+    def check(text: str) -> None:
+        try:
+            cascade = parse_cascade(text)
+            extents = extents_of(cascade)
+            run(cascade, extents=extents)
+        except InputError:
+            return
+        for kind, n in check_executed(cascade, extents).items():
+            seen[kind] += n
+
+    check()
+    assert seen["absent"] >= 100, seen
+    assert seen["exact"] >= 3 * seen["inexact"], seen
+
+
+@pytest.mark.parametrize("name", sorted(names("cascades")))
+def test_library_cascades_are_counted_as_they_are_executed(name: str) -> None:
+    cascade = load_cascade(name)
+    extents = check_extents(cascade)
+    seen = check_executed(cascade, extents)
+    said = [n for n in bounds(cascade, extents).notes if "upper value" in n or "at least" in n]
+    assert all("depends on data" in n for n in said)
+    assert said or not seen["inexact"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        (name, {})
+        for name in (
+            "swin-shifted", "halonet", "relative-skew-local", "neighborhood-na", "neighborhood-na-1d",
+            "neighborhood-biased", "neighborhood-strided", "dilated-na", "dilated-na-1d", "longformer", "sf-attn",
+            "axwin", "composite-vl", "illama-causal", "deltanet-chunked", "flash3-fp8", "ssd-mamba2-chunked",
+        )
+    ]
+    + [("relative-skew-local", {"p": 2**20}), ("longformer", {"p": 2**20}), ("neighborhood-na-1d", {"p": 2**20}),
+       ("halonet", {"y": 1024, "x": 1024}), ("swin-shifted", {"y": 1022, "x": 1022})],
+    ids=str,
+)  # fmt: skip
+def test_masks_of_the_size_of_papers_are_exact(name: str, sizes: dict[str, int]) -> None:
+    cascade = load_cascade(name)
+    found = bounds(cascade, extents_of(cascade, sizes))
+    assert not [n for n in found.notes if "symbolic" not in n]
+    assert all(n > 0 for sides in found.compulsory_at.values() for n in sides.values())
+
+
+def line(name: str, ranks: str, inputs: str, einsum: str) -> str:
+    return f"name: {name}\nranks: {{{ranks}}}\ninputs: {{{inputs}}}\noutputs: [O]\neinsums: '{einsum}'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "truth"),
+    [
+        # rows of 4 and the first 2 keys
+        (line("or", "p: 20, m: p", "X: [p, m]", "O[p, m] = exp(X[p, m]) where m <= p and (p - m < 4 or m < 2)"),
+         4 * 20 - 6 + 16 + 15),
+        # sixteen triangles of 512
+        (line("remainder", "p: 8192, w: 512", "X: [w, p]", "O[w, p] = exp(X[w, p]) where w <= p % W"), 2_101_248),
+        # a hyperbola
+        (line("product", "p: 4096, m: p", "X: [p, m]", "O[p, m] = exp(X[p, m]) where p * m < 1000"),
+         2 * 4096 - 1 + sum(min(4095, 999 // p) for p in range(1, 4096))),
+    ],
+    ids=["or", "remainder", "product"],
+)  # fmt: skip
+def test_masks_by_hand(text: str, truth: int) -> None:
+    found = of(text)
+    assert found.operations_at == {"exp": truth}
+    assert found.compulsory_at == {"X": {"read": truth}, "O": {"write": truth}}
+
+
+def test_relative_positions_by_hand() -> None:
+    """Blocks of 512 causally to themselves, and to all of the block before."""
+    found = bounds(load_cascade("relative-skew-local"), extents_of(load_cascade("relative-skew-local")))
+    p, i, h = 3500, 512, 8
+    rows = sum((x % i + 1) + (i if x >= i else 0) for x in range(p))
+    assert found.operations_at["exp"] == h * rows == 19_277_040
+
+
+@pytest.mark.parametrize(("i", "i0"), [(10, 4), (10**6, 4096)])
+def test_a_recurrence_ends_with_its_tile(i: int, i0: int) -> None:
+    """Sums along tiles, the last of which is not full: everything is computed once for each element."""
+    text = (
+        f"name: sums\nranks: {{i: {i}, i0: {i0}, i1: ceil(i / i0)}}\nsplit: {{i: [i1, i0]}}\n"
+        "inputs: {A: [i], X: [i]}\noutputs: {Y: [i1, i0]}\neinsums: |\n  LC[i1, 0] = 0\n"
+        "  LC[i1, i0+1] = LC[i1, i0] + A[i1, i0]\n  Y[i1, i0] = exp(LC[i1, i0+1]) * X[i1, i0]\n"
+    )
+    found = of(text)
+    assert found.operations_at == {"add": i, "exp": i, "mul": i}
+    assert found.compulsory_at == {"A": {"read": i}, "X": {"read": i}, "Y": {"write": i}}
+    assert not [n for n in found.notes if "symbolic" not in n]
+
+
+def test_what_fails_once_in_a_recurrence_fails_ever_after() -> None:
+    """Row p ends at step p, though its condition holds again after."""
+    text = (
+        "name: broken\nranks: {i: 40, p: 50}\ninputs: {X: [i, p]}\noutputs: {R: [i, p]}\neinsums: |\n"
+        "  R[0, p] = 0\n  R[i+1, p] = R[i, p] + X[i, p] where i != p\n"
+    )
+    found = of(text)
+    assert found.operations_at == {"add": sum(min(p, 40) for p in range(50))}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        # a condition on a rank that is summed leaves out points, not steps
+        "R[i+1, p] = sum[m](R[i, p] * X[i, m]) where m <= i",
+        "R[i+1, p] = sum[m](R[i, p] * X[i, m]) where i != 3 and m != i",
+        "R[i+1, p] = R[i, p] + X[i, p] where (i + p) % 5 < 4",
+        "H[i, p] = R[i, p] * X[i, p - 1]\n  R[i+1, p] = H[i, p] + X[i + 1, p]",
+        "R[i+1, p] = coalesce(R[i, p] * X[i, p - 2], X[i, p])",
+        "R[i+1, p] = R[i, p - 1] + X[i, p]",
+    ],
+)
+def test_recurrences_are_counted_as_they_are_executed(steps: str) -> None:
+    cascade = parse_cascade(
+        "name: steps\nranks: {i: 7, p: 6, m: 6}\ninputs: {X: [i, p]}\noutputs: {Z: [i, p], Y: [p]}\neinsums: |\n"
+        f"  R[0, p] = X[0, p - 1]\n  {steps}\n  Z[i, p] = R[i+1, p] * X[i, p]\n  Y[p] = R[I, p] * 2\n"
+    )
+    seen = check_executed(cascade, extents_of(cascade))
+    assert seen["exact"] == len(cascade.einsums) - 1 or "p - 1] +" in steps or "coalesce" in steps, seen
+
+
+def test_a_start_that_may_be_absent_is_no_certain_start() -> None:
+    """Of fewer scores than are asked for, which of those chosen is absent depends on how many there are."""
+    text = (
+        "name: start\nranks: {i: 3, m: 4, s: 4, p: 2}\ninputs: {X: [m, p]}\noutputs: {R: [i, p]}\neinsums: |\n"
+        "  TOP[s, p] = topk[m -> s](X[m - 2, p])\n  R[0, p] = TOP[3, p]\n  R[i+1, p] = R[i, p] * 2\n"
+    )
+    cascade = parse_cascade(text)
+    seen = check_executed(cascade, extents_of(cascade))
+    assert seen["inexact"] == 1
+
+
+def test_of_two_that_join_the_second_is_read_where_the_first_is_not() -> None:
+    text = line("join", "i: 6, j: 9, p: 12", "A: [i], B: [j]", "O[p] = coalesce(A[p], B[p - 4])")
+    assert of(text).compulsory_at == {"A": {"read": 6}, "B": {"read": 12 - 6}, "O": {"write": 12}}
+
+
+def test_a_state_does_not_grow_with_the_chunks_before_it() -> None:
+    """Decays that depend on the place in a chunk alone are no reason to step through the places first."""
+    found = bounds(load_cascade("lightning-attention-chunked"), extents_of(load_cascade("lightning-attention-chunked")))
+    assert str(found.footprint.tensors["KVL"]) == "E*F"
+    assert not found.footprint.grows["i"]
+    assert found.footprint.grows["i0"]

@@ -3,11 +3,12 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from references.build import cascade_of, text_of
-from strategies import cascade_texts
+from strategies import cascade_texts, split_texts
 
 from fusemodel.cascade import extents_of, format_cascade, format_einsums, load_cascade, parse_cascade
 from fusemodel.cascade.ir import Apply, Extent, Number, RankValue, iteration_ranks
 from fusemodel.cascade.plan import Compute, Loop, equations, plan
+from fusemodel.cascade.printer import format_expr
 from fusemodel.errors import InputError
 from fusemodel.library import names
 
@@ -24,6 +25,14 @@ def test_what_is_printed_parses_to_the_same(text):
     printed = format_cascade(cascade)
     assert parse_cascade(printed) == cascade
     assert format_cascade(parse_cascade(printed)) == printed
+
+
+@settings(SETTINGS, max_examples=50)
+@given(split_texts())
+def test_what_is_printed_of_splits_parses_to_the_same(texts):
+    for text in texts:
+        cascade = parse_cascade(text)
+        assert parse_cascade(format_cascade(cascade)) == cascade
 
 
 @pytest.mark.parametrize("name", sorted(names("cascades")))
@@ -54,6 +63,23 @@ def test_equations_may_span_lines_and_hold_comments():
     assert format_einsums(cascade) == "Z[p] = max(X[p], 0)\nY[p] = Z[p]"
 
 
+def test_a_line_that_cannot_start_an_equation_goes_on_with_the_last():
+    cascade = cascade_of(
+        "G = X[p]\n  * X[p]\n\nZ[p]\n  = X[p]  # one\n  # two\n\n  - G\nwhere (p < 2\n)\n  and X[p] > 0\n  or p == 3",
+        ranks="p: 4", inputs="X: [p]", outputs="Z",
+    )  # fmt: skip
+    assert format_einsums(cascade) == "G    = X[p] * X[p]\nZ[p] = X[p] - G where p < 2 and X[p] > 0 or p == 3"
+
+
+def test_a_scalar_is_defined_with_or_without_brackets():
+    bare, bracketed = (
+        cascade_of(f"{left} = sum[p](X[p])\nZ[p] = X[p] / G", ranks="p: 4", inputs="X: [p]", outputs="Z")
+        for left in ("G", "G[]")
+    )
+    assert bare == bracketed
+    assert format_einsums(bare).startswith("G    = sum[p]")
+
+
 def test_chained_comparisons():
     chained = cascade_of("Z[p] = X[p] where 0 < p <= 2", ranks="p: 4", inputs="X: [p]", outputs="Z")
     spelt = cascade_of("Z[p] = X[p] where 0 < p and p <= 2", ranks="p: 4", inputs="X: [p]", outputs="Z")
@@ -80,6 +106,73 @@ def test_batch_ranks_and_splits_are_written_out():
     assert einsum.body.indices == (RankValue("b"), joined, RankValue("p"))
     assert iteration_ranks(einsum) == ("b", "m1", "p", "m0")
     assert cascade.full_ranks("Z") == ("b", "m1", "p")
+
+
+NESTED = {"ranks": "m: 11, z: 2, c: ceil(m / z), c0: 4, c1: ceil(c / c0), e: 3, n: 11, n0: 4, n1: 3, s: 2, q: 5"}
+SPLITS = "split: {m: [z, c], c: [c1, c0], n: [n1, n0]}"
+
+
+@pytest.mark.parametrize(
+    ("held", "given", "explicit", "where"),
+    [
+        ("e, m", "e, m", "e, m", None),
+        ("e, m", "e, z, c", "e, z * C + c", None),
+        ("e, m", "e, z, c1, c0", "e, z * C + (c1 * C0 + c0)", "c1 * C0 + c0 < C"),  # else the next chunk follows
+        ("e, z, c", "e, z, c1, c0", "e, z, c1 * C0 + c0", None),  # absent where it is no coordinate of c
+        ("e, z, c", "e, m", "e, m // C, m % C", None),
+        ("e, z, c1, c0", "e, m", "e, m // C, m % C // C0, m % C % C0", None),
+        ("e, z, c1, c0", "e, z, c", "e, z, c // C0, c % C0", None),
+        ("z, c, n1, n0", "m, n", "m // C, m % C, n // N0, n % N0", None),
+        ("n1, n0, z, c", "n, z, c", "n // N0, n % N0, z, c", None),
+        ("m, n1, n0", "z, c, n", "z * C + c, n // N0, n % N0", None),  # as many indices as ranks
+        ("z, c", "M - 1 - m", "(M - 1 - m) // C, (M - 1 - m) % C", "M - 1 - m < M"),  # beyond it there is padding
+        ("z, c", "z * C + q", "(z * C + q) // C, (z * C + q) % C", "z * C + q < M"),
+        ("e, m", "e, 1, c", "e, 1 * C + c", None),
+        ("e, m", "e, z, c - 1", "e, z * C + (c - 1)", "c - 1 >= 0 and c - 1 < C"),  # not the last of the chunk before
+        ("e, m", "e, IDX[s], c", "e, IDX[s] * C + c", None),
+        ("e, m", "e, n1, n0", "e, n1 * N0 + n0", "n1 * N0 + n0 < N"),  # the parts of a rank read in its place
+    ],
+)
+def test_indices_by_ranks_and_by_parts(held, given, explicit, where):
+    gathered = "IDX" in given
+    cascade = cascade_of(
+        f"Y = X[{given}]", inputs=f"X: [{held}]{', IDX: [s]' if gathered else ''}", outputs="Y", extra=SPLITS, **NESTED
+    )
+    (einsum,) = cascade.explicit
+    assert format_expr(einsum.body) == f"X[{explicit}]"
+    assert (einsum.where and format_expr(einsum.where)) == where
+    if gathered:
+        assert cascade.tensors["IDX"].selects == "z"
+
+
+def test_what_fills_a_gap_between_parts_is_not_left_out():
+    cascade = cascade_of("Y[z, c] = coalesce(X[z, c - 1], 0)", inputs="X: [m]", outputs="Y", extra=SPLITS, **NESTED)
+    (einsum,) = cascade.explicit
+    assert einsum.where is None
+    inside = "select(c - 1 >= 0 and c - 1 < C, z * C + (c - 1), -1)"
+    assert format_expr(einsum.body) == f"coalesce(X[{inside}], 0)"
+
+
+@pytest.mark.parametrize(
+    ("declared", "left", "held"),
+    [
+        ("e, m", "e, z, c", "e, z, c"),
+        ("e, m", "e, z, c1, c0", "e, z, c1, c0"),
+        ("e, z, c", "e, m", "e, m"),
+        ("e, z, c1, c0", "e, z, c", "e, z, c"),
+        ("e, m", "e, IDX[c1], c", "e, m"),  # a scatter over what is declared
+    ],
+)
+def test_an_output_may_be_declared_by_other_ranks_than_it_is_written_by(declared, left, held):
+    text = text_of(
+        f"O[{left}] = X[e] + 0 * IDX[0] + {left.replace('e, ', '').replace(', ', ' + ')}", inputs="X: [e], IDX: [c1]",
+        outputs="O", extra=SPLITS, **NESTED,
+    ).replace("outputs: [O]", f"outputs: {{O: [{declared}]}}")  # fmt: skip
+    cascade = parse_cascade(text)
+    assert cascade.full_ranks("O") == tuple(held.split(", "))
+    assert cascade.declared_ranks("O") == tuple(declared.split(", "))
+    assert f"outputs: {{O: [{declared}]}}" in format_cascade(cascade)
+    assert parse_cascade(format_cascade(cascade)) == cascade
 
 
 def test_a_batch_rank_that_a_tensor_declares_is_not_summed():
@@ -126,6 +219,7 @@ def test_extents_are_expressions(expression, value):
     [
         ({"m": 0}, r"the extent of rank 'm' is 0; expected at least 1"),
         ({"m": -3}, r"is -3"),
+        ({"m": 8, "m0": 0}, r"the extent of rank 'm0' is 0; expected at least 1"),
         ({"m": 2**41}, r"at most 2\^40"),
         ({"mm": 3}, r"unknown rank 'mm'.*did you mean 'm'"),
         ({"m": 100, "m0": 30, "m1": 3}, r"rank 'm' has 100 elements, but m1 x m0 = 3 x 30 = 90"),

@@ -40,6 +40,12 @@ EQUATIONS = [
     ("Z[p] = 1 + sum[m](X[m, p])", 6, 14, "'sum' is not the outermost operation", "", ""),
     ("Z[p] = sum(X[0, p])", 6, 10, "'sum' needs its ranks", "`sum[m](...)`", ""),
     ("Z[p] = foo ??? bar", 6, 14, "unexpected character '?'", "", ""),
+    ("where (p < 2)\nZ[p] = X[0, p]", 6, 3, "unexpected 'where'", "an equation before it", ""),
+    ("- Z[p] = X[0, p]", 6, 3, "unexpected '-'", "an equation before it", ""),
+    ("Z[p] = X[0, p]\n\n  where (X[q, p] > 0)", 8, 14, "unknown rank 'q'", "one of m, p", ""),
+    ("Z[p] = X[0, p] where p > 0\n  where m > 0", 7, 5, "unexpected 'where'", "the end", ""),
+    ("Z = max[m](X[m, p])", 6, 3, "rank 'p' is neither on the left nor reduced", "it in the reduction: [m, p]", ""),
+    ("m = 1\nZ[p] = X[0, p]", 6, 3, "tensor 'm' bears the name of a rank", "", ""),
     ("Z[p] = ", 6, 9, "the text ends too early", "", ""),
     ("Z[p] = X[0, p", 6, 16, "the text ends too early", "", ""),
     ("Z[p] X[0, p]", 6, 8, "unexpected 'X'", "`=`", ""),
@@ -100,6 +106,7 @@ SIZES = [
     ("p: 4, m: .inf", 2, 18, "the extent of rank 'm' is inf; expected a whole number"),
     ("p: 4, m: 1e18", 2, 18, "the extent of rank 'm' is 1000000000000000000; expected at most 2^40 = 1099511627776"),
     ("p: 4, m: 2.5", 2, 18, "the extent of rank 'm' = 2.5 is 2.5, not a whole number; expected a whole number"),
+    ("p: 4, m: p // 8", 2, 18, "the extent of rank 'm' = p // 8 is 0; expected at least 1"),
     ("p: 4, m: p / 3", 2, 18, "the extent of rank 'm' = p / 3 is 1.33333, not a whole number; expected sizes that "
      "divide, or `ceil(p / 3)` for a ragged last part"),
     ("p: 4, m: ", 2, 18, "rank 'm' has no extent; expected a number or an expression of other ranks"),
@@ -133,6 +140,7 @@ FIELDS = [
     ("split: {m: [m1, m0]}", 5, 13, "unknown rank 'm1'; expected one of m, p, p0, p1"),
     ("split: {p: [p1]}", 5, 12, "'p' is split into 1 parts; expected an outer and an inner rank: [p1, p0]"),
     ("split: {p: [p1, p]}", 5, 12, "'p' is split into 2 parts; expected an outer and an inner rank: [p1, p0]"),
+    ("split: {p: [p1, p0], p1: [p, m]}", 5, 26, "'p1' is a part of itself"),
     ("split: {p: [p0, p1]}", 2, 12, "rank 'p' has 4 elements, but p0 x p1 = 3 x 2 = 6"),
     ("split: {q: [p1, p0]}", 5, 9, "unknown rank 'q'; expected one of m, p, p0, p1"),
     ("split: [p]", 5, 8, "'split' is not a mapping; expected `split: {name: ...}`"),
@@ -183,6 +191,63 @@ def test_one_part_of_a_split_alone():
     error = error_in(text)
     assert error.message == "'X' is indexed by 'm1' alone, a part of 'm'"
     assert (error.where.line, error.where.column) == (7, 19)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ("z", "'X' is indexed by 'z' alone, a part of 'm'"),
+        ("c0", "'X' is indexed by 'c0' alone, a part of 'm'"),
+        ("z, c0, c1", "'X' has 3 indices"),
+        ("e, e + 1", "'X' has 2 indices"),
+        ("z, c1, 9", "index 9 of 'X' is out of range"),
+        ("2, c", "index 2 of 'X' is out of range"),
+        ("z, C", "index C of 'X' is out of range"),
+    ],
+)
+def test_indices_that_are_not_all_parts(indices, message):
+    reduced = ", ".join(i for i in indices.split(", ") if i.isalnum() and i.islower())
+    text = text_of(
+        f"Y = sum[{reduced}](X[{indices}])", ranks="m: 8, z: 2, c: 4, c0: 2, c1: 2, e: 3", inputs="X: [m]", outputs="Y",
+        extra="split: {m: [z, c], c: [c1, c0]}",
+    )  # fmt: skip
+    assert error_in(text).message == message
+
+
+@pytest.mark.parametrize(("held", "indices"), [("m1, m0", "m1"), ("m1, m0", "m0 + 1"), ("p, m1, m0", "p, m0")])
+def test_a_forgotten_part_does_not_stand_for_the_whole(held, indices):
+    text = text_of(
+        f"Y[p] = X[{indices}]", ranks="m: 6, m0: 2, m1: 3, p: 4", inputs=f"X: [{held}]", outputs="Y",
+        extra="split: {m: [m1, m0]}",
+    )  # fmt: skip
+    error = error_in(text)
+    assert (error.message, error.expected) == (
+        f"'X' has {indices.count(',') + 1} indices",
+        f"{held.count(',') + 1}: [{held}]",
+    )
+
+
+@pytest.mark.parametrize(
+    ("declared", "left"),
+    [("m", "n1, n0"), ("m", "m1, m0, p"), ("m", "m1+1, m0"), ("m, p", "p"), ("m1, m0", "m+1"), ("p, m1", "p, m1, m0")],
+)
+def test_outputs_that_are_not_what_is_written(declared, left):
+    text = text_of(
+        f"Y[{left}] = X[p] + {left.replace(', ', ' + ')}", ranks="m: 6, m0: 2, m1: 3, n: 6, n0: 2, n1: 3, p: 4",
+        inputs="X: [p]", outputs="Y", extra="split: {m: [m1, m0], n: [n1, n0]}",
+    ).replace("outputs: [Y]", f"outputs: {{Y: [{declared}]}}")  # fmt: skip
+    error = error_in(text)
+    counts = left.count(",") + 1, declared.count(",") + 1
+    assert error.message == f"'Y' has {counts[0]} indices, but is declared with {counts[1]} ranks"
+    assert error.expected == f"[{declared}], each by itself or by its parts"
+
+
+def test_a_start_by_other_ranks_than_the_step():
+    text = text_of(
+        "S[0, m1, m0] = X[m1, m0]\nS[p+1, m] = S[p, m] + X[m]", ranks="m: 6, m0: 2, m1: 3, p: 4", inputs="X: [m]",
+        outputs="S", extra="split: {m: [m1, m0]}",
+    )  # fmt: skip
+    assert error_in(text).message == "'S' runs along 'm1' here and along 'p, m' in its step"
 
 
 def test_a_batch_rank_cannot_be_reduced_away():

@@ -352,7 +352,7 @@ def test_bad_lengths(size: str) -> None:
 ARGUMENTS = {
     "eval nothing": (["eval", ""], "'' is neither a name nor a path", "expected one of the mappings"),
     "eval a null": (["eval", "a\0b"], "is neither a name nor a path"),
-    "mapping": (["eval", "fusemx"], "unknown mapping 'fusemx'", "expected one of flat", "did you mean 'fusemax'?"),
+    "mapping": (["eval", "fusemx"], "unknown mapping 'fusemx'", "expected one of", "did you mean 'fusemax'?"),
     "cascade": (["run", "atention-1pass"], "unknown cascade", "did you mean 'attention-1pass'?"),
     "anything": (["show", "fusemx"], "unknown name 'fusemx'", "did you mean 'fusemax'?"),
     "kind": (["list", "mapings"], "unknown kind 'mapings'", "did you mean 'mappings'?"),

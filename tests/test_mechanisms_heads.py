@@ -49,8 +49,9 @@ PASSES = {
             "moh", "moh-llama", "pgqa", "minilm-relations", "minilmv2-relations",
         )
     },
+    # the norms of the keys decide which queries meet which keys: one pass more than softmax makes
+    **{(name, "m"): (4, 2) for name in ("kdgqa", "dgqa", "dgqa-ema")},
 }  # fmt: skip
-WRITTEN = {("kdgqa", "m"): 4, ("dgqa", "m"): 4, ("dgqa-ema", "m"): 4}
 
 
 @pytest.mark.parametrize(("name", "extents"), [(n, s) for n, shapes in SHAPES.items() for s in shapes])
@@ -61,12 +62,6 @@ def test_equals_the_reference(name, extents):
 @pytest.mark.parametrize(("name", "rank"), PASSES)
 def test_passes(name, rank):
     assert passes_over(name, rank) == PASSES[name, rank]
-
-
-@pytest.mark.parametrize(("name", "rank"), WRITTEN)
-def test_passes_as_written(name, rank):
-    """The norms of the keys decide which queries meet which keys: one pass more than softmax makes."""
-    assert passes_over(name, rank)[0] == WRITTEN[name, rank]
 
 
 def inputs_of(name, extents=None, seed=5):

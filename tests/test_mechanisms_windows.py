@@ -63,6 +63,9 @@ WINDOW = [
 ]  # fmt: skip
 PASSES = {(name, "w"): (3, 1) for name in WINDOW} | {
     ("longformer", "m"): (3, 1),
+    ("longformer", "g"): (3, 1),
+    ("swa-sinks", "s"): (3, 1),
+    ("sf-attn", "s"): (3, 1),
     ("sink-logit", "m"): (3, 1),
     ("halonet", "n"): (3, 1),
     ("long-range-grouping", "n"): (3, 1),

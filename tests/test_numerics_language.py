@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from references.build import cascade_of
+from hypothesis import HealthCheck, given, settings
+from references.build import cascade_of, text_of
+from strategies import split_texts
 
-from fusemodel.cascade import extents_of
+from fusemodel.cascade import extents_of, parse_cascade
 from fusemodel.errors import InputError
-from fusemodel.numerics import random_inputs, run
+from fusemodel.numerics import compare, random_inputs, run
 
 
 def executed(equations, *, ranks, inputs, outputs, extra="", arrays=None, seed=0, dtype="float64"):
@@ -269,7 +271,140 @@ def test_a_split_rank_read_whole_and_in_parts():
     close(result["S"], [given["X"][:3].sum(), given["X"][3:6].sum(), given["X"][6]])
 
 
+def joined(values, ranks, extents):
+    """The axes of parts as one axis, padding cut off."""
+    for parts, whole in ((("c1", "c0"), "c"), (("z", "c"), "m")):
+        if parts[0] in ranks:
+            d = ranks.index(parts[0])
+            values = values.reshape(*values.shape[:d], -1, *values.shape[d + 2 :]).take(range(extents[whole]), axis=d)
+            ranks = [*ranks[:d], whole, *ranks[d + 2 :]]
+    return values
+
+
+@settings(max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@given(split_texts())
+def test_equations_may_run_over_a_rank_or_over_its_parts(texts):
+    parts, whole = map(parse_cascade, texts)
+    sizes = extents_of(parts)
+    inputs = random_inputs(parts, sizes)
+    by_parts, by_whole = run(parts, inputs, sizes), run(whole, inputs, sizes)
+    for name in whole.outputs:
+        close(joined(by_parts[name], list(parts.declared_ranks(name)), sizes), by_whole[name], rtol=1e-9)
+
+
+NESTED = "m: 11, z: 2, c: ceil(m / z), c0: 4, c1: ceil(c / c0)"
+
+
+@pytest.mark.parametrize("left", ["m", "z, c", "z, c1, c0"])
+def test_an_output_has_the_ranks_it_is_declared_by(left):
+    text = text_of(
+        f"O[{left}] = 2 * X[{left}]", ranks=NESTED, inputs="X: [m]", outputs="O",
+        extra="split: {m: [z, c], c: [c1, c0]}",
+    )  # fmt: skip
+    x, gap = np.arange(11.0), np.nan
+    by_chunk = [[0, 2, 4, 6, 8, 10], [12, 14, 16, 18, 20, gap]]
+    by_tile = [[[0, 2, 4, 6], [8, 10, gap, gap]], [[12, 14, 16, 18], [20, gap, gap, gap]]]
+    for ranks, expected in (("m", 2 * x), ("z, c", by_chunk), ("z, c1, c0", by_tile)):
+        result = run(parse_cascade(text.replace("[O]", f"{{O: [{ranks}]}}")), {"X": x})
+        np.testing.assert_array_equal(result.outputs["O"], expected)
+        np.testing.assert_array_equal(result["O"], expected)
+        present = result.present.get("O", np.ones(np.shape(expected), bool))
+        np.testing.assert_array_equal(present, ~np.isnan(expected))
+
+
+def test_a_reference_gets_and_gives_what_is_declared():
+    """Attention whose queries are computed tile by tile, and declared whole."""
+    text = text_of(
+        """
+        QK[p1, p0, m] = Q[e, p1, p0] * K[e, m]
+        SN[p1, p0, m] = exp(QK[p1, p0, m])
+        SD[p1, p0]    = sum[m](SN[p1, p0, m])
+        O[f, p1, p0]  = SN[p1, p0, m] * V[f, m] / SD[p1, p0]
+        """,
+        ranks="b: 2, p: 7, p0: 3, p1: ceil(p / p0), m: 5, e: 4, f: 2", inputs="Q: [e, p], K: [e, m], V: [f, m]",
+        outputs="O", extra="batch: [b]\nreference: softmax_attention\nsplit: {p: [p1, p0]}",
+    )  # fmt: skip
+    whole = parse_cascade(text.replace("[O]", "{O: [f, p]}"))
+    assert compare(whole).max_rel_error < 1e-12
+    assert run(whole).outputs["O"].shape == (2, 2, 7)
+
+
+def test_a_tensor_of_parts_is_read_by_affine_indices():
+    result, given = executed(
+        "U[i1, i0] = 2 * X[i1, i0]\nZ[i1, j] = U[i1 * I0 + j]\nY[i] = coalesce(U[i + 1], -1)\nW[i] = U[I - 1 - i]",
+        ranks="i: 7, i0: 3, i1: ceil(i / i0), j: 5", inputs="X: [i]", outputs="Z, Y, W", extra="split: {i: [i1, i0]}",
+    )  # fmt: skip
+    x = 2 * given["X"]
+    close(result["Y"], [*x[1:], -1])
+    close(result["W"], x[::-1])
+    close(result["Z"], [[x[3 * i + j] if 3 * i + j < 7 else np.nan for j in range(5)] for i in range(3)])
+
+
+def test_padding_of_parts_is_not_what_lies_beyond_the_whole():
+    """A tensor held by parts has elements in its padding; the whole ends before them."""
+    result, given = executed(
+        "U[i1, i0] = A[i1] * B[i0]\nZ[i] = U[i + 1]",
+        ranks="i: 7, i0: 3, i1: ceil(i / i0)", inputs="A: [i1], B: [i0]", outputs="Z, U", extra="split: {i: [i1, i0]}",
+    )  # fmt: skip
+    assert result["U"].shape == (3, 3)
+    close(result["Z"], [*np.outer(given["A"], given["B"]).ravel()[1:7], np.nan])
+
+
+@pytest.mark.parametrize("held", ["i", "i1, i0"])
+def test_the_neighbour_of_a_part_is_in_the_same_whole(held):
+    """What an index means does not depend on how the tensor is held."""
+    result, given = executed(
+        f"U[{held}] = 2 * X[{held}]\nZ[i1, i0] = U[i1, i0 - 1]\nY[i1, i0] = coalesce(U[i1, i0 + 1], 0)",
+        ranks="i: 6, i0: 3, i1: i / i0", inputs="X: [i]", outputs="Z, Y", extra="split: {i: [i1, i0]}",
+    )  # fmt: skip
+    x = 2 * given["X"].reshape(2, 3)
+    close(result["Z"], np.pad(x[:, :-1], ((0, 0), (1, 0)), constant_values=np.nan))
+    close(result["Y"], np.pad(x[:, 1:], ((0, 0), (0, 1))))
+
+
+def test_a_gathered_neighbour_that_is_not_there_is_filled():
+    index = np.array([3, 0, 2, 1, 3, 0])
+    result, given = executed(
+        "Z[i1, i0] = coalesce(X[IDX[i1, i0 - 1]], 7)\nY[i1, i0] = X[IDX[i1, i0 - 1]]",
+        ranks="i: 6, i0: 3, i1: i / i0, n: 4", inputs="X: [n], IDX: [i]", outputs="Z, Y",
+        extra="split: {i: [i1, i0]}", arrays={"IDX": index},
+    )  # fmt: skip
+    x = given["X"][index].reshape(2, 3)[:, :-1]
+    close(result["Z"], np.pad(x, ((0, 0), (1, 0)), constant_values=7))
+    close(result["Y"], np.pad(x, ((0, 0), (1, 0)), constant_values=np.nan))
+
+
+def test_pages_behind_a_table():
+    """Keys in pages: by coordinates taken apart, and by the parts of a split rank."""
+    ranks = "m: 11, g: 4, w: ceil(m / g), q: 9, r: q * g, e: 2"
+    table = np.array([7, 0, 3])
+    result, given = executed(
+        "Z[e, m] = K[PT[m // G], m % G, e]", ranks=ranks, inputs="K: [q, g, e], PT: [w]", outputs="Z",
+        arrays={"PT": table},
+    )  # fmt: skip
+    expected = given["K"].reshape(36, 2)[[4 * table[m // 4] + m % 4 for m in range(11)]].T
+    close(result["Z"], expected)
+    result, given = executed(
+        "Z[e, w, g] = K[e, PT[w], g]", ranks=ranks, inputs="K: [e, r], PT: [w]", outputs="Z",
+        extra="split: {r: [q, g]}", arrays={"PT": table},
+    )  # fmt: skip
+    close(result["Z"], given["K"].reshape(2, 9, 4)[:, table])
+
+
 # Scatters
+
+
+def test_a_scatter_counts():
+    index = np.array([0, 2, 2, 4, 0, 2])
+    for body in ("sum[c](1)", "1"):
+        result, _ = executed(
+            f"Z[IDX[c]] = {body}\nO[n] = Z[n]",
+            ranks="c: 6, n: 5",
+            inputs="IDX: [c]",
+            outputs="O",
+            arrays={"IDX": index},
+        )
+        np.testing.assert_array_equal(result["O"], np.bincount(index, minlength=5))
 
 
 def test_scatter_combines_collisions():

@@ -113,3 +113,120 @@ def test_a_reduction_over_another_rank_is_no_barrier() -> None:
     assert of("X: [n, e]", "Y", "A[n] = X[n, e]", "Y[n, e] = X[n, e] / A[n]").passes == {
         **dict.fromkeys("pmftijs", 0), "n": 1, "e": 2,
     }  # fmt: skip
+
+
+TILES = "ranks: {i: 12, i0: 4, i1: ceil(i / i0), j0: i0, j1: i1, e: 4}\nsplit: {i: [i1, i0]}\n"
+SUMS = ("LC[0] = 0", "LC[m+1] = LC[m] + A[m]")
+
+
+def of_tiles(inputs: str, *einsums: str) -> tuple[int, int]:
+    """Passes over the whole rank and over a tile of it."""
+    lines = "".join(f"  {e}\n" for e in einsums)
+    cascade = parse_cascade(f"name: x\n{TILES}inputs: {{{inputs}}}\noutputs: [Y]\neinsums: |\n{lines}")
+    found = passes(cascade, extents_of(cascade)).passes
+    assert found["i1"] == found["i"]
+    return found["i"], found["i0"]
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        ["U[i1, i0] = X[i1, i0] * 2", "L[i1, i0] = sum[j0](U[i1, j0]) where j0 <= i0"],
+        ["U[i] = X[i] * 2", "L[i1, i0] = sum[j0](U[i1, j0]) where j0 <= i0"],
+        ["U[i1, i0] = X[i1, i0] * 2", "L[i1, i0] = sum[j0](U[i1 * I0 + j0]) where j0 <= i0"],
+        ["U[i1, i0] = X[i1, i0] * 2", "L[i] = sum[j0](U[i // I0 * I0 + j0])"],
+        ["U[i1, 0] = 0", "U[i1, i0+1] = U[i1, i0] + X[i1, i0]", "L[i1, i0] = U[i1, I0] * 2"],
+        ["U[0] = 0", "U[i+1] = U[i] + X[i]", "L[i1, i0] = U[i1 * I0 + I0] * 2"],
+        ["U[0] = 0", "U[i+1] = U[i] + X[i]", "T[i1] = U[i1 * I0 + I0] * 2", "L[i1, i0] = X[i1, i0] * T[i1]"],
+    ],
+)
+def test_a_tile_read_whole_in_its_place_is_no_traversal_of_the_fiber(scores: list[str]) -> None:
+    """The tile is traversed once more, and the other tiles are not waited for."""
+    assert of_tiles("X: [i], W: [i]", *scores, "Y[i] = L[i] * W[i]") == (1, 2)
+
+
+@pytest.mark.parametrize("read", ["sum[j1](U[j1, i0])", "sum[j1](U[j1 * I0 + i0])", "sum[j1, j0](U[j1 * I0 + j0])"])
+def test_what_lies_across_the_tiles_is_the_whole_fiber(read: str) -> None:
+    found = of_tiles("X: [i], W: [i]", "U[i] = X[i] * 2", f"L[i1, i0] = {read}", "Y[i] = L[i] * W[i]")
+    assert found == (2, 2 if "j0" in read else 1)
+    kept = of_tiles("X: [i]", "T[i0] = sum[i1](X[i1, i0])", "Y[i1, i0] = X[i1, i0] * T[i0]")
+    assert kept == (2, 1)
+
+
+def test_a_summary_of_a_tile_is_there_when_its_elements_are() -> None:
+    """N needs all of X and so is made in pass 2; so are the sums of its tiles, although each is of one tile only."""
+    found = of_tiles(
+        "X: [i]", "G[] = max[i](X[i])", "N[i] = exp(X[i] - G)", "D[i1] = sum[i0](N[i1, i0])",
+        "Y[i1, i0] = X[i1, i0] * D[i1]",
+    )  # fmt: skip
+    assert found == (2, 3)
+
+
+def test_a_state_of_earlier_tiles_is_no_traversal_of_this_one() -> None:
+    """Each chunk sums what it makes of the state before it: once through the chunk, and once more for the weights."""
+    found = of_tiles(
+        "X: [i], W: [i]", "S[0] = 0", "U[i1, i0] = X[i1, i0] * S[i1]", "C[i1] = sum[i0](U[i1, i0])",
+        "S[i1+1] = S[i1] + C[i1]", "Y[i1, i0] = W[i1, i0] * S[i1+1]",
+    )  # fmt: skip
+    assert found == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("equations", "expected"),
+    [
+        # what sums up to p is needed at every m <= p, so before its step; the same with the sums written out
+        ([*SUMS, "L[m, p] = exp(LC[p+1] - LC[m+1]) where m <= p", "Y[p] = L[m, p] * X[m]"], 2),
+        (
+            [
+                *SUMS, "B[p] = sum[m](A[m]) where m <= p", "L[m, p] = exp(B[p] - LC[m+1]) where m <= p",
+                "Y[p] = L[m, p] * X[m]",
+            ],
+            2,
+        ),
+        # at its own step or later
+        ([*SUMS, "L[m, p] = exp(LC[p+1] - LC[m+1]) where m >= p", "Y[p] = L[m, p] * X[m]"], 1),
+        ([*SUMS, "D[m, p] = X[m] * 2 where p < m", "Y[p] = D[m, p] * LC[p+1]"], 1),
+        ([*SUMS, "Y[m] = X[m] * LC[m // 2]"], 1),
+        ([*SUMS, "Y[m] = X[m] * LC[m + 1] / LC[m]"], 1),
+        ([*SUMS, "Y[m] = X[m] * LC[m + 3]"], 1),  # a window, as any other tensor has it
+        # before its step
+        ([*SUMS, "Y[m] = X[m] * LC[M - m]"], 2),
+        ([*SUMS, "Y[m] = X[m] * LC[2 * m]"], 2),
+        ([*SUMS, "Y[m] = X[m] * LC[M - 1]"], 2),
+        ([*SUMS, "Z[p] = exp(LC[p+1])", "Y[p] = Z[p] * X[m]"], 2),
+    ],
+)  # fmt: skip
+def test_a_prefix_is_waited_for_where_it_is_used_before_its_step(equations: list[str], expected: int) -> None:
+    assert of("A: [m], X: [m]", "Y", *equations).passes["m"] == expected
+
+
+def test_one_element_of_a_fiber_is_no_traversal_of_it() -> None:
+    assert of("X: [n]", "Y", "Y[n] = X[n] - X[0] * X[N - 1]").passes["n"] == 1
+    weights = ("B[] = sum[n](X[n])", "A[n] = X[n] / B", "Y[n] = X[n] - A[0]")
+    assert of("X: [n]", "Y", *weights).passes["n"] == 2  # the element is of pass 2
+
+
+def test_parts_and_whole_of_a_split_mix() -> None:
+    """Weights by the maximum of each tile, undone at the end: the sum over e in between is by whole p."""
+    found = of_tiles(
+        "Q: [e, i], K: [e]",
+        "M[i1] = max[e, i0](Q[e, i1, i0])",
+        "B[e, i1, i0] = Q[e, i1, i0] / M[i1]",
+        "S[i] = B[e, i] * K[e]",
+        "Y[i1, i0] = S[i1, i0] * M[i1]",
+    )
+    assert found == (1, 2)
+
+
+@pytest.mark.parametrize("scores", ["i", "i1, i0"])
+@pytest.mark.parametrize("over", ["i", "i1, i0"])
+def test_softmax_over_a_split_rank_is_three_passes_however_it_is_written(scores: str, over: str) -> None:
+    found = of_tiles(
+        "Q: [e], K: [e, i]",
+        f"QK[{scores}] = Q[e] * K[e, {scores}]",
+        f"G[] = max[{over}](QK[{over}])",
+        f"N[{over}] = exp(QK[{over}] - G)",
+        f"D[] = sum[{over}](N[{over}])",
+        f"Y[{scores}] = N[{scores}] / D",
+    )
+    assert found == (3, 3)

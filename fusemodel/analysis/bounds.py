@@ -7,6 +7,7 @@ read or written off chip is one word of traffic. All storage on chip together, r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -105,8 +106,11 @@ def _operations(found: Dependence, notes: list[str]) -> tuple[dict[str, Any], di
                 symbolic[kind] = symbolic.get(kind, 0) + volume(over)
                 numbers[kind] = numbers.get(kind, 0) + n
             if not exact:
-                notes.append(f"{name}: operations are an upper value, its conditions are not linear in coordinates")
-        if found.bound(p):
+                why = (
+                    "its conditions leave too much to count" if p.exact else "which points are present depends on data"
+                )
+                notes.append(f"{name}: operations are an upper value, {why}")
+        if found.count(name)[0] < found.size(frozenset(ranks)):
             notes.append(f"{name}: symbolic operations count points that its conditions leave out")
     return symbolic, numbers
 
@@ -122,7 +126,8 @@ def _compulsory(found: Dependence, notes: list[str]) -> tuple[dict[str, dict[str
         dense[tensor] = {side: volume(cascade.full_ranks(tensor))}
         numbers[tensor] = {side: n}
         if not exact:
-            notes.append(f"{tensor}: at least {n} words are {side}; which ones depends on data")
+            why = "which ones depends on data" if found.data_decides(tensor) else "more is too much to count"
+            notes.append(f"{tensor}: at least {n} words are {side}; {why}")
         elif n != prod(found.extents[r] for r in cascade.full_ranks(tensor)):
             notes.append(f"{tensor}: the symbolic value counts words that no point touches")
     return dense, numbers
@@ -132,10 +137,9 @@ def _footprint(found: Dependence, at: Mapping[str, Mapping[str, int]]) -> Footpr
     """See :class:`Footprint`."""
     cascade = found.cascade
     einsums = {n: p.einsum for n, p in found.points.items()}
-    used: dict[str, int] = {}
-    for e in einsums.values():
-        for x in {x for r in iteration_ranks(e) for x in found.leaves(r)}:
-            used[x] = used.get(x, 0) + 1
+    leaves = {n: {x for r in iteration_ranks(e) for x in found.leaves(r)} for n, e in einsums.items()}
+    used = Counter(x for some in leaves.values() for x in some)
+    stepped = Counter(x for n, some in leaves.items() if found.varies(n) for x in some)  # those of most Einsums outside
     parents = {x: whole for whole, parts in cascade.split.items() for x in parts}
     tensors: dict[str, Any] = {}
     held: dict[str, set[str]] = {}
@@ -147,8 +151,8 @@ def _footprint(found: Dependence, at: Mapping[str, Mapping[str, int]]) -> Footpr
         for x in found.axes(tensor):
             when = {at.get(n, {}).get(r, 0) for n in readers for r in (x, parents.get(x, x))} - {0}
             when |= set() if tensor in cascade.inputs else {at.get(tensor, {}).get(x, 0)} - {0}
-            inner = any(used.get(x, 0) < used[y] for y in state)
-            if used.get(x, 0) < 2 or len(when) > 1 or inner:
+            inner = any(stepped[x] < stepped[y] for y in state)
+            if used[x] < 2 or len(when) > 1 or inner:
                 whole.add(x)
         tensors[tensor] = volume(sorted(whole))
         held[tensor] = whole

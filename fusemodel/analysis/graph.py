@@ -8,7 +8,7 @@ same holds along paths. Reads at other coordinates (shifts, gathers, earlier ste
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -22,14 +22,16 @@ from fusemodel.cascade.ir import (
     Expr,
     Extent,
     RankValue,
+    accesses,
     is_start,
     iteration_ranks,
     join_split,
-    rank_values,
     reads,
 )
-from fusemodel.model.domain import Conditions, Linear, Quotients, constraints, count_exactly, linear, on_leaves
+from fusemodel.model.domain import Conditions, Linear, Quotients, count_union, on_leaves, regions
 from fusemodel.model.elements import Touch, touched
+from fusemodel.model.forms import Piece
+from fusemodel.model.pieces import MAX_PIECES, computed_index, index_cases, indexed
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -39,12 +41,18 @@ _MOST_PATHS = 16  # kept for one tensor
 
 @dataclass(frozen=True)
 class Points:
-    """The points of one Einsum: conditions as forms that are <= 0; ``certain`` if these say exactly which are there."""
+    """The points of one Einsum, in pieces that have none in common: where the forms of a piece are <= 0. ``exact`` if
+    these say exactly which are there, ``certain`` if moreover they are linear conditions, and one piece."""
 
     einsum: Einsum
-    forms: tuple[Linear, ...]
+    pieces: tuple[Piece, ...]
     quotients: Quotients
-    certain: bool
+    exact: bool
+
+    @property
+    def certain(self) -> bool:
+        """See above."""
+        return self.exact and len(self.pieces) == 1 and all(isinstance(f, Linear) for f in self.pieces[0])
 
 
 @dataclass
@@ -67,88 +75,120 @@ class Dependence:
                 for e in (main.get(name), *(s for s in starts if s.name == name)):
                     pending += [a.tensor for a in reads(e)] if e else []
         self.live = live
-        self.points = {}
-        conditions = Conditions(cascade, list(main.values()))
-        for name, einsum in main.items():
-            if name in live:
-                self.points[name] = self._points(einsum, conditions)
-        self._spread()
+        self.conditions = Conditions(cascade, list(main.values()))
+        self.points = {n: self._points(e) for n, e in main.items() if n in live}
 
-    def _points(self, einsum: Einsum, conditions: Conditions) -> Points:
-        ranges = {r: self.extents[r] for r in self.cascade.ranks}
-        quotients = Quotients(ranges, einsum.name)
-        forms, other = constraints(conditions.of[einsum.name], self.extents, quotients)
-        forms += quotients.closure(forms)
-        iterative = bool(self.cascade.tensors[einsum.name].iterative)
-        # what follows an absent step is absent too, which the conditions do not say
-        return Points(
-            einsum, tuple(forms), quotients, not other and not (iterative and self._binding(forms, quotients))
-        )
+    def _points(self, einsum: Einsum) -> Points:
+        quotients = Quotients({r: self.extents[r] for r in self.cascade.ranks}, einsum.name)
+        pieces, other = regions(self.conditions.of[einsum.name], self.extents, quotients)
+        doubts = self.conditions.doubts.get(einsum.name, ())
+        exact = not other and regions(doubts, self.extents, quotients) == ([()], [])
+        return Points(einsum, tuple(pieces), quotients, exact)
 
-    def _spread(self) -> None:
-        """What needs a tensor that is not known exactly is not known either."""
-        changed = True
-        while changed:
-            changed = False
-            for name, p in self.points.items():
-                made = (self.points[a.tensor] for a in reads(p.einsum) if a.tensor in self.points)
-                if p.certain and not all(m.certain for m in made):
-                    self.points[name] = replace(p, certain=False)
-                    changed = True
-
-    def _binding(self, forms: list[Linear], quotients: Quotients) -> bool:
-        sizes = {**self.extents, **quotients.sizes}
-        return any(
-            f.constant + sum(max(0, c * (sizes[x] - 1)) for x, c in f.coefficients.items()) > 0 for f in forms
-        )  # fmt: skip
-
-    def bound(self, points: Points) -> bool:
-        """Whether conditions leave out some point."""
-        return self._binding(list(points.forms), points.quotients)
+    def sizes(self, points: Points) -> dict[str, int]:
+        """The number of values of every coordinate."""
+        return {**self.extents, **points.quotients.sizes}
 
     def count(self, name: str, ranks: tuple[str, ...] | None = None) -> tuple[int, bool]:
         """Points present of an Einsum, projected on some ranks, and whether that is exact (else it is an upper
         bound)."""
         p = self.points[name]
         loops = iteration_ranks(p.einsum) if ranks is None else ranks
-        found, exact = count_exactly(p.forms, loops, {**self.extents, **p.quotients.sizes})
-        return found, exact and p.certain
+        found, exact = count_union(p.pieces, loops, self.sizes(p), apart=True)
+        return found, exact and p.exact
 
     def touched(self, tensor: str) -> tuple[int, bool]:
-        """Distinct elements of an input that the Einsums read, or of a made tensor that is written: at least as many,
+        """Distinct elements of an input that the Einsums need, or of a made tensor that is written: at least as many,
         and whether that is exact."""
-        parts: list[tuple[Touch, Mapping[str, int]]] = []
+        parts: list[tuple[list[Touch], Mapping[str, int]]] = []
         exact = True
         for name, p in self.points.items():
-            found = [p.einsum.target] if name == tensor else []
+            found = [(p.einsum.target, ())] if name == tensor else []
             if tensor in self.cascade.inputs:
-                found = [a for a in reads(p.einsum) if a.tensor == tensor]
-            sure = set(needed(p.einsum.body)) | set(needed(p.einsum.where)) | {p.einsum.target}
-            for access in dict.fromkeys(found):
-                touch = self._touch(p, access)
-                if touch is None or not p.certain or access not in sure:
+                found = [(a, more) for a, more in self._needed(p.einsum) if a.tensor == tensor]
+            for access, more in dict.fromkeys(found):
+                touches = self._touches(p, access, more)
+                if touches is None or not p.exact:
                     exact = False
-                else:
-                    parts.append((touch, p.quotients.sizes))
+                elif touches:
+                    parts.append((touches, p.quotients.sizes))
         if not parts:
             return 0, exact
         sizes = {**self.extents, **{x: n for _, more in parts for x, n in more.items()}}
-        found, known = touched([t for t, _ in parts], (), sizes)
+        found, known = touched([t for some, _ in parts for t in some], (), sizes)
         if known:
             return found, exact
-        singles = [touched([t], (), sizes) for t, _ in parts]
+        singles = [touched([t], (), sizes) for some, _ in parts for t in some]
         return max((n for n, known in singles if known), default=0), False
 
-    def _touch(self, p: Points, access: Access) -> Touch | None:
-        index = [linear(i, self.extents, p.quotients) for i in access.indices]
-        if any(i is None for i in index):
-            return None
-        forms = [*p.forms, *p.quotients.closure(i for i in index if i is not None)]
-        unique = {f.key(): f for f in forms}
+    def data_decides(self, tensor: str) -> bool:
+        """Whether which elements of a tensor are touched depends on data."""
+        for name, p in self.points.items():
+            found = [a for a, _ in self._needed(p.einsum) if a.tensor == tensor] + [p.einsum.target] * (name == tensor)
+            indices = [self.conditions.resolved(i) for a in found for i in a.indices]
+            if found and (not p.exact or any(accesses(i) for i in indices)):
+                return True
+        return False
+
+    def _needed(self, einsum: Einsum) -> list[tuple[Access, tuple[Expr, ...]]]:
+        """Accesses of which a point needs the element, each with what must hold besides: of ``coalesce``, that those
+        before it are absent."""
+        found = [*self._operands(einsum.body, ()), *self._operands(einsum.where, ())]
+        return found + [a for i in einsum.target.indices for a in self._operands(i, ())]
+
+    def _operands(self, expr: Expr | None, more: tuple[Expr, ...]) -> list[tuple[Access, tuple[Expr, ...]]]:
+        match expr:
+            case Access():
+                inner = [a for i in expr.indices for a in self._operands(i, more)]
+                return [(expr, more), *inner]
+            case Apply("coalesce", args):
+                result: list[tuple[Access, tuple[Expr, ...]]] = []
+                for arg in args:
+                    result += self._operands(arg, (*more, *self.conditions.present(arg)))
+                    missing = self.conditions.missing(arg)
+                    if missing is None:
+                        break
+                    more = (*more, missing)
+                return result
+            case Apply(_, args):
+                return [a for x in args for a in self._operands(x, more)]
+        return []
+
+    def _touches(self, p: Points, access: Access, more: tuple[Expr, ...]) -> list[Touch] | None:
+        """The elements of an access, piece by piece; None where they depend on data."""
         tensor = self.cascade.tensors[access.tensor]
         ranks = self.cascade.full_ranks(access.tensor)
         limits = tuple(self.extents[r] + (r in tensor.iterative) for r in ranks)
-        return Touch(tuple(index), tuple(() for _ in index), limits, tuple(unique.values()))
+        pieces = list(p.pieces)
+        if more:
+            pieces, other = regions((*self.conditions.of[p.einsum.name], *more), self.extents, p.quotients)
+            if other:
+                return None
+        indices = [(self.conditions.resolved(i), n) for i, n in zip(access.indices, limits, strict=True)]
+        every = [index_cases(i, self.extents, p.quotients, n) for i, n in indices]
+        cases = [c for c in every if c is not None]
+        if len(cases) < len(every):
+            return None
+        if prod(len(c) for c in cases) > MAX_PIECES:
+            cases = [
+                c if len(c) == 1 else computed_index(i, self.extents, p.quotients, n)
+                for c, (i, n) in zip(cases, indices, strict=True)
+            ]
+        data = tuple(() for _ in indices)
+        found = indexed(pieces, cases, p.quotients)
+        return [Touch(tuple(index), data, limits, piece) for piece, index in found]
+
+    def varies(self, tensor: str) -> bool:
+        """Whether a tensor depends on an input."""
+        return tensor in self._varying
+
+    @cached_property
+    def _varying(self) -> set[str]:
+        found, waiting = set(self.cascade.inputs), [e for e in self.cascade.explicit if e.name in self.live]
+        while some := [e for e in waiting if any(a.tensor in found for a in reads(e))]:
+            found |= {e.name for e in some}
+            waiting = [e for e in waiting if e not in some]
+        return found
 
     # The graph at equal coordinates
 
@@ -175,9 +215,8 @@ class Dependence:
             if not p.certain or not self.plain(p.einsum.target):
                 continue
             graph.add_node(name)
-            sure = {*needed(p.einsum.body), *needed(p.einsum.where)}
-            for access in sure:
-                if access.tensor != name and self.plain(access) and access.tensor in graph:
+            for access, more in self._needed(p.einsum):
+                if not more and access.tensor != name and self.plain(access) and access.tensor in graph:
                     graph.add_edge(access.tensor, name)
         return graph
 
@@ -204,9 +243,8 @@ class Dependence:
 
     def forms(self, name: str) -> list[Linear]:
         """The conditions of an Einsum over the parts of split ranks."""
-        p = self.points[name]
-        forms = [f for f in p.forms if self._binding([f], p.quotients)]
-        return on_leaves(forms, self.cascade.split, self.extents)
+        (piece,) = self.points[name].pieces
+        return [f for f in on_leaves(piece, self.cascade.split, self.extents) if isinstance(f, Linear)]
 
     @cached_property
     def paths(self) -> dict[str, dict[frozenset[str], tuple[str, ...]]]:
@@ -224,18 +262,6 @@ class Dependence:
             best = sorted((k for k in mine if not any(k < o for o in mine)), key=lambda k: (-self.size(k), sorted(k)))
             found[name] = {k: mine[k] for k in best[:_MOST_PATHS]}
         return found
-
-
-def needed(expr: Expr | None) -> list[Access]:
-    """Accesses whose element is needed at every point: all but those of ``coalesce``, and those in their indices."""
-    match expr:
-        case Access():
-            return [expr, *(a for i in expr.indices if rank_values(i) for a in needed(i))]
-        case Apply("coalesce", _):
-            return []
-        case Apply(_, args):
-            return [a for x in args for a in needed(x)]
-    return []
 
 
 def volume(ranks: Iterable[str]) -> Any:

@@ -183,15 +183,30 @@ STAND_INS: dict[str, tuple[str, ...]] = {
     "exp2": ("exp",), "recip": ("divide",), "copy": ("max", "add", "mac"),
 }  # fmt: skip
 
+#: Operations that others make in sequence, where a unit has neither them nor a stand-in: 1 / (1 + exp(-x)) and so on.
+SEQUENCES: dict[str, tuple[str, ...]] = {
+    "sigmoid": ("exp", "add", "recip"), "silu": ("sigmoid", "mul"), "tanh": ("exp", "add", "sub", "divide"),
+    "gelu": ("mul", "mac", "mul", "tanh", "mac", "mul"), "elu": ("exp", "sub", "select"),
+    "softplus": ("exp", "add", "log"), "pow": ("log", "mul", "exp"), "rsqrt": ("sqrt", "recip"), "floor": ("add",),
+}  # fmt: skip
+
 _OPERANDS = {"mac": 3, **dict.fromkeys(("mul", "add", "sub", "max", "min", "divide", "compare", "logic", "pow"), 2)}
 
 
 def find_op(unit: Unit, op: str) -> Op | None:
-    """The operation of a unit that computes ``op``, itself or by a stand-in; None if it has none."""
+    """The operation of a unit that computes ``op``: its own, a stand-in, or several others in sequence; None if it has
+    none of these."""
     for name in (op, *STAND_INS.get(op, ())):
         if name in unit.ops:
             return unit.ops[name]
-    return None
+    parts = [find_op(unit, part) for part in SEQUENCES.get(op, ())]
+    found = [p for p in parts if p]
+    if not found or len(found) < len(parts):
+        return None
+    return Op(
+        op, sum(p.cycles for p in found), sum(p.energy_pj for p in found), 0.0,
+        sum(p.register_reads for p in found), sum(p.register_writes for p in found),
+    )  # fmt: skip
 
 
 def load_architecture(name: str, *, beside: str = "", where: Where | None = None) -> Architecture:

@@ -17,14 +17,16 @@ from fusemodel.cascade.ir import (
     RankValue,
     Tensor,
     accesses,
+    arranged,
+    given_indices,
     iteration_ranks,
-    match_indices,
     rank_values,
     reads,
     reduced_ranks,
     target_ranks,
 )
 from fusemodel.cascade.plan import plan
+from fusemodel.cascade.splits import Piece, Splits, parts_of, tiling
 from fusemodel.errors import InputError, Where, unknown
 
 
@@ -33,7 +35,7 @@ def infer_tensors(
     inputs: Mapping[str, tuple[str, ...]],
     declared: Mapping[str, tuple[str, ...]],
     places: Mapping[str, Where],
-    split: Mapping[str, tuple[str, str]],
+    split: Splits,
 ) -> dict[str, Tensor]:
     """The ranks of every tensor: declared for inputs, read off the left sides otherwise.
 
@@ -48,10 +50,10 @@ def infer_tensors(
     for name, definitions in by_name.items():
         if name in inputs:
             raise InputError(f"tensor {name!r} is an input and cannot be defined", definitions[0].at)
-        tensors[name] = _infer(name, definitions, readers, declared.get(name), selects)
+        tensors[name] = _infer(name, definitions, readers, declared.get(name), selects, split)
     for access in (*readers, *(e.target for e in einsums)):
         held = tensors[access.tensor].ranks if access.tensor in tensors else ()
-        for rank, index in zip(held, access.indices, strict=False):
+        for rank, index in given_indices(split, held, access.indices):
             for chooser in _outer_accesses(index):
                 selects.setdefault(chooser, rank)
     return {n: replace(t, selects=selects.get(n)) for n, t in tensors.items()}
@@ -72,29 +74,44 @@ def _infer(
     readers: list[Access],
     declared: tuple[str, ...] | None,
     selects: Mapping[str, str],
+    split: Splits,
 ) -> Tensor:
     main = next((d for d in definitions if any(step_rank(i) for i in d.target.indices)), definitions[-1])
-    if declared is not None and len(declared) != len(main.target.indices):
-        raise InputError(
-            f"{name!r} has {len(main.target.indices)} indices, but is declared with {len(declared)} ranks", main.at
-        )
-    ranks: list[str] = []
-    iterative: set[str] = set()
-    for position, index in enumerate(main.target.indices):
-        if declared is not None:
-            ranks.append(declared[position])
-            if step_rank(index) == declared[position]:
-                iterative.add(declared[position])
-        elif isinstance(index, RankValue):
-            ranks.append(index.rank)
-        elif rank := step_rank(index):
-            ranks.append(rank)
-            iterative.add(rank)
-        else:
-            ranks.append(_scatter_rank(name, position, index, main, readers, selects))
+    if declared is None:
+        ranks = [
+            i.rank if isinstance(i, RankValue) else step_rank(i) or _scatter_rank(name, d, i, main, readers, selects)
+            for d, i in enumerate(main.target.indices)
+        ]
+    else:
+        ranks = _ranks_as_declared(name, main, declared, split)
     if len(set(ranks)) != len(ranks):
         raise InputError(f"tensor {name!r} holds a rank twice: {', '.join(ranks)}", main.at)
-    return Tensor(name, tuple(ranks), frozenset(iterative), at=main.at)
+    stepped = {step_rank(i) for i in main.target.indices}
+    return Tensor(name, tuple(ranks), frozenset(r for r in ranks if r in stepped), at=main.at)
+
+
+def _ranks_as_declared(name: str, main: Einsum, declared: tuple[str, ...], split: Splits) -> list[str]:
+    """The ranks of an output that is declared: written by the parts of one of them, or by the whole of several, it
+    holds what it is written by; a computed index scatters over what is declared."""
+    indices = main.target.indices
+    pieces = arranged(split, declared, indices)
+    if pieces is None or not all(p.plain or _is_whole(split, p, indices) for p in pieces):
+        raise InputError(
+            f"{name!r} has {len(indices)} indices, but is declared with {len(declared)} ranks", main.at,
+            expected=f"[{', '.join(declared)}], each by itself or by its parts",
+        )  # fmt: skip
+    ranks: list[str] = []
+    for piece in pieces:
+        written = not piece.plain and all(indices[j] == RankValue(r) for r, j in piece.given)
+        ranks += [r for r, _ in piece.given] if written else piece.ranks
+    return ranks
+
+
+def _is_whole(split: Splits, piece: Piece, indices: Sequence[Expr]) -> bool:
+    """Whether indices stand for the very rank that is declared, not for another of its extent, and take no step."""
+    given = [r for r, _ in piece.given]
+    stepped = any(step_rank(indices[j]) == r for r, j in piece.given)
+    return tiling(split, piece.whole, given) == len(given) and not stepped
 
 
 def _scatter_rank(name, position, index, main, readers, selects) -> str:
@@ -165,8 +182,8 @@ def _check_definitions(cascade: Cascade) -> None:
         for definition in definitions:
             _check_positions(cascade, tensor, definition)
         for start in starts:
-            given = dict(zip(tensor.ranks, match_indices(cascade, tensor, start.target.indices) or (), strict=True))
-            zeros = {r for r in tensor.iterative if given[r] == Number(0)}
+            given = given_indices(cascade.split, tensor.ranks, start.target.indices)
+            zeros = {r for r, index in given if r in tensor.iterative and index == Number(0)}
             if not zeros:
                 raise InputError(f"the start of {name!r} is not at index 0 of {rank!r}", start.at, expected=example)
             missing -= zeros
@@ -176,20 +193,19 @@ def _check_definitions(cascade: Cascade) -> None:
 
 def _check_positions(cascade: Cascade, tensor: Tensor, definition: Einsum) -> None:
     """All equations of an iterative tensor run along its ranks by the same names."""
-    for rank, index in zip(
-        tensor.ranks, match_indices(cascade, tensor, definition.target.indices) or (), strict=True
-    ):  # fmt: skip
+    for rank, index in given_indices(cascade.split, tensor.ranks, definition.target.indices):
         other = index.rank if isinstance(index, RankValue) else step_rank(index)
-        if other and other != rank:
+        if other and (other != rank or rank not in tensor.ranks):
+            of = rank if rank in tensor.ranks else ", ".join(tensor.ranks)
             raise InputError(
-                f"{tensor.name!r} runs along {other!r} here and along {rank!r} in its step", definition.target.at,
+                f"{tensor.name!r} runs along {other!r} here and along {of!r} in its step", definition.target.at,
                 expected=f"the ranks [{', '.join(tensor.ranks)}] in every equation of {tensor.name!r}",
             )  # fmt: skip
 
 
 def _check_count(cascade: Cascade, access: Access) -> None:
     tensor = cascade.tensors[access.tensor]
-    if match_indices(cascade, tensor, access.indices) is None:
+    if arranged(cascade.split, tensor.ranks, access.indices) is None:
         raise InputError(
             f"{access.tensor!r} has {len(access.indices)} indices", access.at,
             expected=f"{len(tensor.ranks)}: [{', '.join(tensor.ranks)}]",
@@ -228,7 +244,7 @@ def _check_reduction(cascade: Cascade, einsum: Einsum, left: set[str], right: se
                 expected=f"`batch` without {rank!r}, and {rank!r} written in the tensors that hold it",
             )  # fmt: skip
     for rank in reduced if einsum.reduction else ():
-        if rank not in right:
+        if rank not in right and not _scatters(einsum, rank):
             raise InputError(f"rank {rank!r} is reduced but does not stand on the right", einsum.at)
         if rank in left and not _scatters(einsum, rank):
             raise InputError(f"rank {rank!r} is reduced but stands on the left", einsum.at)
@@ -249,8 +265,7 @@ def _scatters(einsum: Einsum, rank: str) -> bool:
 def _check_range(cascade: Cascade, access: Access) -> None:
     """Constant indices must lie inside the tensor; affine ones may leave it (the element is then absent)."""
     tensor = cascade.tensors[access.tensor]
-    indices = match_indices(cascade, tensor, access.indices) or ()
-    for rank, index in zip(tensor.ranks, indices, strict=True):
+    for rank, index in given_indices(cascade.split, tensor.ranks, access.indices):
         iterative = rank in tensor.iterative
         if isinstance(index, Extent) and index.rank == rank and not iterative:
             raise InputError(
@@ -260,7 +275,7 @@ def _check_range(cascade: Cascade, access: Access) -> None:
         if isinstance(index, Number) and (not isinstance(index.value, int) or index.value < 0):
             raise InputError(f"index {index.value} of {access.tensor!r} is out of range", access.at,
                              expected="a whole number from 0")  # fmt: skip
-        if isinstance(index, RankValue) and cascade.parents.get(index.rank) == rank:
+        if isinstance(index, RankValue) and index.rank in parts_of(cascade.split, rank):
             pair = cascade.split[rank]
             raise InputError(
                 f"{access.tensor!r} is indexed by {index.rank!r} alone, a part of {rank!r}", access.at,
@@ -291,7 +306,7 @@ def check_ranges(cascade: Cascade, extents: Mapping[str, int]) -> None:
     for einsum in cascade.einsums:
         for access in (einsum.target, *reads(einsum)):
             tensor = cascade.tensors[access.tensor]
-            for rank, index in zip(tensor.ranks, match_indices(cascade, tensor, access.indices) or (), strict=True):
+            for rank, index in given_indices(cascade.split, tensor.ranks, access.indices):
                 size = extents[rank] + (rank in tensor.iterative)
                 value = extents[index.rank] if isinstance(index, Extent) else getattr(index, "value", None)
                 if isinstance(index, (Number, Extent)) and value is not None and value >= size:

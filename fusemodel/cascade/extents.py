@@ -81,7 +81,8 @@ def integer(expr: Expr, extents: Mapping[str, int], what: str, where: Where = NO
         )  # fmt: skip
     if value < 1:
         size = str(int(value)) if value > -(2**128) else "less than -2^128"
-        raise InputError(f"{what} is {size}", where, expected="at least 1")
+        given = "" if isinstance(expr, Number) else f" = {format_expr(expr).lower()}"
+        raise InputError(f"{what}{given} is {size}", where, expected="at least 1")
     if value > MAX_EXTENT:
         size = str(int(value)) if value < 2**128 else "more than 2^128"
         raise InputError(f"{what} is {size}", where, expected=f"at most 2^40 = {MAX_EXTENT}")

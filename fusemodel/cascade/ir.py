@@ -7,11 +7,12 @@ ranks, split ranks, implied sums) is made explicit by :meth:`Cascade.explicit`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
+from fusemodel.cascade.splits import Joined, Piece, Splits, Tree, arrange, tiling
 from fusemodel.errors import NOWHERE, Where
 
 
@@ -105,7 +106,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Cascade:
-    """A checked cascade: an ordered DAG of Einsums, with the extents of its ranks as expressions."""
+    """A checked cascade: an ordered DAG of Einsums, with the extents of its ranks as expressions.
+
+    ``shapes`` has the ranks of each output that is declared by other ranks than it is computed by: a rank for its
+    parts, or parts for a rank.
+    """
 
     name: str
     ranks: Mapping[str, Expr]
@@ -120,6 +125,7 @@ class Cascade:
     provenance: str = ""
     reference: str | None = None
     sequence: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     test: Mapping[str, int] = field(default_factory=dict)
     file: str = field(default="", compare=False)
     places: Mapping[str, Where] = field(default_factory=dict, compare=False)
@@ -127,7 +133,13 @@ class Cascade:
     def full_ranks(self, tensor: str) -> tuple[str, ...]:
         """The ranks of a tensor with the batch ranks it carries in front."""
         own = self.tensors[tensor].ranks
-        return tuple(b for b in self.batch if b not in own) + own
+        return (*(b for b in self.batch if b not in own), *own)
+
+    def declared_ranks(self, tensor: str) -> tuple[str, ...]:
+        """The ranks by which a tensor is given or taken: those of :meth:`full_ranks`, or of ``shapes`` where it is an
+        output declared by others."""
+        own = self.tensors[tensor].ranks
+        return (*(b for b in self.batch if b not in own), *self.shapes.get(tensor, own))
 
     def definitions(self, tensor: str) -> tuple[Einsum, ...]:
         """The equations that define a tensor: one, or a start and a step."""
@@ -231,66 +243,119 @@ def join_split(outer: Expr, inner_rank: str, inner: Expr) -> Expr:
     return Apply("+", (Apply("*", (outer, Extent(inner_rank))), inner))
 
 
+def arranged(splits: Splits, ranks: Sequence[str], indices: Sequence[Expr]) -> tuple[Piece, ...] | None:
+    """The ranks that indices stand for; None where they are too many or too few."""
+    return arrange(splits, ranks, [frozenset(rank_values(i)) for i in indices], [_shifted(i) for i in indices])
+
+
+def _shifted(index: Expr) -> str | None:
+    match index:
+        case RankValue(rank):
+            return rank
+        case Apply("+" | "-", (RankValue(rank), Number())) | Apply("+", (Number(), RankValue(rank))):
+            return rank
+    return None
+
+
 def match_indices(cascade: Cascade, tensor: Tensor, indices: tuple[Expr, ...]) -> tuple[Expr, ...] | None:
     """One index for each declared rank, with split ranks joined or taken apart; None if the count is wrong.
 
-    A tensor that holds ``m`` may be indexed by ``m`` or by ``m1, m0``, and one that holds ``m1, m0`` by ``m``.
+    A tensor that holds ``m`` may be indexed by ``m`` or by ``m1, m0``, and one that holds ``m1, m0`` by ``m``. The
+    element is the one meant where :func:`index_conditions` hold, and else absent.
     """
-    if len(indices) == len(tensor.ranks):
-        return indices
-    result: list[Expr] = []
-    given = list(indices)
-    ranks = list(tensor.ranks)
-    while ranks:
-        rank = ranks.pop(0)
-        if not given:
-            return None
-        pair = _split_pair(cascade, rank, given)
-        if pair and len(given) - 1 > len(ranks):
-            result.append(join_split(given.pop(0), pair[1], given.pop(0)))
-            continue
-        parent = cascade.parents.get(rank)
-        parts = cascade.split[parent] if parent else ("", "")
-        if parent and parts[0] == rank and ranks[:1] == [parts[1]] and parent in rank_values(given[0]):
-            whole = given.pop(0)
-            ranks.pop(0)
-            size = Extent(parts[1])
-            result += [Apply("//", (whole, size)), Apply("%", (whole, size))]
-            continue
-        result.append(given.pop(0))
-    return None if given else tuple(result)
+    pieces = arranged(cascade.split, tensor.ranks, indices)
+    return None if pieces is None else tuple(e for p in pieces for e in _by_rank(cascade.split, p, indices))
 
 
-def _split_pair(cascade: Cascade, rank: str, given: list[Expr]) -> tuple[str, str] | None:
-    """The split whose two parts the next two indices are: that of ``rank`` itself, or of a rank read in its place."""
-    if len(given) < 2 or rank in cascade.parents:
-        return None
-    own = [cascade.split[rank]] if rank in cascade.split else list(cascade.split.values())
-    found = [p for p in own if p[0] in rank_values(given[0]) and p[1] in rank_values(given[1])]
-    return found[0] if found else None
+def index_conditions(cascade: Cascade, access: Access) -> tuple[Expr, ...]:
+    """What must hold for an element to be there, besides that the indices of :func:`match_indices` lie in the tensor:
+    an index that is no coordinate of its part of a rank could be taken for one of the next."""
+    pieces = arranged(cascade.split, cascade.tensors[access.tensor].ranks, access.indices) or ()
+    return tuple(c for p in pieces for c in _inside(p, access.indices))
+
+
+def given_indices(splits: Splits, ranks: Sequence[str], indices: Sequence[Expr]) -> list[tuple[str, Expr]]:
+    """Each index with the rank that it is a coordinate of: one of ``ranks``, its part or its whole."""
+    pieces = arranged(splits, ranks, indices) or ()
+    return [(rank, indices[j]) for piece in pieces for rank, j in piece.given]
+
+
+def _by_rank(splits: Splits, piece: Piece, indices: Sequence[Expr]) -> list[Expr]:
+    if len(piece.ranks) == 1:
+        return [_joined(piece.tree, indices)]
+    assert isinstance(piece.tree, int)
+    return _apart(splits, piece.ranks, piece.whole, indices[piece.tree])
+
+
+def _joined(tree: Tree, indices: Sequence[Expr]) -> Expr:
+    if isinstance(tree, int):
+        return indices[tree]
+    return join_split(_joined(tree.outer, indices), tree.inner_rank, _joined(tree.inner, indices))
+
+
+def _apart(splits: Splits, ranks: Sequence[str], whole: str, index: Expr) -> list[Expr]:
+    """An index for each of ``ranks``, which make up ``whole``."""
+    if ranks[0] == whole:
+        return [index]
+    outer, inner = splits[whole]
+    n = tiling(splits, outer, ranks)
+    size = Extent(inner)
+    return [
+        *_apart(splits, ranks[:n], outer, Apply("//", (index, size))),
+        *_apart(splits, ranks[n:], inner, Apply("%", (index, size))),
+    ]
+
+
+def _inside(piece: Piece, indices: Sequence[Expr]) -> Iterator[Expr]:
+    if len(piece.ranks) > 1 and isinstance(index := indices[piece.given[0][1]], Apply):
+        yield Apply("<", (index, Extent(piece.whole)))  # beyond the whole there may be padding of its parts
+    pending: list[Tree] = [piece.tree]
+    while pending:
+        tree = pending.pop()
+        if isinstance(tree, Joined):
+            if tree.padded:
+                yield Apply("<", (_joined(tree, indices), Extent(tree.whole)))
+            if isinstance(tree.inner, int) and isinstance(index := indices[tree.inner], Apply):
+                yield Apply(">=", (index, Number(0)))
+                yield Apply("<", (index, Extent(tree.inner_rank)))
+            pending += [tree.outer, tree.inner]
 
 
 def _explicit(cascade: Cascade, einsum: Einsum) -> Einsum:
-    def access(a: Access) -> Access:
-        tensor = cascade.tensors[a.tensor]
-        indices = match_indices(cascade, tensor, a.indices) or a.indices
-        carried = tuple(RankValue(b) for b in cascade.batch if b not in tensor.ranks)
-        return replace(a, indices=carried + tuple(expand(i) for i in indices))
+    inside: dict[Expr, None] = {}
 
-    def expand(e: Expr) -> Expr:
+    def access(a: Access, filled: bool = False) -> Access:
+        tensor = cascade.tensors[a.tensor]
+        indices = list(match_indices(cascade, tensor, a.indices) or a.indices)
+        conditions = index_conditions(cascade, a)
+        if filled and conditions:  # what stands in for an absent element is not left out with it
+            indices[0] = Apply("select", (_all(conditions), indices[0], Number(-1)))
+        else:
+            inside.update(dict.fromkeys(conditions))
+        carried = tuple(RankValue(b) for b in cascade.batch if b not in tensor.ranks)
+        return replace(a, indices=carried + tuple(expand(i, filled) for i in indices))
+
+    def expand(e: Expr, filled: bool = False) -> Expr:
         match e:
             case Access():
-                return access(e)
+                return access(e, filled)
             case Apply(op, args, at):
-                return Apply(op, tuple(expand(x) for x in args), at)
+                return Apply(op, tuple(expand(x, filled or op == "coalesce") for x in args), at)
         return e
 
+    target, body = access(einsum.target), expand(einsum.body)
+    where = () if einsum.where is None else (expand(einsum.where),)
+    conditions = (*where, *map(expand, tuple(inside)))
     carried = [b for b in cascade.batch if b not in cascade.tensors[einsum.name].ranks]
     reduced = tuple(r for r in reduced_ranks(einsum) if r not in carried)
     return replace(
         einsum,
-        target=access(einsum.target),
-        body=expand(einsum.body),
-        where=expand(einsum.where) if einsum.where else None,
+        target=target,
+        body=body,
+        where=_all(conditions) if conditions else None,
         reduction=None if einsum.selection else Reduction(reduction_op(einsum), reduced),
     )
+
+
+def _all(conditions: Sequence[Expr]) -> Expr:
+    return conditions[0] if len(conditions) == 1 else Apply("and", tuple(conditions))

@@ -57,6 +57,7 @@ def build_cascade(doc: Document) -> Cascade:
     places |= {f"outputs.{t}": doc.where("outputs") for t in outputs}
     places |= {f"test.{r}": doc.where("test", r) for r in data.get("test") or {}}
     places[".reference"] = doc.where("reference")
+    tensors = infer_tensors(einsums, inputs, declared, places, split)
     cascade = Cascade(
         name=_text(doc, "name") or doc.file,
         ranks=ranks,
@@ -65,12 +66,13 @@ def build_cascade(doc: Document) -> Cascade:
         inputs=inputs,
         outputs=outputs,
         einsums=einsums,
-        tensors=infer_tensors(einsums, inputs, declared, places, split),
+        tensors=tensors,
         about=" ".join(_text(doc, "about").split()),
         source=" ".join(_text(doc, "source").split()),
         provenance=" ".join(_text(doc, "provenance").split()),
         reference=_text(doc, "reference") or None,
         sequence=_rank_list(doc, ("sequence",), data.get("sequence") or [], ranks),
+        shapes={t: r for t, r in declared.items() if t in tensors and r != tensors[t].ranks},
         test=_test(doc, ranks),
         file=doc.file,
         places=places,
@@ -184,4 +186,17 @@ def _split(doc: Document, ranks: Mapping[str, Any]) -> dict[str, tuple[str, str]
             if set(parts) & set(other):
                 raise InputError("a rank is part of two splits", doc.where("split", whole))
         result[whole] = (parts[0], parts[1])
+        if whole in _within(result, whole):
+            raise InputError(f"{whole!r} is a part of itself", doc.where("split", whole))
     return result
+
+
+def _within(split: Mapping[str, tuple[str, str]], whole: str) -> set[str]:
+    """The parts of a rank, and theirs, in splits that may go in circles."""
+    found: set[str] = set()
+    pending = [whole]
+    while pending:
+        parts = set(split.get(pending.pop(), ())) - found
+        found |= parts
+        pending += parts
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ MAX_EQUATION = 20_000  # characters
 MAX_DEPTH = 150  # of operators inside operators
 MAX_DIGITS = 100
 _SUFFIX = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_GOES_ON = re.compile(r"\s*((?:where|and|or)\b|[-+*/%<>=!])")  # a line that starts so cannot start an equation
 _TERMINALS = {
     "RPAR": "`)`", "LPAR": "`(`", "RSQB": "`]`", "LSQB": "`[`", "COMMA": "`,`", "EQUAL": "`=`", "NAME": "a name",
     "NUMBER": "a number", "MUL": "`*` or `/`", "PLUS": "`+`", "MINUS": "`-`", "COMPARE": "a comparison",
@@ -61,7 +63,8 @@ def parse_expression(text: str, names: Names, where: Where) -> Expr:
 
 
 def parse_equations(text: str, names: Names, where: Where) -> tuple[Einsum, ...]:
-    """A block of equations, one a line; a line goes on while a bracket is open. ``#`` starts a comment."""
+    """A block of equations, one a line. A line goes on while a bracket is open, and where the next starts with what
+    only stands between others: ``where``, ``and``, ``or``, an operator. ``#`` starts a comment."""
     result = []
     for statement, line in _statements(text, where):
         place = Where(where.file, where.line + line, where.column)
@@ -84,22 +87,23 @@ def _check_depth(expr: Expr | None, where: Where) -> None:
 
 
 def _statements(text: str, where: Where) -> list[tuple[str, int]]:
-    statements: list[tuple[str, int]] = []
-    pending, start, depth = "", 0, 0
+    """Each equation with the number of its first line; lines left out inside it are empty, so that places hold."""
+    groups: list[tuple[int, list[str]]] = []
+    depth = 0
     for number, raw in enumerate(text.splitlines()):
-        code = raw.split("#", 1)[0]
-        if not pending:
-            if not code.strip():
-                continue
-            start = number
-        pending += code.rstrip() + "\n"
-        depth += sum(code.count(c) for c in "([") - sum(code.count(c) for c in ")]")
-        if depth <= 0:
-            statements.append((pending.rstrip("\n"), start))
-            pending, depth = "", 0
-    if pending:
-        statements.append((pending.rstrip("\n"), start))
-    return statements
+        code = raw.split("#", 1)[0].rstrip()
+        goes_on = _GOES_ON.match(code)
+        if groups and (depth > 0 or goes_on):
+            start, lines = groups[-1]
+            lines += [""] * (number - start - len(lines)) + [code]
+        elif goes_on:
+            column = where.column + goes_on.start(1)
+            raise InputError(f"unexpected {goes_on[1]!r}", Where(where.file, where.line + number, column),
+                             expected="an equation before it")  # fmt: skip
+        elif code:
+            groups.append((number, [code]))
+        depth = max(0, depth + sum(code.count(c) for c in "([") - sum(code.count(c) for c in ")]"))
+    return [("\n".join(lines).rstrip("\n"), start) for start, lines in groups]
 
 
 def _tree(text: str, start: str, where: Where) -> Tree[Any]:

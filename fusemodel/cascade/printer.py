@@ -55,9 +55,7 @@ def format_einsum(einsum: Einsum) -> str:
         body = f"{s.op}[{s.rank}{f' -> {s.into}' if s.into else ''}]({body})"
     elif einsum.reduction:
         body = f"{einsum.reduction.op}[{', '.join(einsum.reduction.ranks)}]({body})"
-    target = einsum.target
-    left = f"{target.tensor}[{', '.join(format_expr(i) for i in target.indices)}]"
-    return f"{left} = {body}" + (f" where {format_expr(einsum.where)}" if einsum.where else "")
+    return f"{format_expr(einsum.target)} = {body}" + (f" where {format_expr(einsum.where)}" if einsum.where else "")
 
 
 def format_einsums(cascade: Cascade) -> str:
@@ -84,7 +82,7 @@ def format_cascade(cascade: Cascade) -> str:
     if cascade.test:
         out.append("test: {" + ", ".join(f"{_key(r)}: {v}" for r, v in cascade.test.items()) + "}")
     out.append(f"inputs: {_lists(cascade.inputs)}")
-    out.append(f"outputs: {_lists({t: cascade.tensors[t].ranks for t in cascade.outputs})}")
+    out.append(f"outputs: {_lists({t: cascade.shapes.get(t, cascade.tensors[t].ranks) for t in cascade.outputs})}")
     if cascade.reference:
         out.append(f"reference: {cascade.reference}")
     out.append("einsums: |")

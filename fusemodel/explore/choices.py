@@ -66,11 +66,7 @@ def choices(
     whatever is kept."""
     rounds = max(map(len, structure.places.values()))
     levels = list(arch.levels)
-    tensors = {
-        t: Costs(*(np.full((len(p), length), np.inf) if i in (0, 3) else {
-            x: np.full((len(p), length), np.inf) for x in levels} for i in range(4)))
-        for t, p in structure.places.items()
-    }  # fmt: skip
+    tensors = {t: _nothing(levels, len(p), length) for t, p in structure.places.items()}
     cycles = energy = None
     costed = 0
     for i in range(rounds):
@@ -94,6 +90,13 @@ def choices(
                 if held.tensor in take:
                     tensors[held.tensor].unheld[i] += np.asarray(held.words) > held.room
     return None if cycles is None or energy is None else Choices(tensors, cycles, energy, costed)
+
+
+def _nothing(levels: Sequence[str], places: int, length: int) -> Costs:
+    def column() -> Floats:
+        return np.full((places, length), np.inf)
+
+    return Costs(column(), {x: column() for x in levels}, {x: column() for x in levels}, column())
 
 
 def fields_of(structure: Structure, taken: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, Any]:

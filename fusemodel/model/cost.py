@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fusemodel.cascade.printer import format_expr
-from fusemodel.model.domain import count, count_exactly
 from fusemodel.model.elements import touched
 from fusemodel.model.frame import (
     Amount,
@@ -26,6 +25,7 @@ from fusemodel.model.frame import (
     plain,
     plain_words,
     product,
+    settled,
     simple_leaves,
     steps,
     words,
@@ -76,17 +76,16 @@ class GroupCost:
 
 def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
     """Evaluate a plan. With arrays in ``sizes`` every result is an array; :func:`needs_numbers` says when it cannot."""
+    plan = settled(plan)
     batch = any(isinstance(n, np.ndarray) for n in sizes.values())
     if batch and needs_numbers(plan, extents):
         raise ValueError("counts of this plan need plain numbers")
     notes: list[str] = []
     frames = frames_of(plan, extents)
     for name, frame in frames.items():
-        notes += [
-            f"{name}: `{format_expr(c)}` is not linear in coordinates; every point is charged" for c in frame.other
-        ]
-        if plan.einsums[name].iterative and frame.forms:
-            notes.append(f"{name}: what follows an absent step of an iterative tensor is charged, an upper bound")
+        notes += [f"{name}: `{format_expr(c)}` depends on data; every point is charged" for c in frame.other]
+        if frame.doubtful:
+            notes.append(f"{name}: what follows an absent step or choice is charged, an upper bound")
     einsums = {n: _einsum_cost(e, frames[n], sizes, notes) for n, e in plan.einsums.items()}
     space = space_of(plan, frames, sizes, extents, notes)
     found = _products(plan, frames, sizes) if batch or is_product(plan, extents) else None
@@ -109,6 +108,7 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
 
 def needs_numbers(plan: Plan, extents: Mapping[str, int]) -> bool:
     """Whether counts need plain numbers: some point may be absent, or a tile is not a product over its indices."""
+    plan = settled(plan)
     frames = frames_of(plan, extents)
     if "needs_numbers" not in plan.memo:
         plan.memo["needs_numbers"] = _needs_numbers(plan, frames)
@@ -119,6 +119,7 @@ def is_product(plan: Plan, extents: Mapping[str, int]) -> bool:
     """Whether every count is a product of sizes, exactly."""
     if needs_numbers(plan, extents):
         return False
+    plan = settled(plan)
     if "product" not in plan.memo:
         frames = frames_of(plan, extents)
         plan.memo["product"] = all(frames[m.tile.einsum].index(d) is not None for m in plan.moves for d in m.tile.dims)
@@ -126,11 +127,11 @@ def is_product(plan: Plan, extents: Mapping[str, int]) -> bool:
 
 
 def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
-    if any(f.forms for f in frames.values()) or any(m.separators for m in plan.moves):
+    if any(f.conditional for f in frames.values()) or any(m.separators for m in plan.moves):
         return True
     together: dict[object, list[tuple[str | None, Tile]]] = {}
     for move in plan.moves:
-        if frames[move.tile.einsum].binding(move.tile.guards):
+        if move.tile.guards and frames[move.tile.einsum].where(move.tile.guards) != [()]:
             return True
         together.setdefault(move.key, []).append((move.nest, move.tile))
     for held in (*together.values(), *(f.tiles for f in plan.footprints)):
@@ -151,15 +152,11 @@ def _einsum_cost(einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str
     for length, leaves in einsum.folds:
         folds = folds * ceil_div(product(leaves, sizes), length)
         output_folds = output_folds * ceil_div(product([x for x in leaves if x not in einsum.reduced], sizes), length)
-    if frame.forms:
-        forms = frame.on_leaves(frame.forms, sizes)
-        found = [
-            count_exactly(forms, x, frame.with_quotients(sizes))
-            for x in (einsum.leaves, kept, einsum.temporal, temporal)
-        ]
+    if frame.conditional:
+        found = [frame.count(x, sizes) for x in (einsum.leaves, kept, einsum.temporal, temporal)]
         (points, outputs, turns, output_turns), exact = zip(*found, strict=True)
         if not all(exact):
-            notes.append(f"{einsum.name}: its cycles are an upper bound, since its conditions leave gaps between tiles")
+            notes.append(f"{einsum.name}: its cycles are an upper bound: its conditions leave too much to count")
     cycles = turns * folds * einsum.cycles_per_point
     slots = points * einsum.cycles_per_point
     energy = points * einsum.energy_pj_per_point
@@ -204,10 +201,13 @@ def _brought(
     moves: list[Move], loops: tuple[str, ...], frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]
 ) -> Amount:
     """Words of accesses that share a tile, brought at each step of ``loops``."""
-    parts = list({p.key(): p for p in (frames[m.tile.einsum].touch(m.tile, sizes) for m in moves)}.values())
+    every_part = (p for m in moves for p in frames[m.tile.einsum].touches(m.tile, sizes))
+    parts = list({p.key(): p for p in every_part}.values())
     move = moves[0]
     frame = frames[move.tile.einsum]
     tiles = [m.tile for m in moves]
+    if not parts:
+        return 0
     if not any(p.forms for p in parts) and plain(frames, tiles):
         moved = product(loops, sizes) * plain_words(frames, tiles, sizes)
         exact = None not in parts[0].index
@@ -358,6 +358,6 @@ def _schedule(
 
 def _drain_cycles(drain: Drain, frame: Frame, sizes: Sizes) -> Amount:
     tiles = product(drain.loops, sizes)
-    if frame.forms:
-        tiles = count(frame.on_leaves(frame.forms, sizes), drain.loops, frame.with_quotients(sizes))
+    if frame.conditional:
+        tiles, _ = frame.count(drain.loops, sizes)
     return tiles * minimum(product(drain.leaves, sizes), drain.length)

@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from math import gcd
+from math import gcd, prod
 
 import numpy as np
 
-from fusemodel.model.domain import Linear, count_exactly
+from fusemodel.model.domain import MAX_UNION, Linear, count_exactly, count_union
+from fusemodel.model.forms import Form
 
-#: Accesses whose union is counted exactly; of more the sum is taken.
-MAX_UNION = 4
 #: Values enumerated at most to count those of one index.
 _MAX_VALUES = 2**20
 
 
 @dataclass(frozen=True)
 class Touch:
-    """One access of a tensor. ``index`` has a form over leaves for each dimension (None where it depends on data, and
-    then ``data`` has the leaves it may depend on), ``limits`` the extents; ``forms`` (<= 0) must hold at a point."""
+    """One access of a tensor, in one piece of the space. ``index`` has a form over leaves for each dimension (None
+    where it depends on data, and then ``data`` has the leaves it may depend on), ``limits`` the extents; ``forms``
+    (<= 0) must hold at a point."""
 
     index: tuple[Linear | None, ...]
     data: tuple[tuple[str, ...], ...]
     limits: tuple[int, ...]
-    forms: tuple[Linear, ...]
+    forms: tuple[Form, ...]
 
     def key(self) -> tuple[object, ...]:
         """The same for accesses that touch the same elements."""
@@ -38,19 +38,38 @@ def touched(parts: Sequence[Touch], loops: Sequence[str], sizes: Mapping[str, in
     """Pairs of a step of ``loops`` and an element that some access touches during it, and whether that is exact; else
     it is an upper bound."""
     unique = list({p.key(): p for p in parts}.values())
-    found = [_single(p, loops, sizes) for p in unique]
-    total = sum(n for n, _ in found)
     if len(unique) == 1:
-        return found[0]
-    if len(unique) > MAX_UNION or not all(exact for _, exact in found):
-        return total, False
-    for many in range(2, len(unique) + 1):
-        for some in combinations(unique, many):
-            n, exact = _common(some, loops, sizes)
-            if not exact:
-                return sum(n for n, _ in found), False
-            total += n if many % 2 else -n
-    return total, True
+        return _single(unique[0], loops, sizes)
+    if len(unique) > MAX_UNION and (united := _united(unique, loops, sizes)) is not None:
+        return united, True
+    found = [_single(p, loops, sizes) for p in unique]
+    total, known = sum(n for n, _ in found), all(exact for _, exact in found)
+    if known and len(unique) <= MAX_UNION:
+        for many in range(2, len(unique) + 1):
+            for some in combinations(unique, many):
+                n, exact = _common(some, loops, sizes)
+                known = known and exact
+                total += n if many % 2 else -n
+        if known:
+            return total, True
+    if len(unique) <= MAX_UNION and (united := _united(unique, loops, sizes)) is not None:
+        return united, True
+    most = prod(sizes[x] for x in dict.fromkeys(loops)) * prod(unique[0].limits)
+    return min(sum(n for n, _ in found), most), False
+
+
+def _united(parts: Sequence[Touch], loops: Sequence[str], sizes: Mapping[str, int]) -> int | None:
+    """Pairs of a step and an element that some access touches, elements being coordinates of their own; None where that
+    is not known, or too much to count."""
+    names = [f"[{d}]" for d in range(len(parts[0].limits))]
+    pieces: list[list[Form]] = []
+    for p in parts:
+        if any(i is None for i in p.index):
+            return None
+        equal = [f for i, name in zip(p.index, names, strict=True) if i is not None for f in _equal(i, name)]
+        pieces.append([*p.forms, *equal])
+    n, exact = count_union(pieces, [*loops, *names], {**sizes, **dict(zip(names, parts[0].limits, strict=True))})
+    return n if exact else None
 
 
 def _single(part: Touch, loops: Sequence[str], sizes: Mapping[str, int]) -> tuple[int, bool]:
@@ -65,7 +84,8 @@ def _single(part: Touch, loops: Sequence[str], sizes: Mapping[str, int]) -> tupl
                 known |= {x for x in item[0].coefficients if sizes[x] > 1}
                 waiting.remove(item)
                 progress = True
-    forms, extended = list(part.forms), dict(sizes)
+    forms: list[Form] = list(part.forms)
+    extended = dict(sizes)
     for d, (index, limit) in enumerate(waiting):
         name = f"[{d}]"
         extended[name] = limit
@@ -104,9 +124,9 @@ def _common(parts: Sequence[Touch], loops: Sequence[str], sizes: Mapping[str, in
         else:
             names[d] = f"[{d}]"
             extended[names[d]] = limit
-    forms: list[Linear] = []
+    forms: list[Form] = []
     for i, part in enumerate(parts):
-        mine = list(part.forms)
+        mine: list[Form] = list(part.forms)
         for d, name in names.items():
             index = part.index[d]
             assert index is not None
@@ -114,7 +134,7 @@ def _common(parts: Sequence[Touch], loops: Sequence[str], sizes: Mapping[str, in
         for form in mine:
             change = {x: x if x in shared or x in names.values() else f"{x}@{i}" for x in form.coefficients}
             extended |= {new: sizes[x] for x, new in change.items() if new != x}
-            forms.append(Linear({change[x]: c for x, c in form.coefficients.items()}, form.constant))
+            forms.append(form.renamed(change))
     return count_exactly(forms, [*loops, *sorted(shared - set(loops)), *names.values()], extended)
 
 

@@ -13,7 +13,7 @@ from fusemodel.cascade.workload import Workload, check_set, extents_for
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.spec import Design
 from fusemodel.model.plan import Plan, plan_group
-from fusemodel.model.registers import register_notes, stationary_notes
+from fusemodel.model.registers import register_notes
 from fusemodel.model.result import EinsumResult, Evaluation, GroupResult
 from fusemodel.model.tiles import Chosen, choose
 
@@ -128,13 +128,12 @@ def _total(
         extents=extents,
         einsums=[r for c in chosen for r in _einsum_results(arch, c, busy)],
         groups=groups,
-        notes=list(dict.fromkeys(n for c in chosen for n in _notes(arch, c))),
+        notes=list(dict.fromkeys(n for c in chosen for n in _notes(c))),
     )
 
 
-def _notes(arch: Architecture, c: Chosen) -> list[str]:
-    passed = register_notes(c.plan.passed_on, c.plan.group, arch, c.sizes)
-    return c.cost.notes + passed + stationary_notes(c.plan, c.sizes)
+def _notes(c: Chosen) -> list[str]:
+    return c.cost.notes + register_notes(c.plan, c.sizes)
 
 
 def _add_traffic(arch: Architecture, c: Chosen, traffic, energy) -> None:

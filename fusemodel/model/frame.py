@@ -5,16 +5,20 @@ Sizes are plain numbers or NumPy arrays of them (one element a candidate mapping
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from fusemodel.cascade.extents import evaluate
-from fusemodel.cascade.ir import Apply, Expr, RankValue, rank_values
-from fusemodel.model.domain import MAX_WITNESSES, Linear, Quotients, constraints, linear, on_leaves
+from fusemodel.cascade.ir import Expr, accesses, rank_values
+from fusemodel.mapping.check import main_einsums
+from fusemodel.model.domain import MAX_WITNESSES, Conditions, Linear, Quotients, count_union, linear, on_leaves, regions
 from fusemodel.model.elements import Touch, values
+from fusemodel.model.forms import Form, Piece, linear_on_leaves, with_numbers
+from fusemodel.model.grid import value_on
+from fusemodel.model.pieces import MAX_PIECES, Case, IndexCase, computed_index, index_cases, indexed
 from fusemodel.model.plan import Dim, EinsumPlan, Plan, Tile
 
 #: A number, or an array with one element for each candidate.
@@ -35,47 +39,46 @@ def ceil_div(a: Amount, b: int) -> Amount:
 
 
 class Frame:
-    """An Einsum's indices and conditions as linear forms over its ranks, for given extents."""
+    """An Einsum's indices and conditions as linear forms over its ranks, for given extents. ``pieces`` are where it has
+    points, no two with one in common; ``other`` its conditions that depend on data."""
 
-    def __init__(self, plan: Plan, einsum: EinsumPlan, extents: Mapping[str, int]) -> None:
+    def __init__(self, plan: Plan, conditions: Conditions, einsum: EinsumPlan, extents: Mapping[str, int]) -> None:
         self.einsum, self.extents = einsum, extents
         self.ranges = dict(extents)
         for whole, (outer, inner) in plan.cascade.split.items():
             self.ranges[whole] = extents[outer] * extents[inner]
         self.quotients = Quotients(self.ranges, einsum.name)
-        self._forms: dict[tuple[Expr, ...], list[Linear]] = {}
+        self._pieces: dict[tuple[Expr, ...], list[Piece]] = {}
         self._index: dict[int, Linear | None] = {}
+        self._cases: dict[int, list[Case] | None] = {}
         self.other: list[Expr] = []
-        self.forms = self.binding(einsum.conditions)
+        self.pieces = self.where(einsum.conditions)
+        doubts = conditions.doubts.get(einsum.name, ())
+        #: Whether more points may be absent than the conditions say.
+        self.doubtful = regions(doubts, extents, self.quotients) != ([()], [])
+
+    @property
+    def conditional(self) -> bool:
+        """Whether some point is absent."""
+        return self.pieces != [()]
 
     def with_quotients(self, sizes: Sizes) -> Sizes:
-        """Sizes of leaves, and of the coordinates that stand for quotients."""
+        """Sizes of leaves, and of the coordinates that forms define."""
         return {**sizes, **self.quotients.sizes} if self.quotients.sizes else sizes
 
-    def binding(self, conditions: tuple[Expr, ...]) -> list[Linear]:
-        """The conditions that some point fails, as forms over ranks, with the quotients in them defined."""
-        if conditions not in self._forms:
-            forms, other = constraints(conditions, self.extents, self.quotients)
-            forms = self._failing(forms)
-            self._forms[conditions] = forms + self.quotients.closure(forms)
-            self.other += [c for c in other if not self._always(c)]
-        return self._forms[conditions]
+    def where(self, conditions: tuple[Expr, ...]) -> list[Piece]:
+        """Where conditions hold, as forms over ranks in pieces that have no point in common."""
+        if conditions not in self._pieces:
+            self._pieces[conditions], other = regions(conditions, self.extents, self.quotients)
+            self.other += [c for c in other if c not in self.other]
+        return self._pieces[conditions]
 
-    def _failing(self, forms: list[Linear]) -> list[Linear]:
-        reach = {**self.ranges, **self.quotients.sizes}
-        return [f for f in forms if f.constant + sum(max(0, c * (reach[r] - 1)) for r, c in f.coefficients.items()) > 0]
+    def count(self, loops: Sequence[str], sizes: Sizes) -> tuple[int, bool]:
+        """Steps of some leaves during which a point is present, and whether that is exact; else an upper bound."""
+        pieces = [self.on_leaves(p, sizes) for p in self.pieces]
+        return count_union(pieces, loops, self.with_quotients(sizes), apart=True)
 
-    def _always(self, condition: Expr) -> bool:
-        """Whether one of several conditions joined by ``or`` holds everywhere."""
-        match condition:
-            case Apply("or", args):
-                return any(self._always(a) for a in args)
-            case Apply("and", args):
-                return all(self._always(a) for a in args)
-        forms, other = constraints([condition], self.extents, self.quotients)
-        return not other and not self._failing(forms)
-
-    def on_leaves(self, forms: Sequence[Linear], sizes: Sizes) -> list[Linear]:
+    def on_leaves(self, forms: Sequence[Form], sizes: Sizes) -> list[Form]:
         return on_leaves(forms, self.einsum.ranks, self.with_quotients(sizes))
 
     def index(self, dim: Dim) -> Linear | None:
@@ -83,6 +86,18 @@ class Frame:
         if id(dim) not in self._index:
             self._index[id(dim)] = None if dim.data else linear(dim.index, self.extents, self.quotients)
         return self._index[id(dim)]
+
+    def cases(self, dim: Dim) -> list[Case] | None:
+        """The index in each of the pieces in which it is a form; None if it depends on data."""
+        if id(dim) not in self._cases:
+            form, limit = self.index(dim), self.extents[dim.rank] + dim.iterative
+            found = index_cases(dim.index, self.extents, self.quotients, limit) if form is None else [((), form)]
+            self._cases[id(dim)] = found
+        return self._cases[id(dim)]
+
+    def computed(self, dim: Dim) -> list[Case]:
+        """The index as one coordinate that is computed."""
+        return computed_index(dim.index, self.extents, self.quotients, self.extents[dim.rank] + dim.iterative)
 
     def shape(self, tile: Tile) -> tuple[object, ...]:
         """The same for tiles that are the same and change alike, constants in their indices and conditions aside."""
@@ -102,23 +117,39 @@ class Frame:
         return tuple(form.constant if (form := self.index(d)) else 0 for d in tile.dims)
 
     def quotient(self, dim: Dim) -> bool:
-        """Whether the index divides."""
+        """Whether the index divides, or is computed from coordinates otherwise than as one form."""
         form = self.index(dim)
-        return form is not None and any(x in self.quotients.sizes for x in form.coefficients)
+        if form is None:
+            return not dim.data
+        return any(x in self.quotients.sizes for x in form.coefficients)
 
-    def touch(self, tile: Tile, sizes: Sizes, *, conditions: bool = True) -> Touch:
-        """The elements that an access touches at the points present."""
-        index = [self.index(d) for d in tile.dims]
-        forms: list[Linear] = []
-        if conditions:
-            forms += [*self.forms, *self.binding(tile.guards)]
-        forms += self.quotients.closure(i for i in index if i is not None)
-        unique = {f.key(): f for f in self.on_leaves(forms, sizes)}
+    def touches(self, tile: Tile, sizes: Sizes) -> list[Touch]:
+        """The elements that an access touches at the points present, piece by piece."""
+        pieces = self.where(self._of(tile))
+        every: list[Sequence[IndexCase]] = [self.cases(d) or [((), None)] for d in tile.dims]
+        if prod(len(c) for c in every) > MAX_PIECES:
+            every = [self.computed(d) if len(c) > 1 else c for c, d in zip(every, tile.dims, strict=True)]
+        found = indexed(pieces, every, self.quotients)
+        return [self._touch(tile, index, piece, sizes) for piece, index in found]
+
+    def touch(self, tile: Tile, sizes: Sizes, *, conditions: bool) -> Touch:
+        """The elements that an access touches whose indices are forms, at the points present where ``conditions`` are
+        one piece, or at every point."""
+        piece = self.where(self._of(tile))[0] if conditions else ()
+        index = tuple(self.index(d) for d in tile.dims)
+        forms = self.quotients.closure([*piece, *(i for i in index if i is not None)])
+        return self._touch(tile, index, (*piece, *forms), sizes)
+
+    def _of(self, tile: Tile) -> tuple[Expr, ...]:
+        return tuple(dict.fromkeys((*self.einsum.conditions, *tile.guards)))
+
+    def _touch(self, tile: Tile, index: Sequence[Linear | None], piece: Piece, sizes: Sizes) -> Touch:
+        leaves = self.with_quotients(sizes)
         return Touch(
-            tuple(self.on_leaves([i], sizes)[0] if i is not None else None for i in index),
+            tuple(linear_on_leaves(i, self.einsum.ranks, leaves) if i is not None else None for i in index),
             tuple(d.all_leaves for d in tile.dims),
             tuple(self.extents[d.rank] + d.iterative for d in tile.dims),
-            tuple(unique.values()),
+            tuple({f.key(): f for f in self.on_leaves(piece, sizes)}.values()),
         )
 
     def motion(self, tile: Tile, sizes: Sizes) -> tuple[tuple[str, ...], tuple[object, ...]]:
@@ -134,11 +165,11 @@ class Frame:
         if leaf not in dim.all_leaves:
             return 0
         form = self.index(dim)
-        if form is None:
+        if dim.data:
             return dim.index
-        if self.quotient(dim):
+        if form is None or self.quotient(dim):
             return dim.index if _varies(self.grid(dim, sizes), dim.all_leaves.index(leaf)) else 0
-        return self.on_leaves([form], sizes)[0].coefficients.get(leaf, 0)
+        return linear_on_leaves(form, self.einsum.ranks, sizes).coefficients.get(leaf, 0)
 
     def grid(self, dim: Dim, sizes: Sizes) -> np.ndarray | None:
         """The values of an index over its leaves; None if they are too many."""
@@ -149,23 +180,11 @@ class Frame:
         ranks: dict[str, Any] = {}
         for rank, leaves in dim.leaves.items():
             ranks[rank] = sum(axes[x] * prod(int(sizes[y]) for y in leaves[i + 1 :]) for i, x in enumerate(leaves))
-        return np.broadcast_to(_value(dim.index, ranks, self.extents), shape)
+        return np.broadcast_to(value_on(with_numbers(dim.index, self.extents), ranks), shape)
 
 
 def _varies(grid: np.ndarray | None, axis: int) -> bool:
     return grid is None or bool(np.diff(grid, axis=axis).any())
-
-
-def _value(expr: Expr, ranks: Mapping[str, Any], extents: Mapping[str, int]) -> Any:
-    """A linear index, or one that divides, over arrays of coordinates."""
-    match expr:
-        case RankValue(rank):
-            return ranks[rank]
-        case Apply(op, args) if rank_values(expr):
-            a = [_value(x, ranks, extents) for x in args]
-            return {"+": lambda: a[0] + a[1], "-": lambda: a[0] - a[1], "*": lambda: a[0] * a[1], "neg": lambda: -a[0],
-                    "//": lambda: a[0] // a[1], "%": lambda: a[0] % a[1]}[op]()  # fmt: skip
-    return int(evaluate(expr, extents))
 
 
 def span(frame: Frame, dim: Dim, inner: frozenset[str], sizes: Sizes, offsets: tuple[int, ...] = (0,)) -> Amount:
@@ -176,9 +195,9 @@ def span(frame: Frame, dim: Dim, inner: frozenset[str], sizes: Sizes, offsets: t
             product = product * sizes[leaf]
     form = frame.index(dim)
     limit = frame.extents[dim.rank] + dim.iterative
-    if form is None:
+    if dim.data:
         return minimum(product, limit)
-    if frame.quotient(dim):
+    if form is None or frame.quotient(dim):
         return min(product, limit, _widest(frame.grid(dim, sizes), dim.all_leaves, inner))
     if len(dim.leaves) <= 1 and len(offsets) == 1:
         return minimum(product, frame.extents[dim.split]) if dim.split else product
@@ -290,6 +309,42 @@ def frames_of(plan: Plan, extents: Mapping[str, int]) -> dict[str, Frame]:
     """The forms of every Einsum, kept for the extents asked for last."""
     key = tuple(extents.items())
     if plan.memo.get("extents") != key:
+        conditions, same = _conditions(plan), plan.memo.get("settled", plan)
         plan.memo.clear()
-        plan.memo.update(frames={n: Frame(plan, e, extents) for n, e in plan.einsums.items()}, extents=key)
+        frames = {n: Frame(plan, conditions, e, extents) for n, e in plan.einsums.items()}
+        plan.memo.update(frames=frames, extents=key, conditions=conditions, settled=same)
     return plan.memo["frames"]
+
+
+def settled(plan: Plan) -> Plan:
+    """The plan with indices that are read from tensors computed from coordinates alone written out."""
+    if "settled" not in plan.memo:
+        tiles = [m.tile for m in plan.moves] + [t for f in plan.footprints for _, t in f.tiles]
+        other = plan
+        if any(d.data for t in tiles for d in t.dims):
+            resolved = _conditions(plan).resolved
+            moves = tuple(replace(m, tile=_written_out(m.tile, resolved)) for m in plan.moves)
+            footprints = tuple(
+                replace(f, tiles=tuple((nest, _written_out(t, resolved)) for nest, t in f.tiles))
+                for f in plan.footprints
+            )
+            other = replace(plan, moves=moves, footprints=footprints, memo={})
+            other.memo["settled"] = other
+        plan.memo["settled"] = other
+    return plan.memo["settled"]
+
+
+def _written_out(tile: Tile, resolved: Callable[[Expr], Expr]) -> Tile:
+    return replace(tile, dims=tuple(_computed(d, resolved(d.index)) if d.data else d for d in tile.dims))
+
+
+def _computed(dim: Dim, index: Expr) -> Dim:
+    leaves = {r: dim.leaves[r] for r in rank_values(index)}
+    every = tuple(x for parts in leaves.values() for x in parts)
+    return replace(dim, index=index, leaves=leaves, data=bool(accesses(index)), all_leaves=every)
+
+
+def _conditions(plan: Plan) -> Conditions:
+    if "conditions" not in plan.memo:
+        plan.memo["conditions"] = Conditions(plan.cascade, list(main_einsums(plan.cascade).values()))
+    return plan.memo["conditions"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fusemodel.arch import Architecture
+import numpy as np
+
 from fusemodel.cascade.ir import Cascade, Einsum, reads, reduced_ranks
 from fusemodel.mapping.check import Nest
 from fusemodel.mapping.spec import Group
@@ -50,37 +52,59 @@ def _common_loops(group: Group, cascade: Cascade, einsums: list[Einsum], nests: 
     return common
 
 
-def register_notes(
-    passed: Mapping[str, tuple[str, ...]], group: Group, arch: Architecture, sizes: Mapping[str, int]
-) -> list[str]:
-    """One sentence for each tensor that the registers of the group's units cannot hold."""
-    files = [(arch.units[u].size, arch.units[u].registers) for u in {b.unit for b in group.bindings.values()}]
-    held = sum(n * r.words for n, r in files if r)
-    notes = []
-    for name, leaves in passed.items():
-        live = prod(sizes[x] for x in leaves)
-        if live > held and all(r for _, r in files):
-            needed, there = size(live * arch.word_bytes), size(held * arch.word_bytes)
-            notes.append(f"{name} is kept nowhere: {needed} of it would have to stay in registers of {there}")
-    return notes
+@dataclass(frozen=True)
+class Held:
+    """``words`` of a tensor that have to stay in registers of ``room`` words, and why."""
+
+    tensor: str
+    words: Any
+    room: int
+    why: str
 
 
-def stationary_notes(plan: Plan, sizes: Mapping[str, int]) -> list[str]:
-    """One sentence for each operand that stays in a unit while other loops step, though what is spread over the unit
-    folds and the registers cannot hold all of it."""
-    notes = []
+def held_in_registers(plan: Plan, sizes: Mapping[str, Any]) -> list[Held]:
+    """What stays in registers: values that pass between Einsums and are kept nowhere, and operands that stay in a unit
+    while other loops step, more than one of a processing element where what is spread over the unit folds. Sizes are
+    numbers, or arrays of them."""
+    units = [plan.arch.units[u] for u in {b.unit for b in plan.group.bindings.values()}]
+    found = []
+    if all(u.registers for u in units):
+        room = sum(u.size * u.registers.words for u in units if u.registers)
+        for name, leaves in plan.passed_on.items():
+            found.append(Held(name, prod(sizes[x] for x in leaves), room, f"{name} is kept nowhere"))
     for move in plan.moves:
         tile, einsum = move.tile, plan.einsums[move.tile.einsum]
         unit = plan.arch.units[einsum.unit]
         if unit.registers is None or (move.source is not None and move.sink is not None):
             continue
         used = {x for d in tile.dims for x in d.all_leaves}
-        steps = [x for x in tile.outside if sizes[x] > 1]
-        still = steps[max((i + 1 for i, x in enumerate(steps) if x in used), default=0) :]
-        live, there = prod(sizes[x] for x in used - set(tile.outside)), unit.size * unit.registers.words
-        if still and live > there:
-            needed, held = size(live * plan.arch.word_bytes), size(there * plan.arch.word_bytes)
-            notes.append(
-                f"{move.tensor} stays in {einsum.unit} while {still[-1]} steps: {needed} of it in registers of {held}"
+        inner = prod(sizes[x] for x in used - set(tile.outside))
+        loop, stays = _still(tile.outside, used, sizes)
+        if loop:
+            room = unit.size * unit.registers.words
+            found.append(
+                Held(move.tensor, inner * stays, room, f"{move.tensor} stays in {einsum.unit} while {loop} steps")
             )
-    return notes
+    return found
+
+
+def _still(loops: Sequence[str], used: Collection[str], sizes: Mapping[str, Any]) -> tuple[str, Any]:
+    """The innermost loop that may step while a tile stands still, and whether it does for these sizes."""
+    loop, stays, moved = "", False, False
+    for x in reversed(loops):
+        steps = sizes[x] > 1
+        if x in used:
+            moved = np.logical_or(moved, steps)
+        else:
+            loop, stays = loop or x, np.logical_or(stays, np.logical_and(steps, np.logical_not(moved)))
+    return loop, stays
+
+
+def register_notes(plan: Plan, sizes: Mapping[str, int]) -> list[str]:
+    """One sentence for each tensor that the registers cannot hold."""
+    word = plan.arch.word_bytes
+    return [
+        f"{h.why}: {size(h.words * word)} of it would have to stay in registers of {size(h.room * word)}"
+        for h in held_in_registers(plan, sizes)
+        if h.words > h.room
+    ]

@@ -79,7 +79,7 @@ def _expected(
         values = np.asarray(inputs[tensor])
         values = values.astype(np.float64) if values.dtype.kind == "f" else values
         labelled[tensor] = Labelled(values, cascade.full_ranks(tensor))
-    outputs = {n: cascade.full_ranks(n) for n in cascade.outputs}
+    outputs = {n: cascade.declared_ranks(n) for n in cascade.outputs}
     with np.errstate(all="ignore"):
         made = _at(cascade, lambda: reference(Problem(labelled, outputs, extents)))
     for output in outputs:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -23,31 +25,49 @@ _KEEP = 0.7  # the share of true elements in a random condition
 def test_extents(cascade: Cascade, overrides: Mapping[str, int] | None = None) -> dict[str, int]:  # noqa: PT028
     """Extents at which executing the cascade is quick, with some given.
 
-    Those of the field ``test`` where there is one. Else every extent that is a plain number is cut to a power of two,
-    the largest up to 1024 for which all others evaluate and no iteration space has more than 2^20 points; the inner
-    part of a split to a quarter of it, batch ranks to 2.
+    Those of the field ``test`` where there is one, but for those that do not go with what is given: as few as possible,
+    those that come first in the file where there is a choice. They, or all where there is no ``test``, are cut to a
+    power of two if they are plain numbers, the largest up to 1024 for which all others evaluate and no iteration space
+    has more than 2^20 points (left as they are if none will do); the inner part of a split to a quarter of it, batch
+    ranks to 2.
     """
     overrides = dict(overrides or {})
+    given = {r: n for r, n in cascade.test.items() if r not in overrides}
     if cascade.test:
-        given = {r: n for r, n in cascade.test.items() if r not in overrides}
         try:
             return _evaluated(cascade, given | overrides)
         except InputError:
             if not overrides:
                 raise
+    free = _cut(cascade, cascade.ranks, overrides)
+    if free is None:
+        return _evaluated(cascade, overrides)
+    for size in range(1, len(given)):
+        for dropped in combinations(given, size):
+            kept = {r: n for r, n in given.items() if r not in dropped}
+            if sizes := _cut(cascade, dropped, kept | overrides):
+                return sizes
+    return free
+
+
+test_extents.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name
+
+
+def _cut(cascade: Cascade, ranks: Collection[str], given: Mapping[str, int]) -> dict[str, int] | None:
+    """Extents with those of some ranks cut until the cascade is quick to execute (or as quick as it gets); None if the
+    others do not go together, whatever these are."""
     smallest: dict[str, int] | None = None
-    for cap in _CAPS:
+    for cap in (*_CAPS, sys.maxsize):
+        if smallest and cap > _CAPS[0]:
+            break
         try:
-            sizes = _evaluated(cascade, _capped(cascade, cap) | overrides)
+            sizes = _evaluated(cascade, {**_capped(cascade, ranks, cap), **given})
         except InputError:
             continue
         if all(_points(sizes, iteration_ranks(e)) <= MAX_POINTS for e in cascade.explicit):
             return sizes
         smallest = sizes
-    return smallest or _evaluated(cascade, overrides)
-
-
-test_extents.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name
+    return smallest
 
 
 def _evaluated(cascade: Cascade, overrides: Mapping[str, int]) -> dict[str, int]:
@@ -60,10 +80,10 @@ def _points(sizes: Mapping[str, int], ranks: tuple[str, ...]) -> int:
     return int(np.prod([sizes[r] for r in ranks], dtype=object))
 
 
-def _capped(cascade: Cascade, cap: int) -> dict[str, int]:
+def _capped(cascade: Cascade, ranks: Collection[str], cap: int) -> dict[str, int]:
     inner = {parts[1] for parts in cascade.split.values()}
-    caps = {r: 2 if r in cascade.batch else max(1, cap // 4) if r in inner else cap for r in cascade.ranks}
-    plain = {r: e.value for r, e in cascade.ranks.items() if isinstance(e, Number)}
+    caps = {r: 2 if r in cascade.batch else max(1, cap // 4) if r in inner else cap for r in ranks}
+    plain = {r: e.value for r, e in cascade.ranks.items() if r in caps and isinstance(e, Number)}
     return {r: min(int(value), caps[r]) for r, value in plain.items()}
 
 

@@ -18,6 +18,7 @@ from fusemodel.numerics.operators import unify
 from fusemodel.numerics.place import Place, made_along, ranks_of
 from fusemodel.numerics.product import as_product, contract
 from fusemodel.numerics.reduce import fold, scatter
+from fusemodel.numerics.regroup import regrouped
 from fusemodel.numerics.select import choose
 from fusemodel.numerics.values import Array, Factor, Space, Stored, Value, all_hold, merged
 
@@ -29,9 +30,9 @@ DTypeName = Literal["float32", "float64"]
 
 @dataclass(frozen=True)
 class Result:
-    """Every tensor of a run, its axes in the order of ``cascade.full_ranks`` (an iterative rank has one element more
-    than its extent). Absent elements are NaN, or -1 in integer and False in boolean tensors; ``present`` has a mask for
-    each tensor that has any. ``points`` counts the points of all iteration spaces."""
+    """Every tensor of a run, its axes in the order of ``cascade.declared_ranks`` (an iterative rank has one element
+    more than its extent). Absent elements are NaN, or -1 in integer and False in boolean tensors; ``present`` has a
+    mask for each tensor that has any. ``points`` counts the points of all iteration spaces."""
 
     tensors: Mapping[str, NDArray[Any]]
     outputs: Mapping[str, NDArray[Any]]
@@ -60,6 +61,8 @@ def run(
     machine = _Machine(cascade, sizes, dtype, tensors)
     with np.errstate(all="ignore"):
         machine.execute(plan(cascade), {})
+    for name in cascade.shapes:
+        tensors[name] = _as_declared(cascade, name, tensors[name], sizes)
     present = {n: mask for n, t in tensors.items() if (mask := t.present) is not None}
     values = {n: _blanked(t.values, present.get(n)) for n, t in tensors.items()}
     return Result(values, {n: values[n] for n in cascade.outputs}, present, sizes, count_points(cascade, sizes))
@@ -68,6 +71,14 @@ def run(
 def count_points(cascade: Cascade, extents: Mapping[str, int]) -> int:
     """The points of all iteration spaces, those a condition excludes included."""
     return sum(int(np.prod([extents[r] for r in iteration_ranks(e)], dtype=object)) for e in cascade.explicit)
+
+
+def _as_declared(cascade: Cascade, name: str, tensor: Stored, extents: Mapping[str, int]) -> Stored:
+    """An output by the ranks it is declared with; padding of parts is absent."""
+    held, wanted = cascade.full_ranks(name), cascade.declared_ranks(name)
+    mask = np.ones(tensor.values.shape, bool) if tensor.present is None else tensor.present
+    values, mask = (regrouped(x, held, wanted, cascade.split, extents, 0) for x in (tensor.values, mask))
+    return Stored(values, {frozenset(range(values.ndim)): mask})
 
 
 def _blanked(values: Array, present: NDArray[np.bool_] | None) -> Array:

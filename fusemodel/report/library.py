@@ -49,7 +49,7 @@ def library_table(kind: str, rows: list[dict[str, Any]]) -> RenderableType:
     table = PlainTable(title=kind)
     table.add_column("name", no_wrap=True, style="bold")
     for column in {"mappings": ("cascade", "arch"), "cascades": ("family", "einsums")}.get(kind, ()):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column not in ("cascade", "family"), overflow="fold")
     table.add_column("about")
     for row in rows:
         extra = [
@@ -106,7 +106,7 @@ def _cascade(c: Cascade) -> tuple[dict[str, Any], RenderableType]:
         note = " (batch)" if rank in c.batch else f" (part of {c.parents[rank]})" if rank in c.parents else ""
         ranks.add_row(rank + note, str(n))
     work = PlainTable("Einsum", "operations of a point")
-    for e in c.einsums:
+    for e in c.explicit:
         work.add_row(e.name, " ".join(work_of(e).per_point))
     equations = Syntax(format_einsums(c), "text", background_color="default", word_wrap=False)
     return data, Group(_head(c.name, c.about, c.source), Text(""), equations, Text(""), ranks, Text(""), work)

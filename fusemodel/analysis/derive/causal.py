@@ -1,20 +1,23 @@
 """Products under a causal condition, in chunks: what is inside a chunk directly, what is before it through a state.
 
-For O[p] = sum over m <= p of G(p) * K(m), with p = p1 * C + p0 and m in chunks of the same size C: the part with m in
-the chunk of p is summed as it is, and the rest is G(p) * R[p1], where R[i+1] = R[i] + the sum over chunk i of K(m).
-Side condition: every factor depends on p or on m, not on both.
+For O[p] = sum over m <= p of G(p) * K(m) * exp(d(p) - d(m)), with p = p1 * C + p0 and m in chunks of the same size C
+that start at s[i] = i * C: the part with m in the chunk of p is summed as it is. The rest is G(p) * R[p1] * exp(d(p) -
+d(s[p1])), where R[i+1] = exp(d(s[i+1]) - d(s[i])) * R[i] + the sum over chunk i of K(m) * exp(d(s[i+1]) - d(m)). Powers
+g^(p - m) decay in the same way. Side condition: every other factor depends on p or on m, not on both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 
 from fusemodel.analysis.derive.emit import Names, access
-from fusemodel.analysis.derive.fiber import Fiber, StuckError
+from fusemodel.analysis.derive.fiber import Fiber, StuckError, conjuncts, reduced
 from fusemodel.analysis.derive.normal import Normal
-from fusemodel.analysis.derive.terms import Mono, mono, term_expr
+from fusemodel.analysis.derive.presence import same_extent
+from fusemodel.analysis.derive.terms import ONE, Mono, Poly, TooLargeError, add, mono, scale, term_expr, to_expr, total
 from fusemodel.cascade.ir import (
     Access,
     Apply,
@@ -25,112 +28,261 @@ from fusemodel.cascade.ir import (
     Number,
     RankValue,
     Reduction,
+    accesses,
     join_split,
     rank_values,
     reads,
-    reduced_ranks,
     reduction_op,
     substitute,
     target_ranks,
 )
 
-Powers = list[tuple[Expr, Fraction]]
+
+@dataclass(frozen=True)
+class Decay:
+    """exp(d(p) - d(m)), or base^(d(p) - d(m)): what depends on both ranks but factors at any coordinate between."""
+
+    base: Expr | None
+    slope: Expr  # d, written over the later rank
+    late: str
+
+    def between(self, later: Expr, earlier: Expr) -> Expr:
+        a, b = (Normal()(substitute(self.slope, {self.late: x})) for x in (later, earlier))
+        gap = to_expr(add(a, scale(b, -1)))
+        return Apply("exp", (gap,)) if self.base is None else Apply("pow", (self.base, gap))
+
+
+@dataclass(frozen=True)
+class Term:
+    """One product: what depends on the later rank, on the earlier one, and how it decays between them. ``after`` is
+    what is applied to the result."""
+
+    query: Mono
+    key: Mono
+    decays: tuple[Decay, ...]
+    after: Mono
+    coefficient: Fraction
 
 
 @dataclass
 class Chunking:
-    """Takes one causal product out of the cascade, and computes what reads it chunk by chunk."""
+    """Takes a causal product out of the cascade, and computes what reads it chunk by chunk."""
 
     cascade: Cascade
     tensor: str
     names: Names
-    late: str = ""  # the rank of the query
-    early: str = ""  # the rank that is at most it
+    early: str = ""  # the rank that is at most ...
+    late: str = ""  # ... the rank of the query
     parts: dict[str, tuple[str, str]] = field(default_factory=dict)
-    pairs: dict[Expr, Access] = field(default_factory=dict)  # products inside a chunk, each made once
+    made: dict[tuple[Expr, Expr | None], Access] = field(default_factory=dict)  # each thing is made once
     out: list[Einsum] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
 
+    @cached_property
+    def fiber(self) -> Fiber:
+        return Fiber(self.cascade, self.early)
+
+    @cached_property
+    def both(self) -> frozenset[str]:
+        """Tensors that hold both ranks."""
+        return frozenset(n for n, t in self.cascade.tensors.items() if {self.early, self.late} <= set(t.ranks))
+
+    @cached_property
+    def elementwise(self) -> frozenset[str]:
+        """Those of them that are made element by element."""
+        return frozenset(n for n in self.both if self.fiber.pointwise(n))
+
     def run(self) -> None:
         (maker,) = self.cascade.definitions(self.tensor)
-        self.early, self.late = _causal(maker)
+        self.early, self.late = _causal(maker.where)
         if {self.early, self.late} & (self.cascade.split.keys() | self.cascade.parents.keys()):
             raise StuckError("a rank is split already")
-        readers = [e for e in self.cascade.einsums if any(a.tensor == self.tensor for a in reads(e))]
-        inside, c = self.product_of(replace(maker, where=None))
         for rank in (self.late, self.early):
             self.parts[rank] = self.names.rank(f"{rank}1"), self.names.rank(f"{rank}0")
+        family = {self.tensor}
         for e in self.cascade.einsums:
-            if e in readers:
-                self.reader(e, inside, c)
-            elif e.name != self.tensor:
+            if not any(a.tensor in family for a in reads(e)):
                 self.out.append(e)
+            elif e.name in self.elementwise:
+                family.add(e.name)
+            else:
+                self.reader(e)
+        if family & set(self.cascade.outputs):
+            raise StuckError("an output holds both ranks")
         self.steps.append(
             f"{self.tensor}: its factors depend on {self.late} or on {self.early}, so chunks of {self.early} before "
             f"that of {self.late} are summed into a running state, and only one chunk is compared element by element."
         )
 
-    def product_of(self, e: Einsum) -> tuple[Mono, Fraction]:
-        fiber = Fiber(self.cascade, self.early)
-        sums = not reduced_ranks(e) or reduction_op(e) == "sum"
-        if fiber.definition(e.name) is None or e.selection or not sums or e.where is not None:
-            raise StuckError("it is no plain sum")
+    # What is read
+
+    def reader(self, e: Einsum) -> None:
+        """A sum over the earlier rank, in chunks."""
+        sums = not e.selection and reduction_op(e) == "sum" and self.fiber.definition(e.name) is not None
+        if not sums or self.early not in reduced(self.cascade, e) or self.late not in target_ranks(e):
+            raise StuckError("it is not summed over its earlier rank")
+        body, conditions = self.fiber.inline(e.body, self.elementwise)
+        for c in conjuncts([*conditions, e.where]):
+            if _causal(c) != (self.early, self.late):
+                raise StuckError("it is under another condition too")
+        poly = Normal(keep=lambda x: not {self.early, self.late} <= set(rank_values(x)))(body)
+        terms = [self.term(m, c, e) for m, c in poly.terms]
+        if any(t.decays for t in terms):
+            self.steps.append(
+                f"{e.name}: exp(d[{self.late}] - d[{self.early}]) = exp(d[{self.late}] - d[s]) * exp(d[s] - "
+                f"d[{self.early}]) for any s, so the state decays from the start of a chunk to that of the next."
+            )
+        result: Expr | None = None
+        for t in terms:
+            value = _times(term_expr(t.after, t.coefficient), self.chunks(e, t))
+            result = value if result is None else Apply("+", (result, value))
+        assert result is not None
+        self.out.append(replace(e, body=result, reduction=None, where=None))
+
+    def product_of(self, tensor: str) -> tuple[Mono, Fraction]:
+        (e,) = self.cascade.definitions(tensor)
+        sums = not e.selection and (not reduced(self.cascade, e) or reduction_op(e) == "sum")
+        if not sums or self.fiber.definition(tensor) is None or _causal(e.where) != (self.early, self.late):
+            raise StuckError(f"{tensor} is no plain causal sum")
         poly = Normal(keep=lambda _: True)(e.body)
         if len(poly.terms) != 1 or poly.terms[0][0].exponent:
-            raise StuckError("it is no product")
+            raise StuckError(f"{tensor} is no product")
         return poly.terms[0]
 
-    def reader(self, e: Einsum, inside: Mono, c: Fraction) -> None:
-        outer, d = self.product_of(e)
-        own = access(self.tensor, self.cascade.tensors[self.tensor].ranks)
-        if dict(outer.powers).get(own) != 1 or self.early not in reduced_ranks(e) or self.late not in target_ranks(e):
-            raise StuckError("it is not summed over its earlier rank")
-        powers = [*inside.powers, *((a, p) for a, p in outer.powers if a != own)]
-        sides: tuple[Powers, Powers] = [], []
-        for a, p in powers:
+    def term(self, m: Mono, c: Fraction, e: Einsum) -> Term:
+        pairs = [(a, p) for a, p in m.powers if isinstance(a, Access) and a.tensor in self.both]
+        inside: list[tuple[Expr, Fraction]] = []
+        for a, p in pairs:
+            if len(pairs) > 1 or p != 1 or a != access(a.tensor, self.cascade.tensors[a.tensor].ranks):
+                raise StuckError("it is not one factor of what reads it")
+            product, k = self.product_of(a.tensor)
+            inside, c = list(product.powers), c * k
+        decays = [Decay(None, self.slope(m.exponent), self.late)] if m.exponent else []
+        sides: tuple[list[tuple[Expr, Fraction]], list[tuple[Expr, Fraction]]] = [], []
+        for a, p in (*inside, *(x for x in m.powers if x not in pairs)):
             held = {self.late, self.early} & set(rank_values(a))
-            if len(held) == 2:
-                raise StuckError("a factor depends on both ranks")
-            sides[self.early in held].append((a, p))
-        query, key = mono(sides[0]), mono(sides[1])
+            match a:
+                case Apply("pow", (base, x)) if len(held) == 2 and not held & set(rank_values(base)):
+                    decays.append(Decay(base, self.slope(scale(Normal()(x), p)), self.late))
+                case _ if len(held) == 2:
+                    raise StuckError("a factor depends on both ranks")
+                case _:
+                    sides[self.early in held].append((a, p))
+        summed = {r for a, _ in inside for r in rank_values(a)} - set(target_ranks(e))
+        query = [(a, p) for a, p in sides[0] if summed & set(rank_values(a))]
+        after = [x for x in sides[0] if x not in query]
+        return Term(mono(query), mono(sides[1]), tuple(decays), mono(after), c)
+
+    def slope(self, exponent: Poly) -> Expr:
+        """d in an exponent d(p) - d(m)."""
+        of = {rank: total(t for t in exponent.terms if rank in _ranks(t[0])) for rank in (self.early, self.late)}
+        late = to_expr(of[self.late])
+        mirrored = Normal()(substitute(late, {self.late: RankValue(self.early)}))
+        if exponent != add(*of.values()) or mirrored != scale(of[self.early], -1) or self.early in rank_values(late):
+            raise StuckError("an exponent is no difference of one thing at both ranks")
+        return late
+
+    # What is made
+
+    def chunks(self, e: Einsum, t: Term) -> Expr:
+        """The sum of one product: its part in the chunk, and what the state brings."""
         (late1, late0), (early1, early0) = self.parts[self.late], self.parts[self.early]
-        chunk = join_split(RankValue(late1), early0, RankValue(early0))
-        at_query = self.cut(query, self.late)
         kept = [r for r in target_ranks(e) if r != self.late]
-        within = access(self.names.fresh(f"L{e.name}"), (late1, late0, *kept))
+        shared = {r for r in _ranks(t.query) if r not in kept} & set(_ranks(t.key))
+        single = mono([(a, p) for a, p in t.key.powers if set(rank_values(a)) & shared])
+        rest = mono([(a, p) for a, p in t.key.powers if (a, p) not in single.powers])
+        inner = join_split(RankValue(late1), early0, RankValue(early0))  # an earlier one, in the chunk of the later
+        here = join_split(RankValue(late1), early0, RankValue(late0))
         causal = Apply("<=", (RankValue(early0), RankValue(late0)))
-        ahead = [r for r in self.shared(query, key) if r not in kept]
-        also = [r for r in self.cascade.tensors[self.tensor].ranks if r not in (self.late, self.early)]
-        single = mono([(a, p) for a, p in key.powers if set(rank_values(a)) & set(ahead)])
-        rest = mono([(a, p) for a, p in key.powers if (a, p) not in single.powers])
-        together = _times(at_query, self.at(single, chunk))
-        if together not in self.pairs:
-            self.pairs[together] = access(self.names.fresh(f"L{self.tensor}"), (late1, late0, *also, early0))
-            self.out.append(Einsum(self.pairs[together], together, where=causal))
-        pairs = self.pairs[together]
-        self.out.append(Einsum(within, _times(pairs, self.at(rest, chunk)) if rest.powers else pairs))
-        state = [r for r in self.cascade.ranks if r in (set(ahead) | set(kept)) & set(_ranks(key))]
+        used = [r for r in kept if r in {*_ranks(t.query), *_ranks(t.key), *self.decay_ranks(t)}]
+
+        at_query = self.cut(t.query, self.late)
+        pairs = _times(at_query, substitute(term_expr(single), {self.early: inner}))
+        pairs = self.tensor_of(f"L{self.tensor}", pairs, shared, (late1, late0, early0), causal)
+        weights = self.product("L", self.decayed("L", t, pairs, here, inner, causal))
+        within = access(self.names.fresh(f"L{e.name}"), (late1, late0, *used))
+        values = substitute(term_expr(rest), {self.early: inner})
+        self.out.append(Einsum(within, _times(weights, values)))
+
+        (start, following), step = self.starts(t), RankValue(early1)
+        there = join_split(step, early0, RankValue(early0))
+        keys = self.product("K", self.decayed("K", t, self.cut(single, self.early), following, there))
+        every = {*_ranks(t.key), *self.decay_ranks(t)}
+        state = [r for r in self.cascade.ranks if r in shared | set(kept) and r in every]
         local = access(self.names.fresh(f"L{e.name}S"), (early1, *state))
-        self.out.append(Einsum(local, self.cut(key, self.early), Reduction("sum", (early0,))))
-        name, own_ranks = self.names.fresh(f"R{e.name}S"), tuple(RankValue(r) for r in state)
-        step = RankValue(early1)
-        now = Access(name, (step, *own_ranks))
-        self.out.append(Einsum(Access(name, (Number(0), *own_ranks)), Number(0)))
-        self.out.append(Einsum(Access(name, (Apply("+", (step, Number(1))), *own_ranks)), Apply("+", (now, local))))
-        before = access(self.names.fresh(f"P{e.name}"), (late1, late0, *kept))
-        reached = Apply("min", (RankValue(late1), Extent(early1)))
-        self.out.append(Einsum(before, _times(at_query, Access(name, (reached, *own_ranks)))))
-        whole = [Access(a.tensor, (RankValue(self.late), *a.indices[2:])) for a in (within, before)]
-        body: Expr = Apply("+", (whole[0], whole[1]))
-        if (k := c * d) != 1:
-            body = Apply("*", (term_expr(Mono(), k), body))
-        self.out.append(replace(e, body=body, reduction=None))
+        self.out.append(Einsum(local, _times(keys, self.cut(rest, self.early)), Reduction("sum", (early0,))))
+        name, own = self.names.fresh(f"R{e.name}S"), tuple(RankValue(r) for r in state)
+        now = Access(name, (step, *own))
+        kept_on = self.decayed("C", t, now, following, start)
+        self.out.append(Einsum(Access(name, (Number(0), *own)), Number(0)))
+        self.out.append(Einsum(Access(name, (Apply("+", (step, Number(1))), *own)), Apply("+", (kept_on, local))))
 
-    def shared(self, query: Mono, key: Mono) -> list[str]:
-        return [r for r in self.cascade.ranks if r in _ranks(query) and r in _ranks(key)]
+        reached: Expr = RankValue(late1)
+        if same_extent(self.fiber, self.late) != same_extent(self.fiber, self.early):
+            reached = Apply("min", (reached, Extent(early1)))
+        before = access(self.names.fresh(f"P{e.name}"), (late1, late0, *used))
+        self.out.append(Einsum(before, _times(at_query, Access(name, (reached, *own)))))
+        brought = self.decayed("Q", t, before, here, Apply("*", (reached, Extent(early0))))
+        return Apply("+", (self.whole(within), self.whole_of(brought)))
 
-    def at(self, m: Mono, coordinate: Expr) -> Expr:
-        return substitute(term_expr(m), {self.early: coordinate})
+    def starts(self, t: Term) -> tuple[Expr, Expr]:
+        """The first coordinates of a chunk and of the next (of the last one, the end of what has a decay)."""
+        early1, early0 = self.parts[self.early]
+        size = Extent(early0)
+        following: Expr = Apply("*", (Apply("+", (RankValue(early1), Number(1))), size))
+        if any(accesses(d.slope) and any(self.late in rank_values(a) for a in accesses(d.slope)) for d in t.decays):
+            following = Apply("min", (following, Apply("-", (Extent(self.early), Number(1)))))
+        return Apply("*", (RankValue(early1), size)), following
+
+    def decay_ranks(self, t: Term) -> set[str]:
+        found = {r for d in t.decays for x in (d.slope, d.base) for r in rank_values(x)}
+        return found - {self.late, self.early}
+
+    def decayed(self, letter: str, t: Term, value: Expr, later: Expr, earlier: Expr, where: Expr | None = None) -> Expr:
+        """A value times what it decays by between two coordinates, which is a tensor of its own."""
+        for d in t.decays:
+            factor = self.tensor_of(f"D{letter}", d.between(later, earlier), (), (), where)
+            value = _times(value, factor)
+        return value
+
+    def product(self, letter: str, value: Expr) -> Expr:
+        """A tensor times its decays, as a tensor of its own."""
+        if isinstance(value, Access) or not accesses(value):
+            return value
+        (early1, early0), late = self.parts[self.early], self.parts[self.late]
+        first = [r for r in (*late, early1) if r in rank_values(value)]
+        return self.tensor_of(f"{letter}D", value, (), (*first, early0), None)
+
+    def tensor_of(
+        self, name: str, body: Expr, summed: Iterable[str], first: tuple[str, ...], where: Expr | None
+    ) -> Access:
+        """A tensor with this body, made once."""
+        key = body, where
+        if key not in self.made:
+            found = [r for r in rank_values(body) if r not in set(summed) | set(first)]
+            new = [r for r in found if r not in self.cascade.ranks]
+            ranks = (*first[:-1], *new, *(r for r in self.cascade.ranks if r in found), *first[-1:])
+            self.made[key] = access(self.names.fresh(name), ranks)
+            self.out.append(Einsum(self.made[key], body, where=where))
+        return self.made[key]
+
+    def whole(self, a: Access) -> Expr:
+        """A tensor over the parts of the later rank, read at the rank itself."""
+        return Access(a.tensor, (RankValue(self.late), *a.indices[2:]))
+
+    def whole_of(self, expr: Expr) -> Expr:
+        """As :meth:`whole`, for a tensor times its decays."""
+        late1, late0 = self.parts[self.late]
+        match expr:
+            case Access(tensor, (RankValue(x), RankValue(y), *more)) if (x, y) == (late1, late0):
+                return Access(tensor, (RankValue(self.late), *more))
+            case Access(tensor, indices):
+                inner = Apply("%", (RankValue(self.late), Extent(late0)))
+                outer = Apply("//", (RankValue(self.late), Extent(late0)))
+                return Access(tensor, tuple(substitute(i, {late0: inner, late1: outer}) for i in indices))
+            case Apply(op, args):
+                return Apply(op, tuple(self.whole_of(a) for a in args))
+        return expr
 
     def cut(self, m: Mono, rank: str) -> Expr:
         """A product over the two parts of a rank."""
@@ -161,23 +313,26 @@ class Chunking:
 
 
 def _ranks(m: Mono) -> list[str]:
-    return [r for a, _ in m.powers for r in rank_values(a)]
+    return [r for a, _ in m.powers for r in rank_values(a)] + [
+        r for inner, _ in (m.exponent.terms if m.exponent else ()) for r in _ranks(inner)
+    ]
 
 
 def _times(a: Expr, b: Expr) -> Expr:
-    return Apply("*", (a, b))
+    one = term_expr(ONE)
+    return b if a == one else a if b == one else Apply("*", (a, b))
 
 
 def _count(rank: str, inner: str) -> Expr:
     return Apply("neg", (Apply("//", (Apply("neg", (Extent(rank),)), Extent(inner))),))
 
 
-def _causal(e: Einsum) -> tuple[str, str]:
+def _causal(where: Expr | None) -> tuple[str, str]:
     """The earlier and the later rank of a condition ``m <= p``."""
-    match e.where:
+    match where:
         case Apply("<=", (RankValue(early), RankValue(late))) | Apply(">=", (RankValue(late), RankValue(early))):
             return early, late
-    raise StuckError("it is not under a causal condition")
+    raise StuckError("it is not under a causal condition alone")
 
 
 def chunked(cascade: Cascade, tensor: str) -> Chunking:
@@ -185,5 +340,8 @@ def chunked(cascade: Cascade, tensor: str) -> Chunking:
     if tensor in cascade.outputs or len(cascade.definitions(tensor)) != 1 or cascade.tensors[tensor].iterative:
         raise StuckError(f"{tensor} is an output, or iterative")
     work = Chunking(cascade, tensor, Names.of(cascade))
-    work.run()
+    try:
+        work.run()
+    except TooLargeError:
+        raise StuckError("its normal form has too many terms") from None
     return work

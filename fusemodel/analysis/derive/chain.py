@@ -10,7 +10,7 @@ from itertools import combinations
 from math import prod
 
 from fusemodel.analysis.derive.emit import Names, access, name_of_product
-from fusemodel.analysis.derive.fiber import Fiber, StuckError, by_rank
+from fusemodel.analysis.derive.fiber import Fiber, StuckError, by_rank, reduced
 from fusemodel.analysis.derive.normal import Normal
 from fusemodel.analysis.derive.terms import Mono, TooLargeError, mono, term_expr
 from fusemodel.cascade.extents import extents_of
@@ -24,7 +24,6 @@ from fusemodel.cascade.ir import (
     iteration_ranks,
     rank_values,
     reads,
-    reduced_ranks,
     reduction_op,
     substitute,
     target_ranks,
@@ -83,7 +82,7 @@ class Regrouping:
         """The factors of an Einsum that sums one product. Side condition: no point of it is absent."""
         fiber = Fiber(self.cascade, "")
         plain = fiber.definition(e.name) is not None and not e.selection and e.where is None
-        if not plain or (reduced_ranks(e) and reduction_op(e) != "sum"):
+        if not plain or (reduced(self.cascade, e) and reduction_op(e) != "sum"):
             raise StuckError("it is no plain sum")
         if any(fiber.may_be_absent(a, fiber.partial) for a in accesses(e.body)):
             raise StuckError("elements of an operand may be absent")
@@ -127,7 +126,7 @@ class Regrouping:
         if not all(isinstance(i, RankValue) for i in read.indices):
             raise StuckError("it is read by computed coordinates")
         change = by_rank(self.cascade, read)
-        bound = set(reduced_ranks(self.cascade.definitions(self.tensor)[0]))
+        bound = set(reduced(self.cascade, self.cascade.definitions(self.tensor)[0]))
         if bound & (set(iteration_ranks(e)) | set(change)):
             raise StuckError("a rank is summed in both")
         powers = [(substitute(a, change), p) for a, p in inside.powers]

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from fusemodel.analysis.derive.emit import Names, access, name_of_product
-from fusemodel.analysis.derive.fiber import Fiber, StuckError, conjunction
+from fusemodel.analysis.derive.fiber import START, Fiber, StuckError, conjunction, conjuncts
 from fusemodel.analysis.derive.identities import (
     Split,
     monotone_part,
     normal_form,
     pull_from_extreme,
     ranks_of_mono,
+    signs_of_nothing,
     split_product,
 )
 from fusemodel.analysis.derive.known import Named, recognised
+from fusemodel.analysis.derive.normal import bare
+from fusemodel.analysis.derive.presence import Condition, conditions_of, surely_some
 from fusemodel.analysis.derive.terms import (
     ONE,
     Mono,
@@ -34,15 +37,14 @@ from fusemodel.analysis.derive.terms import (
 from fusemodel.cascade.ir import (
     Access,
     Apply,
-    Cascade,
     Einsum,
     Expr,
     Extent,
+    Number,
     Reduction,
     accesses,
     rank_values,
     reads,
-    reduced_ranks,
     reduction_op,
     target_ranks,
 )
@@ -64,10 +66,10 @@ class Factoring:
     named: list[Named] = field(default_factory=list)
 
     @classmethod
-    def of(cls, cascade: Cascade, rank: str) -> Factoring:
-        work = cls(Fiber(cascade, rank), Names.of(cascade))
+    def of(cls, fiber: Fiber) -> Factoring:
+        work = cls(fiber, Names.of(fiber.cascade))
         work.remember()
-        for e in cascade.einsums:
+        for e in fiber.cascade.einsums:
             work.visit(e)
         return work
 
@@ -80,7 +82,7 @@ class Factoring:
                     poly = normal_form(fiber, e.body)
                     if len(poly.terms) == 1:
                         m, c = poly.terms[0]
-                        self.bases.setdefault(self.key(e, frozenset(reduced_ranks(e)), m, e.where), (e.target, c))
+                        self.bases.setdefault(self.key(e, frozenset(self.fiber.reduced(e)), m, e.where), (e.target, c))
                 elif fiber.pointwise(e.name) and e.name in fiber.late:
                     body, conditions = self.inlined(e)
                     poly = normal_form(fiber, body)
@@ -145,21 +147,28 @@ class Factoring:
 
     def extreme(self, e: Einsum, op: str, poly: Poly, where: Expr | None) -> None:
         pulled = pull_from_extreme(self.fiber, op, poly)
-        reduced = frozenset(reduced_ranks(e))
+        reduced = frozenset(self.fiber.reduced(e))
         outer = [r for p in (pulled.outside, pulled.added) for m, _ in p.terms for r in ranks_of_mono(m)]
-        if reduced & set(outer):
+        if reduced & (pulled.held | set(outer)):
             raise StuckError("what waits changes along another reduced rank")
         inner = to_expr(pulled.inside)
-        present = {*rank_values(inner), *rank_values(where)}
-        ranks = tuple(r for r in reduced_ranks(e) if r in present)
+        held = {*rank_values(inner), *rank_values(where)}
+        ranks = tuple(r for r in self.fiber.reduced(e) if r in held)
         made = self.known(pulled.op, frozenset(ranks), pulled.inside, where)
         if made is None:
             name = self.names.fresh(f"{op[:1].upper()}{e.name}")
-            made = access(name, [r for r in target_ranks(e) if r in present])
+            made = access(name, [r for r in target_ranks(e) if r in held])
+            if len(pulled.inside.terms) == 1:
+                m, c = pulled.inside.terms[0]
+                reading, left = recognised(self.named, m, conjuncts([where]))
+                inner, where = term_expr(reading, c), conjunction(left)
             self.out.append(Einsum(made, inner, Reduction(pulled.op, ranks), where=where))
         value = Poly(((Mono((), atom(made)), Fraction(1)),)) if pulled.exponential else atom(made)
-        result = multiply(pulled.outside, value)
-        self.out.append(replace(e, body=to_expr(add(result, pulled.added)), reduction=None, where=None))
+        changed = to_expr(add(multiply(pulled.outside, value), pulled.added))
+        present = (*conditions_of(self.fiber, inner), *map(Condition, conjuncts([where])))
+        if changed != made and not surely_some(self.fiber, present):
+            changed = Apply("select", (Apply("==", (made, START[pulled.op])), START[op], changed))
+        self.out.append(replace(e, body=changed, reduction=None, where=None))
         self.steps.append(f"{e.name}: what lacks {self.fiber.rank} leaves the {op}: {format_einsum(self.out[-1])}.")
 
     def known(self, op: str, ranks: frozenset[str], poly: Poly, where: Expr | None) -> Access | None:
@@ -172,31 +181,33 @@ class Factoring:
 
     def linear(self, e: Einsum, body: Expr, poly: Poly, conditions: Sequence[Expr]) -> None:
         fiber = self.fiber
-        reduced = frozenset(reduced_ranks(e))
+        reduced = frozenset(self.fiber.reduced(e))
         splits = [split_product(fiber, m, c) for m, c in poly.terms]
-        self.check_presence(body, splits)
+        wheres = [self.where_present(body, s, conditions) for s in splits]
+        whole = [Condition(c) for c in conditions]
+        filled = surely_some(fiber, (*conditions_of(fiber, body), *whole))
         if reduction_op(e) == "mean" and any(s.held for s in splits):
             self.mean_as_sum(e, body, poly, conditions)
             return
         groups: dict[frozenset[str], list[tuple[Mono, Fraction]]] = {}
         made: list[Einsum] = []
-        for s in splits:
+        for s, where in zip(splits, wheres, strict=True):
             outer = reduced & (ranks_of_mono(s.outside) | s.held)
             if fiber.rank in outer:
                 raise StuckError("what waits changes along the rank")
-            if outer and conditions and reduction_op(e) == "mean":
+            if outer and where and reduction_op(e) == "mean":
                 raise StuckError("a mean of the present points is no mean of means")
-            term, c, new = self.base(e, s, reduced - outer, conditions)
+            term, c, new = self.base(e, s, reduced - outer, where)
             made += new
             groups.setdefault(outer, []).append((term, c))
         if len(splits) == 1 and len(made) == 1 and not next(iter(groups)) and self.is_alone(groups, made[0]):
             (base,) = made
             self.out.append(replace(base, target=e.target))
-            key = self.key(e, frozenset(reduced_ranks(base)), splits[0].inside, conjunction(conditions))
+            key = self.key(e, frozenset(self.fiber.reduced(base)), splits[0].inside, conjunction(wheres[0]))
             self.bases[key] = (e.target, Fraction(1))
             return
         self.out += made
-        self.combine(e, groups)
+        self.combine(e, groups, filled)
         self.explain(e, splits)
 
     def mean_as_sum(self, e: Einsum, body: Expr, poly: Poly, conditions: Sequence[Expr]) -> None:
@@ -204,7 +215,7 @@ class Factoring:
         fiber = self.fiber
         if conditions or any(fiber.may_be_absent(a, fiber.partial) for a in accesses(body)):
             raise StuckError("a mean of the present points has no count that is known")
-        ranks = reduced_ranks(e)
+        ranks = self.fiber.reduced(e)
         count = mono((Extent(r), Fraction(-1)) for r in ranks)
         scaled = multiply(poly, Poly(((count, Fraction(1)),)))
         self.linear(replace(e, reduction=Reduction("sum", ranks)), body, scaled, conditions)
@@ -213,17 +224,14 @@ class Factoring:
         ((term, c),) = next(iter(groups.values()))
         return c == 1 and term == mono([(base.target, Fraction(1))])
 
-    def check_presence(self, body: Expr, splits: Sequence[Split]) -> None:
-        """Each product must be absent where the whole is, so it must read all that may be absent along the rank."""
+    def where_present(self, body: Expr, s: Split, conditions: Sequence[Expr]) -> Sequence[Expr]:
+        """The conditions of one product: it must be absent where the whole is, along the rank."""
         fiber = self.fiber
-        may = {
-            Access(a.tensor, a.indices)
-            for a in accesses(body)
-            if fiber.along(a) and fiber.may_be_absent(a, fiber.partial)
-        }
-        for s in splits:
-            if not may <= {a for x in parts(s.inside) for a in accesses(x)}:
-                raise StuckError("a product would lose an operand that may be absent")
+        own = {c for a in parts(s.inside) for c in conditions_of(fiber, a)} | {Condition(bare(c)) for c in conditions}
+        lost = [c for c in conditions_of(fiber, body) if fiber.rank in c.ranks and c not in own]
+        if not all(c.known for c in lost):
+            raise StuckError("a product would lose an operand that may be absent")
+        return (*conditions, *(c.test for c in lost))
 
     def base(
         self, e: Einsum, s: Split, inner: frozenset[str], conditions: Sequence[Expr]
@@ -247,18 +255,18 @@ class Factoring:
         reading, left = recognised(self.named, s.inside, conditions)
         ranks = [r for r in dict.fromkeys((*target_ranks(e), *sorted(present))) if r in present and r not in inner]
         made = access(self.names.fresh(name_of_product(reading)), ranks)
-        order = tuple(r for r in reduced_ranks(e) if r in inner)
+        order = tuple(r for r in self.fiber.reduced(e) if r in inner)
         reduction = None if op == "sum" and e.reduction is None else Reduction(op, order)
         self.bases[key] = (made, Fraction(1))
         new = Einsum(made, term_expr(reading), reduction, where=conjunction(left))
         return times_mono(outside, mono([(made, Fraction(1))])), c, [new]
 
-    def combine(self, e: Einsum, groups: dict[frozenset[str], list[tuple[Mono, Fraction]]]) -> None:
-        """The tensor made of its reductions, element by element or summed over ranks along which what waits changes."""
-        op = reduction_op(e)
+    def combine(self, e: Einsum, groups: dict[frozenset[str], list[tuple[Mono, Fraction]]], filled: bool) -> None:
+        """The tensor made of its reductions, element by element or summed over ranks along which what waits changes;
+        0 where nothing was summed, unless ``filled``: something always is."""
         if len(groups) == 1:
             outer, terms = next(iter(groups.items()))
-            self.out.append(self.summed(e, e.target, outer, terms, op))
+            self.out.append(self.summed(e, e.target, outer, terms, filled))
             return
         whole: list[tuple[Mono, Fraction]] = []
         for outer, terms in groups.items():
@@ -266,16 +274,25 @@ class Factoring:
                 whole += terms
                 continue
             part = replace(e.target, tensor=self.names.fresh(f"{e.name}P"))
-            self.out.append(self.summed(e, part, outer, terms, op))
+            self.out.append(self.summed(e, part, outer, terms, filled))
             whole.append((mono([(part, Fraction(1))]), Fraction(1)))
-        self.out.append(self.summed(e, e.target, frozenset(), whole, op))
+        self.out.append(self.summed(e, e.target, frozenset(), whole, filled))
 
     def summed(
-        self, e: Einsum, target: Access, outer: frozenset[str], terms: list[tuple[Mono, Fraction]], op: str
+        self, e: Einsum, target: Access, outer: frozenset[str], terms: list[tuple[Mono, Fraction]], filled: bool
     ) -> Einsum:
-        order = tuple(r for r in reduced_ranks(e) if r in outer)
+        order, op = tuple(r for r in self.fiber.reduced(e) if r in outer), reduction_op(e)
         reduction = Reduction(op, order) if order and (op != "sum" or e.reduction) else None
-        return replace(e, target=target, body=to_expr(total(terms)), reduction=reduction, where=None)
+        body = to_expr(total(terms))
+        empty = [] if filled else signs_of_nothing(self.fiber, (m for m, _ in terms))
+        if empty:
+            test = empty[0] if len(empty) == 1 else Apply("or", tuple(empty))
+            body = Apply("select", (test, Number(0), body))
+            self.steps.append(
+                f"{target.tensor}: where no point of {self.fiber.rank} is present ({format_expr(test)}), it is 0, as a "
+                f"{op} over nothing is."
+            )
+        return replace(e, target=target, body=body, reduction=reduction, where=None)
 
     def explain(self, e: Einsum, splits: Sequence[Split]) -> None:
         rank, op = self.fiber.rank, reduction_op(e)
@@ -293,6 +310,6 @@ class Factoring:
                 )
 
 
-def factored(cascade: Cascade, rank: str) -> Factoring:
-    """Every reduction over ``rank`` with what waits taken out of it, as far as the identities reach."""
-    return Factoring.of(cascade, rank)
+def factored(fiber: Fiber) -> Factoring:
+    """Every reduction over the rank with what waits taken out of it, as far as the identities reach."""
+    return Factoring.of(fiber)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,9 +27,25 @@ from fusemodel.cascade.ir import (
 )
 from fusemodel.cascade.printer import format_expr
 
+START = {"max": Number(float("-inf")), "min": Number(float("inf"))}  # an extreme of nothing
+
 
 class StuckError(Exception):
     """An identity does not apply; the message says why, as a sentence."""
+
+
+def reduced(cascade: Cascade, e: Einsum) -> tuple[str, ...]:
+    """The ranks an Einsum reduces; batch ranks that its tensor carries are none of them."""
+    carried = set(cascade.batch) - set(target_ranks(e))
+    return tuple(r for r in reduced_ranks(e) if r not in carried)
+
+
+def closure(step: Callable[[set[str]], Iterable[str]]) -> frozenset[str]:
+    """The least set of names that holds all that ``step`` finds, given the set."""
+    found: set[str] = set()
+    while new := set(step(found)) - found:
+        found |= new
+    return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -38,27 +54,36 @@ class Fiber:
 
     A *summary* lacks the rank and descends from a reduction over it. A *late* tensor holds the rank and descends from a
     summary, so that making it traverses the fiber again. A *stabiliser* is a summary made of maxima and minima only.
+    What is ``settled``, the summaries of the first traversals, is looked at as if it were given, so that everything
+    stands relative to the traversal after these.
     """
 
     cascade: Cascade
     rank: str
+    settled: frozenset[str] = frozenset()
 
     @cached_property
     def _classes(self) -> tuple[frozenset[str], frozenset[str]]:
-        summaries: set[str] = set()
-        late: set[str] = set()
-        grown = True
-        while grown:
-            size = len(summaries) + len(late)
+        """Summaries, and late tensors."""
+
+        def step(found: set[str]) -> Iterator[str]:
             for e in self.cascade.einsums:
-                waits = any(a.tensor in summaries or a.tensor in late for a in reads(e))
-                if self.rank in self.cascade.tensors[e.name].ranks:
-                    if waits:
-                        late.add(e.name)
-                elif waits or self.rank in reduced_ranks(e):
-                    summaries.add(e.name)
-            grown = len(summaries) + len(late) > size
-        return frozenset(summaries), frozenset(late)
+                held = self.rank in self.cascade.tensors[e.name].ranks
+                waits = self.tensors_read(e) & found
+                if waits if held else e.name not in self.settled and (waits or self.reduces(e)):
+                    yield e.name
+
+        found = closure(step)
+        late = frozenset(n for n in found if self.rank in self.cascade.tensors[n].ranks)
+        return found - late, late
+
+    @cached_property
+    def _reads(self) -> dict[int, frozenset[str]]:
+        return {id(e): frozenset(a.tensor for a in reads(e)) for e in self.cascade.einsums}
+
+    def tensors_read(self, e: Einsum) -> frozenset[str]:
+        """The tensors that an Einsum of the cascade reads."""
+        return self._reads[id(e)]
 
     @property
     def summaries(self) -> frozenset[str]:
@@ -78,8 +103,12 @@ class Fiber:
     def mixed(self, expr: Expr) -> bool:
         return self.along(expr) and self.waits(expr)
 
+    def reduced(self, e: Einsum) -> tuple[str, ...]:
+        """The ranks an Einsum reduces."""
+        return reduced(self.cascade, e)
+
     def reduces(self, e: Einsum) -> bool:
-        return self.rank in reduced_ranks(e)
+        return self.rank in self.reduced(e)
 
     def is_late(self, e: Einsum) -> bool:
         """Whether an Einsum traverses the fiber once more, after a traversal has ended."""
@@ -101,7 +130,7 @@ class Fiber:
     def pointwise(self, tensor: str) -> Einsum | None:
         """Its equation, for a tensor made element by element."""
         e = self.definition(tensor)
-        return e if e and not e.selection and not reduced_ranks(e) else None
+        return e if e and not e.selection and not self.reduced(e) else None
 
     def inline(self, expr: Expr, names: Collection[str]) -> tuple[Expr, tuple[Expr, ...]]:
         """The expression with tensors made element by element replaced by their equations, and the conditions of
@@ -128,46 +157,69 @@ class Fiber:
     @cached_property
     def stabilisers(self) -> frozenset[str]:
         """Summaries that are maxima or minima over the rank of what is there in the first traversal, or made of these
-        and of nothing else that waits, element by element or as maxima over other ranks."""
-        found: set[str] = set()
-        for _ in self.cascade.einsums:
-            for e in self.cascade.einsums:
-                if e.name not in self.summaries or self.definition(e.name) is None or e.selection:
-                    continue
-                waiting = {a.tensor for a in reads(e) if a.tensor in self.summaries}
-                extreme = reduction_op(e) in ("max", "min")
-                if self.reduces(e):
-                    if extreme and not self.is_late(e):
-                        found.add(e.name)
-                elif (extreme or not reduced_ranks(e)) and waiting and waiting <= found and e.where is None:
-                    found.add(e.name)
-        return frozenset(found)
+        and of nothing else that waits, element by element, as maxima over other ranks or as maxima that run along
+        them."""
+
+        def step(found: set[str]) -> Iterator[str]:
+            for name in self.summaries - found:
+                definitions = self.cascade.definitions(name)
+                if self.definition(name):
+                    steady = self._steadies(definitions[0], found)
+                else:
+                    steady = any(self._runs(e, found) for e in definitions) and all(
+                        self._runs(e, found) or e.body in START.values() for e in definitions
+                    )
+                if steady:
+                    yield name
+
+        return closure(step)
+
+    def _steadies(self, e: Einsum, found: Collection[str]) -> bool:
+        waiting = self.tensors_read(e) & self.summaries
+        extreme = reduction_op(e) in START and not e.selection
+        if self.reduces(e):
+            return extreme and not self.is_late(e)
+        return (extreme or not self.reduced(e)) and bool(waiting) and waiting <= set(found) and e.where is None
+
+    def _runs(self, e: Einsum, found: Collection[str]) -> bool:
+        """Whether an equation is the larger of its tensor a step before and of a stabiliser."""
+        waiting = (self.tensors_read(e) & self.summaries) - {e.name}
+        extreme = isinstance(e.body, Apply) and e.body.op in START and not self.reduced(e)
+        return extreme and bool(waiting) and waiting <= set(found) and e.where is None
 
     @cached_property
     def composites(self) -> frozenset[str]:
         """Summaries made element by element of a stabiliser and of something that is none (``log(SD) + GM``)."""
-        found: set[str] = set()
-        for _ in self.cascade.einsums:
+
+        def step(found: set[str]) -> Iterator[str]:
             for e in self.cascade.einsums:
-                if e.name in self.stabilisers or e.name not in self.summaries or self.pointwise(e.name) is None:
-                    continue
-                waiting = {a.tensor for a in reads(e) if a.tensor in self.summaries}
-                if waiting & (self.stabilisers | found):
-                    found.add(e.name)
-        return frozenset(found)
+                waits = e.name in self.summaries - self.stabilisers and self.pointwise(e.name)
+                if waits and self.tensors_read(e) & (self.stabilisers | found):
+                    yield e.name
+
+        return closure(step)
 
     @cached_property
     def partial(self) -> frozenset[str]:
         """Tensors of which elements may be absent."""
-        found: set[str] = set()
-        for _ in self.cascade.einsums:
-            for e in self.cascade.einsums:
-                if e.where is not None or any(self.may_be_absent(a, found) for a in reads(e)):
-                    found.add(e.name)
-        return frozenset(found)
+        outside = {
+            e.name
+            for e in self.cascade.einsums
+            if e.where is not None or any(self.may_be_absent(a, ()) for a in reads(e))
+        }
+
+        def step(found: set[str]) -> Iterator[str]:
+            yield from outside
+            yield from (e.name for e in self.cascade.einsums if self.tensors_read(e) & found)
+
+        return closure(step)
 
     def may_be_absent(self, a: Access, partial: Collection[str]) -> bool:
-        return a.tensor in partial or not all(_inside(i) for i in a.indices)
+        tensor = self.cascade.tensors[a.tensor]
+        steps = [r if r in tensor.iterative else None for r in tensor.ranks]
+        if len(steps) != len(a.indices):  # parts of a split, in which tensors are
+            steps = [None] * len(a.indices)
+        return a.tensor in partial or not all(map(_inside, a.indices, steps))
 
     def waiting_for(self, e: Einsum) -> str:
         """The summaries an Einsum needs, directly or through late tensors, in words."""
@@ -189,13 +241,16 @@ class Fiber:
         return ", ".join(found)
 
 
-def _inside(index: Expr) -> bool:
-    """Whether an index stays inside a tensor that is large enough: a coordinate, or that of a group of them."""
+def _inside(index: Expr, step: str | None) -> bool:
+    """Whether an index stays inside a tensor that is large enough: a coordinate, or that of a group of them; or a step
+    of a tensor that runs along a rank."""
     match index:
         case RankValue() | Number():
             return True
         case Apply("//" | "%", (RankValue(), Number() | Extent())):
             return True
+        case Extent(rank) | Apply("+", (RankValue(rank), Number(value=1))):
+            return rank == step
     return False
 
 
@@ -216,11 +271,23 @@ def replaced(cascade: Cascade, expr: Expr, change: Mapping[str, Expr]) -> Expr:
     return expr
 
 
+def conjuncts(conditions: Collection[Expr | None]) -> tuple[Expr, ...]:
+    """The parts of conditions that must all hold, each once."""
+    flat: dict[str, Expr] = {}
+
+    def add(c: Expr | None) -> None:
+        if isinstance(c, Apply) and c.op == "and":
+            for part in c.args:
+                add(part)
+        elif c is not None:
+            flat.setdefault(format_expr(c), c)
+
+    for c in conditions:
+        add(c)
+    return tuple(flat.values())
+
+
 def conjunction(conditions: Collection[Expr | None]) -> Expr | None:
     """All of the conditions, each once."""
-    flat: dict[str, Expr] = {}
-    for c in conditions:
-        for part in c.args if isinstance(c, Apply) and c.op == "and" else () if c is None else (c,):
-            flat.setdefault(format_expr(part), part)
-    found = tuple(flat.values())
+    found = conjuncts(conditions)
     return None if not found else found[0] if len(found) == 1 else Apply("and", found)

@@ -6,14 +6,15 @@ bring t to the form G(x) * H(d) (or G(x) + H(d)), where the reduction distribute
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from fusemodel.analysis.derive.fiber import Fiber, StuckError
+from fusemodel.analysis.derive.fiber import START, Fiber, StuckError
 from fusemodel.analysis.derive.normal import Normal
 from fusemodel.analysis.derive.signs import nonnegative_product
 from fusemodel.analysis.derive.terms import ONE, Mono, Poly, TooLargeError, add, mono, parts, scale, to_expr, total
-from fusemodel.cascade.ir import Apply, Expr, accesses, rank_values
+from fusemodel.cascade.ir import Apply, Expr, Number, accesses, rank_values, reduction_op
 from fusemodel.cascade.printer import format_expr
 
 _INCREASING = frozenset(("log", "exp", "exp2", "sigmoid", "tanh"))
@@ -32,12 +33,14 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A maximum or minimum taken apart: ``outside * op(inside) + added``, or with ``exp(op(inside))``."""
+    """A maximum or minimum taken apart: ``outside * op(inside) + added``, or with ``exp(op(inside))``. ``held`` are the
+    ranks of what stays inside but changes only with a stabiliser."""
 
     op: str
     inside: Poly
     outside: Poly
     added: Poly
+    held: frozenset[str] = frozenset()
     exponential: bool = False
 
 
@@ -89,6 +92,30 @@ def split_product(fiber: Fiber, m: Mono, c: Fraction) -> Split:
     )  # fmt: skip
 
 
+def signs_of_nothing(fiber: Fiber, terms: Iterable[Mono]) -> list[Expr]:
+    """Tests for fibers of which no point is present, where a factor taken out of a sum may be no finite number: a sum
+    by which it divides, or of which it takes a logarithm, is 0, or a maximum is minus infinity."""
+    found: dict[Expr, None] = {}
+    for m in terms:
+        for a, p in m.powers:
+            if fiber.waits(a) and p < 0:
+                found[Apply("==", (a, Number(0)))] = None
+            elif fiber.waits(a):
+                found |= dict.fromkeys(_of_nothing(fiber, a))
+        for inner, _ in m.exponent.terms if m.exponent else ():
+            found |= dict.fromkeys(t for a in parts(inner) for t in _of_nothing(fiber, a))
+    return list(found)
+
+
+def _of_nothing(fiber: Fiber, atom: Expr) -> Iterator[Expr]:
+    for a in accesses(atom):
+        e = fiber.definition(a.tensor) if a.tensor in fiber.summaries else None
+        if e is not None and fiber.reduces(e) and reduction_op(e) in START:
+            yield Apply("==", (a, START[reduction_op(e)]))
+        elif e is not None and a is not atom:
+            yield Apply("==", (a, Number(0)))
+
+
 def _mixed(fiber: Fiber, a: Expr) -> str:
     return f"`{format_expr(a)}` {_why(fiber)}"
 
@@ -111,17 +138,26 @@ def pull_from_extreme(fiber: Fiber, op: str, poly: Poly) -> Pulled:
 
 def _common_factor(fiber: Fiber, op: str, inside: list[tuple[Mono, Fraction]], added: Poly) -> Pulled:
     split = [_split_all(fiber, m, c) for m, c in inside]
+    stay = split[0].inside
+    if len(split) == 1 and not stay.powers and stay.exponent and split[0].coefficient > 0:
+        factor = Poly(((_signed(fiber, split[0].outside), split[0].coefficient),))
+        return Pulled(op, stay.exponent, factor, added, exponential=True)
+    if any(s.inside.exponent for s in split):  # the maximum subtracted in an exponential stays in it
+        split = [split_product(fiber, m, c) for m, c in inside]
     outside = split[0].outside
     if any(s.outside != outside for s in split):
         raise StuckError("its terms have no common factor that waits")
-    if not nonnegative_product(fiber.cascade, outside):
-        raise StuckError(f"the sign of `{format_expr(to_expr(Poly(((outside, Fraction(1)),))))}` is not known")
-    factor, stay = Poly(((outside, Fraction(1)),)), split[0].inside
-    if len(split) == 1 and not stay.powers and stay.exponent and split[0].coefficient > 0:
-        return Pulled(op, stay.exponent, scale(factor, split[0].coefficient), added, exponential=True)
-    if outside.exponent and any(s.inside.exponent for s in split):
-        raise StuckError("an exponential would lose the maximum that is subtracted in it")
-    return Pulled(op, total((s.inside, s.coefficient) for s in split), factor, added)
+    if outside == ONE and not added.terms:
+        raise StuckError("nothing that waits is a factor of it")
+    factor = Poly(((_signed(fiber, outside), Fraction(1)),))
+    held = frozenset(r for s in split for r in s.held)
+    return Pulled(op, total((s.inside, s.coefficient) for s in split), factor, added, held)
+
+
+def _signed(fiber: Fiber, factor: Mono) -> Mono:
+    if not nonnegative_product(fiber.cascade, factor):
+        raise StuckError(f"the sign of `{format_expr(to_expr(Poly(((factor, Fraction(1)),))))}` is not known")
+    return factor
 
 
 def _split_all(fiber: Fiber, m: Mono, c: Fraction) -> Split:

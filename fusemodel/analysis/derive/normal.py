@@ -18,6 +18,7 @@ from fusemodel.analysis.derive.terms import (
     atom,
     common_exponent,
     constant,
+    indicator,
     mono,
     multiply,
     scale,
@@ -40,7 +41,7 @@ def bare(expr: Expr) -> Expr:
 @dataclass(frozen=True)
 class Normal:
     """Makes normal forms. Where ``keep`` holds of a sum, it stays one factor in a product (is not multiplied out);
-    where ``distribute`` holds of a choice ``select(c, a, b)``, it becomes ``[c] * a + (1 - [c]) * b``."""
+    where ``distribute`` holds of a choice ``select(c, a, b)``, it becomes ``[c] * a + [not c] * b``."""
 
     keep: Callable[[Expr], bool] = lambda _: False
     distribute: Callable[[Expr], bool] = lambda _: False
@@ -81,10 +82,15 @@ class Normal:
             case "abs":
                 return self.magnitude(self(args[0]))
             case "select" if self.distribute(expr):
-                chosen = atom(Apply("select", (bare(args[0]), Number(1), Number(0))))
-                other = add(constant(1), scale(chosen, -1))
-                return add(multiply(chosen, self(args[1])), multiply(other, self(args[2])))
+                return self.choice(bare(args[0]), self(args[1]), self(args[2]))
         return atom(Apply(expr.op, tuple(self.tidy(a) for a in args)))
+
+    def choice(self, condition: Expr, a: Poly, b: Poly) -> Poly:
+        """What both sides add, and the rest of each under its own indicator: a difference of the two would lose digits
+        where one is large."""
+        both = Poly(tuple(t for t in a.terms if t in b.terms))
+        left, right = (Poly(tuple(t for t in side.terms if t not in both.terms)) for side in (a, b))
+        return add(both, multiply(atom(indicator(condition)), left), multiply(atom(indicator(condition, False)), right))
 
     def tidy(self, expr: Expr) -> Expr:
         """An operand of an operator that is not looked into."""

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from fusemodel.analysis.derive.fiber import Fiber, StuckError
+from fusemodel.analysis.derive.fiber import START, Fiber, StuckError
 from fusemodel.analysis.derive.identities import exponent_that_waits, normal_form
 from fusemodel.analysis.derive.terms import Poly, to_expr
 from fusemodel.cascade.ir import (
+    Access,
+    Apply,
     Einsum,
-    Number,
+    Expr,
+    RankValue,
     accesses,
     rank_values,
     reads,
-    reduced_ranks,
     reduction_op,
+    substitute,
 )
-
-START = {"max": Number(float("-inf")), "min": Number(float("inf"))}
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Roles:
 
     @cached_property
     def rescaled(self) -> frozenset[str]:
-        """Late sums that can be kept relative to a running value."""
+        """Late sums and extremes that can be kept relative to a running value."""
         found = set()
         for e in self.fiber.cascade.einsums:
             if self.fiber.is_late(e) and self.fiber.reduces(e):
@@ -84,12 +86,12 @@ class Roles:
 
     def at_step_names(self, e: Einsum | None) -> frozenset[str]:
         assert e is not None
-        body, conditions = self.fiber.inline(e.body, self.fiber.stabilisers - self.maxima)
-        return frozenset(a.tensor for x in (body, *conditions) for a in accesses(x))
+        body, conditions = self.fiber.inline(e.body, self.steadied)
+        return frozenset(a.tensor for x in (self.by_own(body), *conditions) for a in accesses(x))
 
     @cached_property
     def needed(self) -> frozenset[str]:
-        """The maxima that late Einsums read, directly or through what is made of them element by element."""
+        """The summaries that late Einsums read, directly or through what is made of them element by element."""
         fiber = self.fiber
         found: set[str] = set()
         todo = [a.tensor for e in fiber.cascade.einsums if fiber.is_late(e) for a in reads(e)]
@@ -98,9 +100,72 @@ class Roles:
             if name not in fiber.summaries or name in found:
                 continue
             found.add(name)
-            if (d := fiber.pointwise(name)) is not None:
-                todo += [a.tensor for a in reads(d)]
+            todo += [a.tensor for e in fiber.cascade.definitions(name) if not self.fiber.reduced(e) for a in reads(e)]
         return frozenset(found)
+
+    # Maxima shared with other ranks
+
+    @cached_property
+    def shared(self) -> Mapping[str, Expr]:
+        """Stabilisers that are the larger of maxima over this rank and of what is made along others, each with the
+        part over this rank, written over the ranks of its equation (at the step it makes, where it runs)."""
+        found: dict[str, Expr] = {}
+        for name in self.fiber.stabilisers - self.maxima:
+            own = self.own(self.step(name).target, frozenset()) if name in self.needed else None
+            if own is not None and self.foreign(name, frozenset()):
+                found[name] = own
+        return found
+
+    @cached_property
+    def steadied(self) -> frozenset[str]:
+        """Stabilisers that are written out: those made of running values element by element."""
+        return self.fiber.stabilisers - self.maxima - self.shared.keys()
+
+    def step(self, name: str) -> Einsum:
+        """The equation of a tensor that is no start."""
+        return self.fiber.cascade.definitions(name)[-1]
+
+    def as_made(self, access: Access) -> dict[str, Expr] | None:
+        """What the ranks of a tensor's equation are where it is read; None if at another step than the one it makes."""
+        pairs = list(zip(self.step(access.tensor).target.indices, access.indices, strict=True))
+        if any(made != read and not isinstance(made, RankValue) for made, read in pairs):
+            return None
+        return {made.rank: read for made, read in pairs if isinstance(made, RankValue)}
+
+    def own(self, expr: Expr, seen: frozenset[str]) -> Expr | None:
+        """The part over this rank of a maximum of several; None where there is none. Side condition: what is a maximum
+        over this rank is at most the whole."""
+        match expr:
+            case Access(tensor) if tensor in self.maxima:
+                return expr
+            case Access(tensor) if tensor in self.fiber.stabilisers and tensor not in seen:
+                e, change = self.step(tensor), self.as_made(expr)
+                if change is not None and not self.fiber.reduced(e):
+                    return self.own(substitute(e.body, change), seen | {tensor})
+            case Apply(op, args) if op in START:
+                parts = [x for a in args if (x := self.own(a, seen)) is not None]
+                return None if not parts else parts[0] if len(parts) == 1 else Apply(op, tuple(parts))
+        return None
+
+    def foreign(self, name: str, seen: frozenset[str]) -> bool:
+        """Whether a maximum of several has a part that is computed, and is no maximum over this rank."""
+        for a in accesses(self.step(name).body):
+            if a.tensor in self.maxima or a.tensor in self.fiber.cascade.inputs:
+                continue
+            if a.tensor in seen | {name} or a.tensor not in self.fiber.stabilisers:
+                return True
+            if self.foreign(a.tensor, seen | {name}):
+                return True
+        return False
+
+    def by_own(self, expr: Expr) -> Expr:
+        """The expression with the part over this rank in the place of maxima shared with other ranks."""
+        match expr:
+            case Access(tensor) if tensor in self.shared and (change := self.as_made(expr)) is not None:
+                return substitute(self.shared[tensor], change)
+            case Apply(op, args):
+                return Apply(op, tuple(self.by_own(a) for a in args))
+        return expr
 
     @cached_property
     def read_later(self) -> frozenset[str]:
@@ -119,11 +184,12 @@ class Roles:
     def common_exponent(self, e: Einsum) -> Poly:
         """E(d), one and the same in every product of the body."""
         fiber, moving = self.fiber, self.maxima
-        if e.selection or reduction_op(e) != "sum" or fiber.definition(e.name) is None:
-            raise StuckError(f"{e.name} is no sum that could be rescaled")
-        body, conditions = fiber.inline(e.body, fiber.late | (fiber.stabilisers - moving))
+        if e.selection or reduction_op(e) not in ("sum", *START) or fiber.definition(e.name) is None:
+            raise StuckError(f"{e.name} is no sum or extreme that could be rescaled")
+        body, conditions = fiber.inline(e.body, fiber.late | self.steadied)
         if any(fiber.waits(c) for c in (*conditions, *((e.where,) if e.where else ()))):
             raise StuckError(f"{e.name} has a condition that waits for the end of {self.rank}")
+        body = self.by_own(body)
         poly = normal_form(fiber, body)
         found = {exponent_that_waits(fiber, m) for m, _ in poly.terms}
         waiting = {a.tensor for a in accesses(body) if a.tensor in fiber.summaries}
@@ -133,6 +199,14 @@ class Roles:
         for m, _ in poly.terms:
             if any(fiber.waits(a) for a, _ in m.powers):
                 raise StuckError(f"{e.name} has a factor that waits for the end of {self.rank}")
-        if not waiting <= inside or set(rank_values(to_expr(exponent))) & set(reduced_ranks(e)):
+        if not waiting <= inside or set(rank_values(to_expr(exponent))) & set(self.fiber.reduced(e)):
             raise StuckError(f"{e.name} depends on a running value that changes along a rank it reduces")
         return exponent
+
+    def whole_exponent(self, e: Einsum) -> Poly:
+        """E(d) with maxima shared with other ranks as they are."""
+        body, _ = self.fiber.inline(e.body, self.fiber.late | self.steadied)
+        found = {exponent_that_waits(self.fiber, m) for m, _ in normal_form(self.fiber, body).terms}
+        if len(found) != 1:
+            raise StuckError(f"{e.name} adds exponentials relative to different maxima")
+        return next(iter(found))

@@ -11,16 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fusemodel.analysis.derive.emit import Names, access
-from fusemodel.analysis.derive.fiber import Fiber, StuckError, conjunction, replaced
+from fusemodel.analysis.derive.fiber import START, Fiber, StuckError, conjunction, replaced
 from fusemodel.analysis.derive.identities import correction
 from fusemodel.analysis.derive.normal import Normal, bare
-from fusemodel.analysis.derive.roles import START, Roles
+from fusemodel.analysis.derive.roles import Roles
 from fusemodel.analysis.derive.signs import nonnegative_product
 from fusemodel.analysis.derive.terms import Mono, Poly, to_expr
 from fusemodel.cascade.ir import (
     Access,
     Apply,
-    Cascade,
     Einsum,
     Expr,
     Extent,
@@ -29,9 +28,9 @@ from fusemodel.cascade.ir import (
     Reduction,
     accesses,
     join_split,
+    match_indices,
     rank_values,
     reads,
-    reduced_ranks,
     reduction_op,
     target_ranks,
 )
@@ -54,20 +53,24 @@ class Tiling(Roles):
     before: dict[str, Access] = field(default_factory=dict)  # a maximum -> its value before a tile
     final: dict[str, Expr] = field(default_factory=dict)  # what is replaced -> its value at the end
     corrections: dict[str, Access] = field(default_factory=dict)
+    merges: dict[tuple[str, str], Access] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, cascade: Cascade, rank: str, *, chunks: bool = False) -> Tiling:
-        if rank in cascade.split or rank in cascade.parents or rank in cascade.batch:
+    def of(cls, fiber: Fiber, parts: tuple[str, str] | None, *, chunks: bool) -> Tiling:
+        cascade, rank = fiber.cascade, fiber.rank
+        if (rank in cascade.split and not parts) or rank in cascade.parents or rank in cascade.batch:
             raise StuckError(f"rank {rank} is split already, or is a batch rank")
-        work = cls(Fiber(cascade, rank), names=Names.of(cascade), chunks=chunks)
-        work.outer, work.inner = work.names.rank(f"{rank}1"), work.names.rank(f"{rank}0")
+        work = cls(fiber, names=Names.of(cascade), chunks=chunks)
+        work.outer, work.inner = parts or (work.names.rank(f"{rank}1"), work.names.rank(f"{rank}0"))
         for e in cascade.einsums:
             work.visit(e)
         return work
 
     def visit(self, e: Einsum) -> None:
         fiber = self.fiber
-        if fiber.is_late(e):
+        if e.name in fiber.settled:
+            self.out.append(e)
+        elif fiber.is_late(e):
             if e.name in self.rescaled:
                 self.accumulator(e)
             elif e.name in self.in_tiles:
@@ -111,10 +114,23 @@ class Tiling(Roles):
 
     def guarded(self, body: Expr, where: Expr | None) -> Expr | None:
         """The condition over tiles: a last one that is not full needs one where no operand is absent beyond its end."""
-        held = any(RankValue(self.rank) in a.indices for a in accesses(body))
+        held = self.ends_with_rank(body)
         inside = Apply("<", (RankValue(self.rank), Extent(self.rank)))
         joined = conjunction([where, None if held else inside])
         return None if joined is None else self.cut(joined)
+
+    def ends_with_rank(self, expr: Expr) -> bool:
+        """Whether an expression is absent beyond the end of the rank: an operand holds the rank itself."""
+        match expr:
+            case Apply("coalesce", args):
+                return all(self.ends_with_rank(a) for a in args)
+            case Apply(_, args):
+                return any(self.ends_with_rank(a) for a in args)
+            case Access(name, indices) if name in self.fiber.cascade.tensors:
+                tensor = self.fiber.cascade.tensors[name]
+                matched = match_indices(self.fiber.cascade, tensor, indices) or ()
+                return any(r == self.rank and i == RankValue(r) for r, i in zip(tensor.ranks, matched, strict=False))
+        return False
 
     def keep_whole(self, e: Einsum) -> bool:
         """Whether a tensor keeps the rank itself: it, or one who reads it, uses other coordinates than its own."""
@@ -143,7 +159,7 @@ class Tiling(Roles):
 
     def later(self, e: Einsum) -> None:
         """What needs the end of the traversal runs over the rank once more, with all final values."""
-        names = self.only_in_tiles | (self.fiber.stabilisers - self.maxima)
+        names = self.only_in_tiles | self.steadied
         body, found = self.fiber.inline(e.body, names)
         where = None if e.where is None else self.fiber.inline(e.where, names)[0]
         body = self.at_end(body)
@@ -161,12 +177,12 @@ class Tiling(Roles):
 
     def with_values(self, expr: Expr, values: Mapping[str, Access]) -> Expr:
         late = self.fiber.late - self.in_tiles
-        body, _ = self.fiber.inline(expr, late | (self.fiber.stabilisers - self.maxima))
-        return replaced(self.fiber.cascade, body, values)
+        body, _ = self.fiber.inline(expr, late | self.steadied)
+        return replaced(self.fiber.cascade, self.by_own(body), values)
 
     def plain(self, e: Einsum) -> None:
         """op over x = op over tiles of op over a tile, for an associative operator; a mean counts what is present."""
-        ranks = tuple(x for r in reduced_ranks(e) for x in ((self.outer, self.inner) if r == self.rank else (r,)))
+        ranks = tuple(x for r in self.fiber.reduced(e) for x in ((self.outer, self.inner) if r == self.rank else (r,)))
         if e.selection:
             self.out.append(e)
             return
@@ -176,7 +192,7 @@ class Tiling(Roles):
         )
 
     def in_tile(self, e: Einsum) -> Reduction:
-        return Reduction(reduction_op(e), tuple(self.inner if r == self.rank else r for r in reduced_ranks(e)))
+        return Reduction(reduction_op(e), tuple(self.inner if r == self.rank else r for r in self.fiber.reduced(e)))
 
     def maximum(self, e: Einsum) -> None:
         """A running maximum: the larger of what it was and the maximum of a tile."""
@@ -216,8 +232,9 @@ class Tiling(Roles):
             self.out.append(Einsum(e.target, end))
 
     def accumulator(self, e: Einsum) -> None:
-        """A running sum, rescaled when the running maximum it is relative to moves on."""
-        kept = target_ranks(e)
+        """A running sum, rescaled when the running maximum it is relative to moves on; or a running extreme, as a
+        factor that is not negative distributes over it."""
+        kept, op = target_ranks(e), reduction_op(e)
         exponent = self.common_exponent(e)
         body = self.at_step(e.body)
         tile = access(self.names.fresh(f"L{e.name}"), (self.outer, *kept))
@@ -228,24 +245,47 @@ class Tiling(Roles):
         form = Normal()
         new = form(self.with_values(to_expr(exponent), self.moving))
         if self.chunks:
-            scaling = self.correct(correction(new, form(self.with_values(to_expr(exponent), {}))), exponent, kept)
-            self.out.append(Einsum(e.target, Apply("*", (tile, scaling)), Reduction("sum", (self.outer,))))
+            whole = form(replaced(self.fiber.cascade, to_expr(self.whole_exponent(e)), {}))
+            scaling = self.correct(correction(new, whole), exponent, kept)
+            self.out.append(Einsum(e.target, scaled(op, tile, scaling), Reduction(op, (self.outer,))))
             self.steps.append(
-                f"{e.name}: chunks are summed relative to their own maximum, and merge by {scaling.tensor}."
+                f"{e.name}: chunks are made relative to their own maximum, and merge by {scaling.tensor}."
             )
             return
         old = form(self.with_values(to_expr(exponent), self.before))
         scaling = self.correct(correction(old, new), exponent, kept)
         name = self.names.fresh(f"R{e.name}")
         start, now, then, end = self.stages(name, kept)
-        self.out.append(Einsum(start, Number(0)))
-        self.out.append(Einsum(then, Apply("+", (tile, Apply("*", (now, scaling))))))
-        self.final[e.name] = end
+        self.out.append(Einsum(start, START.get(op, Number(0))))
+        self.out.append(Einsum(then, Apply(op if op in START else "+", (tile, scaled(op, now, scaling)))))
         self.steps.append(
             f"{e.name}: exp(x - new) = exp(x - old) * exp(old - new), so {name} is kept relative to the running value "
             f"and multiplied by {scaling.tensor} when that moves on."
         )
-        self.rest(e, end)
+        if exponent == self.whole_exponent(e):
+            self.final[e.name] = end
+            self.rest(e, end)
+        else:
+            self.out.append(Einsum(e.target, scaled(op, end, self.merged(e, exponent, kept))))
+
+    def merged(self, e: Einsum, exponent: Poly, kept: tuple[str, ...]) -> Access:
+        """The tensor by which a sum relative to a maximum over this rank becomes relative to one shared with others."""
+        whole = self.whole_exponent(e)
+        key = format_expr(to_expr(whole)), format_expr(to_expr(exponent))
+        if key not in self.merges:
+            body = self.at_end(correction(exponent, whole))
+            for name in (a.tensor for a in accesses(to_expr(exponent)) if a.tensor in self.maxima):
+                if self.empty_tiles():
+                    op = reduction_op(self.fiber.cascade.definitions(name)[0])
+                    body = Apply("select", (Apply("==", (self.final[name], START[op])), Number(1), body))
+            made = access(self.names.fresh(f"C{e.name}"), [r for r in kept if r in rank_values(body)])
+            self.merges[key] = made
+            self.out.append(Einsum(made, body))
+            self.steps.append(
+                f"{made.tensor}: exp(x - d) = exp(x - a) * exp(a - d), with a the maximum over {self.rank} alone, so "
+                f"that the sums over {self.rank} wait for nothing made along other ranks."
+            )
+        return self.merges[key]
 
     def correct(self, body: Expr, exponent: Poly, kept: tuple[str, ...]) -> Access:
         """The tensor by which accumulators with this exponent are rescaled, made once."""
@@ -294,6 +334,13 @@ class Tiling(Roles):
         return replaced(self.fiber.cascade, expr, self.final)
 
 
-def tiled(cascade: Cascade, rank: str, *, chunks: bool = False) -> Tiling:
-    """The cascade with running values along ``rank`` (or chunks that merge); StuckError where that is impossible."""
-    return Tiling.of(cascade, rank, chunks=chunks)
+def scaled(op: str, value: Expr, factor: Expr) -> Expr:
+    """A sum or an extreme times a factor that is not negative; an extreme of nothing stays what it is."""
+    product = Apply("*", (value, factor))
+    return Apply("select", (Apply("==", (value, START[op])), START[op], product)) if op in START else product
+
+
+def tiled(fiber: Fiber, parts: tuple[str, str] | None = None, *, chunks: bool = False) -> Tiling:
+    """The cascade with running values along a rank (or chunks that merge), in new tiles or in ``parts`` that it has;
+    StuckError where that is impossible."""
+    return Tiling.of(fiber, parts, chunks=chunks)

@@ -8,15 +8,15 @@ from typing import Literal
 
 from fusemodel.analysis.derive.causal import chunked
 from fusemodel.analysis.derive.chain import regrouped
-from fusemodel.analysis.derive.check import same_numbers
+from fusemodel.analysis.derive.check import Check
 from fusemodel.analysis.derive.emit import assemble
 from fusemodel.analysis.derive.factor import factored
-from fusemodel.analysis.derive.fiber import StuckError
+from fusemodel.analysis.derive.fiber import Fiber, StuckError, closure, reduced
 from fusemodel.analysis.derive.running import TILE, tiled
 from fusemodel.analysis.derive.stable import stabilised
-from fusemodel.analysis.passes import passes
+from fusemodel.analysis.passes import Passes, passes
 from fusemodel.cascade.extents import extents_of
-from fusemodel.cascade.ir import Apply, Cascade, Expr, Extent, Number, reads, reduced_ranks
+from fusemodel.cascade.ir import Apply, Cascade, Expr, Extent, Number, reads
 from fusemodel.errors import InputError, unknown
 from fusemodel.numerics.interpret import count_points
 
@@ -44,14 +44,18 @@ class Derivation:
 
 @dataclass
 class Search:
-    original: Cascade
+    check: Check
     merge: Merge
     stable: bool
     current: Cascade
-    counts: dict[str, int]
+    found: Passes
     stages: list[Cascade] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     stuck: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return self.found.passes
 
     def offer(self, make: Make, rank: str | None, *, fewer: bool = True) -> bool:
         """Take a candidate if it is legal, traverses the rank less often (unless not ``fewer``: no more often) and no
@@ -62,14 +66,15 @@ class Search:
             return self.refuse(rank if fewer else None, str(reason).removesuffix("."))
         except InputError as error:
             return self.refuse(rank, f"a candidate is not legal: {error}")
-        counts = passes(cascade, extents_of(cascade)).passes
+        found = passes(cascade, extents_of(cascade))
+        counts = found.passes
         parts = set(self.current.parents)
         more = any(counts[r] > n for r, n in self.counts.items() if r in counts and r not in parts)
         if more or (rank and fewer and counts[rank] >= self.counts[rank]):
             return False
-        if (wrong := same_numbers(self.original, cascade, new)) is not None:
+        if (wrong := self.check.same_numbers(cascade, new)) is not None:
             return self.refuse(rank, f"a candidate fails the numerical check: {wrong}")
-        self.current, self.counts = cascade, counts
+        self.current, self.found = cascade, found
         self.stages.append(cascade)
         self.steps += steps
         return True
@@ -105,23 +110,35 @@ class Search:
             raise StuckError("chunks do not halve the work")
         return cascade, work.steps, (inner,)
 
-    def factor(self, rank: str, at: str) -> Candidate:
-        """Along ``at``, which is ``rank`` or the inner part of it."""
-        work = factored(self.current, at)
+    def fiber(self, rank: str, after: int) -> Fiber:
+        """A rank seen from the traversal after the first few."""
+        done = self.found.tensors
+        early = (n for n, t in self.current.tensors.items() if rank not in t.ranks and done.get(n, {}).get(rank))
+        return Fiber(self.current, rank, frozenset(n for n in early if done[n][rank] <= after))
+
+    def factor(self, rank: str, after: int) -> Candidate:
+        """Along a rank, or the inner part of one that was given split."""
+        given = self.check.original.split.get(rank)
+        work = factored(self.fiber(given[1] if given else rank, after))
         self.stuck[rank] = list(work.stuck)
+        if not work.steps:
+            raise StuckError("")
         return assemble(self.current, work.out), work.steps, ()
 
     def stabilise(self, rank: str) -> Candidate:
         """A maximum subtracted in every sum of exponentials, and tiles over which it runs."""
         work = stabilised(self.current, rank)
-        cascade, steps, new = self.tile(rank, assemble(self.current, work.out))
+        cascade, steps, new = self.tile(Fiber(assemble(self.current, work.out), rank))
         return cascade, work.steps + steps, new
 
-    def tile(self, rank: str, start: Cascade | None = None) -> Candidate:
-        current = start or self.current
-        work = tiled(current, rank, chunks=self.merge == "chunks")
-        sizes = extents_of(current)
+    def tile(self, fiber: Fiber) -> Candidate:
+        rank, current = fiber.rank, fiber.cascade
+        parts = None if rank in self.check.original.split else current.split.get(rank)
+        work = tiled(fiber, parts, chunks=self.merge == "chunks")
         outer, inner = work.outer, work.inner
+        if parts:
+            return assemble(current, work.out), work.steps, (inner,)
+        sizes = extents_of(current)
         count: Expr = Apply("neg", (Apply("//", (Apply("neg", (Extent(rank),)), Extent(inner))),))
         ranks = {inner: Number(max(1, min(TILE, sizes[rank]))), outer: count}
         test = {}
@@ -131,19 +148,27 @@ class Search:
         return cascade, work.steps, (inner,)
 
     def reduce(self, rank: str) -> None:
-        """Fewer passes over one rank."""
-        inner = self.current.split[rank][1] if rank in self.current.split else rank
-        if self.counts[rank] > 1:
-            self.offer(lambda: self.factor(rank, inner), rank)
-        if self.counts[rank] > 1 and rank not in self.current.split:
-            self.offer(lambda: self.tile(rank), rank)
+        """Fewer passes over one rank: what waits for the first traversal, then what waits for later ones."""
+        after: int | None = 0
+        while after is not None:
+            known = self.stuck.get(rank) if after else None
+            found = self.counts[rank] > 1 and self.offer(lambda n=after: self.factor(rank, n), rank)
+            if self.counts[rank] > 1:
+                found |= self.offer(lambda n=after: self.tile(self.fiber(rank, n)), rank)
+            self.stuck[rank] = known or self.stuck.get(rank, [])
+            after = 0 if found else self.next_traversal(rank, after)
         if self.stable and rank not in self.current.split:
             self.offer(lambda: self.stabilise(rank), rank, fewer=False)
+
+    def next_traversal(self, rank: str, after: int) -> int | None:
+        """The next pass that completes something which a later one waits for."""
+        done = self.found.tensors.values()
+        return min((n for t in done if after < (n := t.get(rank, 0)) < self.counts[rank]), default=None)
 
     def obstacles(self) -> tuple[str, ...]:
         """For each rank still traversed more than once: outputs that hold it, else what no identity could take out."""
         result: list[str] = []
-        why = passes(self.current, extents_of(self.current)).why
+        why = self.found.why
         for rank, count in self.counts.items():
             if count < 2 or rank in self.current.parents:
                 continue
@@ -170,14 +195,12 @@ class Search:
 def _ended(cascade: Cascade, rank: str) -> set[str]:
     """Tensors that descend from a reduction over a rank, or a part of it, and do not hold all of its elements."""
     family = {rank, *cascade.split.get(rank, ())}
-    made: set[str] = set()
-    for _ in cascade.einsums:
-        for e in cascade.einsums:
-            if set(reduced_ranks(e)) & family or any(a.tensor in made for a in reads(e)):
-                made.add(e.name)
+    over = {e.name for e in cascade.einsums if set(reduced(cascade, e)) & family}
+    read = [(e.name, {a.tensor for a in reads(e)}) for e in cascade.einsums]
+    made = closure(lambda found: over | {name for name, tensors in read if tensors & found})
     parts = set(cascade.split.get(rank, ()))
     whole = {n for n, t in cascade.tensors.items() if rank in t.ranks or (parts and parts <= set(t.ranks))}
-    return made - whole
+    return set(made - whole)
 
 
 def _needs(cascade: Cascade, name: str, family: set[str], ended: set[str]) -> list[str]:
@@ -205,8 +228,9 @@ def derive(cascade: Cascade, *, stable: bool = False, rank: str | None = None, m
         raise unknown("rank", rank, cascade.ranks)
     if merge not in ("running", "chunks"):
         raise unknown("merge", str(merge), ("running", "chunks"))
-    before = passes(cascade, extents_of(cascade)).passes
-    search = Search(cascade, merge, stable, cascade, dict(before))
+    found = passes(cascade, extents_of(cascade))
+    before = found.passes
+    search = Search(Check(cascade), merge, stable, cascade, found)
     for r in [rank] if rank else [r for r in cascade.ranks if r not in cascade.parents]:
         if search.counts[r] > 1 or (stable and search.counts[r] == 1):
             search.reduce(r)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fusemodel.analysis.derive.fiber import reduced
 from fusemodel.analysis.derive.terms import Mono
-from fusemodel.cascade.ir import Access, Apply, Cascade, Expr, Extent, Number, RankValue, reduced_ranks, reduction_op
+from fusemodel.cascade.ir import Access, Apply, Cascade, Expr, Extent, Number, RankValue, reduction_op
 
 _NEVER_NEGATIVE = frozenset(("exp", "exp2", "abs", "sigmoid", "softplus", "sqrt", "rsqrt", "relu"))
 
@@ -17,7 +18,7 @@ def nonnegative(cascade: Cascade, expr: Expr, seen: frozenset[str] = frozenset()
             return True
         case Apply("*", (a, b)) if a == b:
             return True
-        case Apply("+" | "*" | "/", (a, b)):
+        case Apply("+" | "*" | "/" | "//" | "%", (a, b)):
             return nonnegative(cascade, a, seen) and nonnegative(cascade, b, seen)
         case Apply("max", args):
             return any(nonnegative(cascade, a, seen) for a in args)
@@ -36,7 +37,7 @@ def nonnegative(cascade: Cascade, expr: Expr, seen: frozenset[str] = frozenset()
             if tensor in seen or len(definitions) != 1 or definitions[0].selection:
                 return False
             e = definitions[0]
-            if reduced_ranks(e) and reduction_op(e) not in ("sum", "mean", "max", "min", "prod"):
+            if reduced(cascade, e) and reduction_op(e) not in ("sum", "mean", "max", "min", "prod"):
                 return False
             return nonnegative(cascade, e.body, seen | {tensor})
     return False

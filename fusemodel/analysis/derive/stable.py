@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from fusemodel.analysis.derive.emit import Names, access
-from fusemodel.analysis.derive.fiber import Fiber, StuckError, conjunction, replaced
+from fusemodel.analysis.derive.fiber import Fiber, StuckError, closure, conjunction, replaced
 from fusemodel.analysis.derive.identities import normal_form
 from fusemodel.analysis.derive.normal import Normal
 from fusemodel.analysis.derive.signs import nonnegative_product
@@ -24,7 +24,6 @@ from fusemodel.cascade.ir import (
     Reduction,
     accesses,
     rank_values,
-    reads,
     reduction_op,
     target_ranks,
     walk,
@@ -56,14 +55,9 @@ class Stabilising:
     def exponential(self) -> frozenset[str]:
         """Elementwise tensors along the rank in which an exponential shows."""
         fiber = self.fiber
-        found: set[str] = set()
-        for _ in fiber.cascade.einsums:
-            for e in fiber.cascade.einsums:
-                if fiber.rank in target_ranks(e) and fiber.pointwise(e.name):
-                    shows = any(isinstance(x, Apply) and x.op in ("exp", "exp2") for x in walk(e.body))
-                    if shows or any(a.tensor in found for a in reads(e)):
-                        found.add(e.name)
-        return frozenset(found)
+        along = [e for e in fiber.cascade.einsums if fiber.rank in target_ranks(e) and fiber.pointwise(e.name)]
+        shows = {e.name for e in along if any(isinstance(x, Apply) and x.op in ("exp", "exp2") for x in walk(e.body))}
+        return closure(lambda found: shows | {e.name for e in along if fiber.tensors_read(e) & found})
 
     def sum_of_exponentials(self, e: Einsum) -> bool:
         fiber = self.fiber
@@ -146,12 +140,8 @@ class Stabilising:
     def between(self) -> frozenset[str]:
         """Elementwise tensors made of these sums, written out where they are read."""
         fiber = self.fiber
-        found: set[str] = set()
-        for _ in fiber.cascade.einsums:
-            for e in fiber.cascade.einsums:
-                if fiber.pointwise(e.name) and any(a.tensor in self.scaled or a.tensor in found for a in reads(e)):
-                    found.add(e.name)
-        return frozenset(found)
+        made = [e for e in fiber.cascade.einsums if fiber.pointwise(e.name)]
+        return closure(lambda found: {e.name for e in made if fiber.tensors_read(e) & (self.scaled.keys() | found)})
 
 
 def stabilised(cascade: Cascade, rank: str) -> Stabilising:

@@ -91,7 +91,34 @@ def times_mono(a: Mono, b: Mono) -> Mono:
 
 
 def multiply(a: Poly, b: Poly) -> Poly:
-    return total((times_mono(m, n), c * d) for m, c in a.terms for n, d in b.terms)
+    products = ((times_mono(m, n), c * d) for m, c in a.terms for n, d in b.terms)
+    return total((_of_indicators(m), c) for m, c in products if not _excluded(m))
+
+
+def indicator(condition: Expr, holds: bool = True) -> Expr:
+    """1 where a condition holds (or where it does not), else 0."""
+    return Apply("select", (condition, Number(int(holds)), Number(int(not holds))))
+
+
+def _conditions(m: Mono) -> list[Expr]:
+    """What the indicators in a product are of."""
+    return [a.args[0] for a, _ in m.powers if isinstance(a, Apply) and a == _indicator_like(a)]
+
+
+def _indicator_like(a: Apply) -> Expr | None:
+    return next((x for x in (indicator(a.args[0]), indicator(a.args[0], False)) if x == a), None)
+
+
+def _excluded(m: Mono) -> bool:
+    """[c] * [not c] = 0."""
+    found = _conditions(m)
+    return len(set(found)) < len(found)
+
+
+def _of_indicators(m: Mono) -> Mono:
+    """[c] * [c] = [c]."""
+    powers = ((a, Fraction(1) if isinstance(a, Apply) and a == _indicator_like(a) else p) for a, p in m.powers)
+    return Mono(tuple(powers), m.exponent) if _conditions(m) else m
 
 
 def inverse_mono(m: Mono) -> Mono:
