@@ -303,17 +303,14 @@ def _check_used(cascade: Cascade) -> None:
 
 def check_ranges(cascade: Cascade, extents: Mapping[str, int]) -> None:
     """Raise InputError for a constant index, or a selection, beyond the extents."""
+    for access, rank, index in cascade.fixed_indices:
+        size = extents[rank] + (rank in cascade.tensors[access.tensor].iterative)
+        value = extents[index.rank] if isinstance(index, Extent) else getattr(index, "value", None)
+        if value is not None and value >= size:
+            raise InputError(
+                f"index {value} of {access.tensor!r} is out of range", access.at, expected=f"0 <= {rank} < {size}",
+            )  # fmt: skip
     for einsum in cascade.einsums:
-        for access in (einsum.target, *reads(einsum)):
-            tensor = cascade.tensors[access.tensor]
-            for rank, index in given_indices(cascade.split, tensor.ranks, access.indices):
-                size = extents[rank] + (rank in tensor.iterative)
-                value = extents[index.rank] if isinstance(index, Extent) else getattr(index, "value", None)
-                if isinstance(index, (Number, Extent)) and value is not None and value >= size:
-                    raise InputError(
-                        f"index {value} of {access.tensor!r} is out of range", access.at,
-                        expected=f"0 <= {rank} < {size}",
-                    )  # fmt: skip
         selection = einsum.selection
         if selection and selection.into and extents[selection.into] > extents[selection.rank]:
             raise InputError(

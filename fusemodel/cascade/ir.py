@@ -151,6 +151,17 @@ class Cascade:
         return tuple(_explicit(self, e) for e in self.einsums)
 
     @cached_property
+    def fixed_indices(self) -> tuple[tuple[Access, str, Expr], ...]:
+        """Every index that is a number or an extent: its access, and the rank it is a coordinate of."""
+        return tuple(
+            (access, rank, index)
+            for einsum in self.einsums
+            for access in (einsum.target, *reads(einsum))
+            for rank, index in given_indices(self.split, self.tensors[access.tensor].ranks, access.indices)
+            if isinstance(index, (Number, Extent))
+        )
+
+    @cached_property
     def parents(self) -> dict[str, str]:
         """For each part of a split rank, the rank it is part of."""
         return {part: parent for parent, parts in self.split.items() for part in parts}
