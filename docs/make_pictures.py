@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,3 +40,10 @@ if __name__ == "__main__":
         comparison(compare(replace(request, sections=(few,)))),
         124,
     )
+    subprocess.run(
+        [
+            "fusemodel", "passes", "attention-3pass", "attention-2pass-deferred", "attention-1pass",
+            "-w", "bert", "-s", "256K", "--plot", str(HERE / "bounds.svg"),
+        ],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip

@@ -5,8 +5,9 @@ between two of them); in a group, every order of the shared loops; every divisor
 and the longest inner tiles that fit the units; every tensor at every level under every loop that steps along it, whole,
 or passing by; every Einsum on the unit, and spread over it, so that the busiest unit is done soonest.
 
-Groups cost their sum, so the best cut is found by dynamic programming; in a group the best places are found by
-dominance (:mod:`fusemodel.explore.knapsack`). What a bound shows to be no better is not looked at.
+In a group the best places are found by dominance (:mod:`fusemodel.explore.knapsack`), exactly. Groups are found by
+fusing neighbours as long as that helps, and the best cut into the groups looked at by dynamic programming, since groups
+cost their sum. A cascade that is close to a bound as one group is not cut.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,6 @@ from fusemodel.model.tiles import divisors
 
 OBJECTIVES = ("latency", "dram", "energy")
 EFFORT = 1000
-_LONGEST = 5  # blocks in a group that is not the whole cascade
 _ORDERS = 24  # of shared loops
 _GAP = 0.02  # this close to a bound, a group is not cut
 _FEW = 4  # sizes of a middle tile that are tried where some points are absent
@@ -83,7 +84,7 @@ def best_mapping(
     end = len(search.blocks)
     return Found(
         design, fields[0] if len(fields) == 1 else {"groups": fields}, tuple(objectives), score,
-        max(search.bound(0, end), search.work(0, end)), search.space, search.costed, search.costed < search.effort,
+        max(search.bound(0, end), search.work(0, end)), search.space, search.costed, search.costed < search.limit,
     )  # fmt: skip
 
 
@@ -105,6 +106,7 @@ class _Search:
     effort: int
     space: int = 0
     costed: int = 0
+    limit: int = 0
     problem: InputError | None = None
     shapes: dict[tuple[int, int, int, bool], Shape | None] = field(default_factory=dict)
 
@@ -196,14 +198,14 @@ class _Search:
     def partition(self) -> list[_Group]:
         """The best way to cut the blocks into groups."""
         n = len(self.blocks)
+        self.limit = self.effort
         whole = self.group(0, n)
         if whole and self.met(whole, 0, n):
             return [whole]
         groups: dict[tuple[int, int], _Group | None] = {(0, n): whole}
-        for length in range(1, min(_LONGEST, n - 1) + 1):
-            for start in range(n - length + 1):
-                if length == 1 or self.costed < self.effort:
-                    groups[start, start + length] = self.group(start, start + length)
+        for start in range(n):
+            groups[start, start + 1] = whole if n == 1 else self.group(start, start + 1)
+        self.merge(groups)
         best: list[tuple[Score, list[_Group]] | None] = [None] * (n + 1)
         best[0] = (0.0,) * (len(self.objectives) + 1), []
         for (start, end), found in sorted(groups.items(), key=lambda g: (g[0][1], g[0][0])):
@@ -217,6 +219,32 @@ class _Search:
             names = ", ".join(self.einsums)
             raise self.problem or InputError(f"no mapping of {names} fits on {self.arch.name!r}")
         return last[1]
+
+    def merge(self, groups: dict[tuple[int, int], _Group | None]) -> None:
+        """Neighbours fused one pair after another, those first between which most words pass; a pair stays fused where
+        that is better. What was looked at is left in ``groups``."""
+        parts = [(start, start + 1) for start in range(len(self.blocks))]
+        tried: set[tuple[int, int]] = set()
+        self.limit = self.costed + self.effort
+        while self.costed < self.limit:
+            pairs = [(a, b) for a, b in pairwise(parts) if (a[0], b[1]) not in tried]
+            if not pairs:
+                return
+            left, right = max(pairs, key=lambda p: (self.between(*p), -p[0][0]))
+            key = left[0], right[1]
+            tried.add(key)
+            if key not in groups:
+                groups[key] = self.group(*key)
+            fused, one, two = groups[key], groups[left], groups[right]
+            apart = tuple(x + y for x, y in zip(one.score, two.score, strict=True)) if one and two else None
+            if fused and (apart is None or not less(apart, fused.score)):
+                parts[parts.index(left) : parts.index(right) + 1] = [key]
+
+    def between(self, left: tuple[int, int], right: tuple[int, int]) -> int:
+        """Words, all points being present, that one group makes for the next."""
+        made = set(self.members(*left))
+        passed = {a.tensor for n in self.members(*right) for a in reads(self.einsums[n])} & made
+        return sum(prod(self.extents[r] for r in self.cascade.full_ranks(t)) for t in passed)
 
     def met(self, found: _Group, start: int, end: int) -> bool:
         """Whether a group is within a small gap of what all units together could do, or of what must be moved."""
@@ -236,7 +264,7 @@ class _Search:
             crowded = self.shape(start, end, widest, roomy=True)
             if crowded and crowded != shape:
                 best = self.framed(crowded, best.score if best else None) or best
-            over = self.costed >= self.effort
+            over = self.costed >= self.limit
             if not shape.tiles or (best and (over or self.met(best, start, end))):
                 break
             widest //= 2

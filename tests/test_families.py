@@ -1,0 +1,114 @@
+"""Mappings of the mechanisms, cascades mapped on the way, derived cascades of the library, the table of cascades."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from commandline import fusemodel
+
+from fusemodel import evaluate
+from fusemodel.analysis.bounds import bounds
+from fusemodel.analysis.derive import derive
+from fusemodel.cascade import format_cascade, load_cascade
+from fusemodel.library import names
+from fusemodel.mapping import load_design
+from fusemodel.report.catalogue import catalogue, catalogue_row
+
+CLOUD = sorted(n for n in names("mappings") if n.endswith("-cloud"))
+LENGTHS = [2**10, 2**14, 2**18, 2**20]
+DERIVED = {n: p for n, p in names("cascades").items() if p.parent.name == "derived"}
+
+
+@pytest.mark.parametrize("name", CLOUD)
+def test_every_family_runs_at_every_length(name: str) -> None:
+    design = load_design(name)
+    for seq in LENGTHS:
+        found = evaluate(name, seq=seq)
+        assert found.notes == []
+        least = bounds(design.cascade, found.extents)
+        assert found.dram_bytes >= least.compulsory_words_at * design.arch.word_bytes * (1 - 1e-12)
+
+
+def test_latency_grows_as_the_work_does() -> None:
+    """With the length for recurrences and, past the window, for windows; with its square for causal attention."""
+    for name in ("linear-cloud", "deltanet-cloud", "ssd-mamba2-cloud"):
+        assert evaluate(name, seq=2**20).latency_s / evaluate(name, seq=2**14).latency_s == pytest.approx(64, rel=0.01)
+    window = [evaluate("sliding-window-cloud", seq=s).latency_s for s in (2**18, 2**20)]
+    assert window[1] / window[0] == pytest.approx(4, rel=0.03)
+    causal = [evaluate("causal-cloud", seq=s).latency_s for s in (2**18, 2**20)]
+    assert causal[1] / causal[0] == pytest.approx(16, rel=0.03)
+
+
+def test_causal_points_are_half_and_the_diagonal() -> None:
+    found = evaluate("causal-cloud", seq=4096)
+    heads = found.extents["b"] * found.extents["h"]
+    points = {e.name: e.points for e in found.einsums}
+    assert points["SN"] == heads * 4096 * 4097 // 2
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_derived_cascades_are_what_derive_finds(name: str) -> None:
+    held = load_cascade(name)
+    found = derive(load_cascade(name.removesuffix("-1pass"))).cascade
+    same = {"name": "", "about": "", "source": "", "provenance": "", "file": ""}
+    assert format_cascade(replace(held, **same)) == format_cascade(replace(found, **same))
+
+
+def test_a_cascade_is_mapped_where_a_mapping_is_expected() -> None:
+    ran = fusemodel("eval", "attention-3pass", "--arch", "flat-cloud", "-w", "bert", "-s", "1K", "--json")
+    assert ran.code == 0
+    found = json.loads(ran.out)
+    assert found["cascade"] == "attention-3pass"
+    assert found["latency_s"] <= evaluate("flat", "bert", "1K").latency_s * (1 + 1e-9)
+    assert fusemodel("eval", "attention-3pass").code == 2
+
+
+def test_derive_map_compare() -> None:
+    ran = fusemodel("derive", "attention-3pass", "--arch", "fusemax-cloud", "-w", "bert", "-s", "16K", "--json")
+    assert ran.code == 0
+    found = json.loads(ran.out)["evaluations"]
+    assert [e["mapping"] for e in found] == ["attention-3pass (auto)", *["attention-3pass-derived (auto)"] * 2]
+    assert found[2]["latency_s"] < found[0]["latency_s"]
+    refused = fusemodel("derive", "attention-3pass", "-w", "bert")
+    assert refused.code == 2
+    assert "--arch" in refused.err
+
+
+def test_compare_ranks_cascades() -> None:
+    ran = fusemodel("compare", "attention-3pass", "attention-1pass", "--arch", "fusemax-cloud", "-s", "1K", "--json")
+    assert ran.code == 0
+    rows = json.loads(ran.out)["rows"]
+    assert [r["cascade"] for r in rows] == ["attention-3pass", "attention-1pass"]
+
+
+def test_the_bound_is_drawn(tmp_path: Path) -> None:
+    for suffix in ("svg", "png", "pdf"):
+        ran = fusemodel("passes", "attention-3pass", "attention-1pass", "-w", "bert", "-s", "4K", "--plot",
+                        tmp_path / f"x.{suffix}")  # fmt: skip
+        assert ran.code == 0
+        assert (tmp_path / f"x.{suffix}").stat().st_size > 5000
+    text = (tmp_path / "x.svg").read_text()
+    assert all(n in text for n in ("attention-3pass: bound", "attention-1pass: bound", "fusemax", "unfused"))
+    refused = fusemodel("passes", "attention-3pass", "--plot", tmp_path / "x.bmp")
+    assert refused.code == 2
+    assert "svg" in refused.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.pdf", "x.png", "x.svg"]
+
+
+def test_the_table_of_cascades() -> None:
+    row = catalogue_row("attention-3pass")
+    assert row["passes"] == "m 3 → 1"
+    assert row["operations"].startswith("mac 1.031e+11")  # 64 x 12 x 1024^2 x (64 + 64)
+    some = {n: names("cascades")[n] for n in ("welford", "gqa")}
+    text = catalogue(some, processes=1)
+    assert text.index("## heads") < text.index("`gqa`") < text.index("## normalisation") < text.index("`welford`")
+
+
+def test_the_docs_list_every_cascade() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "cascades.md").read_text()
+    assert [n for n in names("cascades") if f"| `{n}` |" not in text] == []
+    for name in ("attention-1pass", "retention", "welford"):
+        assert "| " + " | ".join(v.replace("|", "\\|") for v in catalogue_row(name).values()) + " |" in text
