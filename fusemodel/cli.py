@@ -218,7 +218,12 @@ def count_passes(
     if plot:
         _plot_bounds(plot, {c.name: bounds(c, extents[c.name]) for c in loaded}, chosen, workload, length, over)
     found = {c.name: passes(c, extents[c.name]) for c in loaded}
-    least = {c.name: dict(derive(c).passes_after) for c in loaded}
+    least = {}
+    for c in loaded:
+        best = derive(c).cascade
+        sizes = extents_of(best, extents_for(best, machine, length) | over)
+        after = passes(best, sizes).passes
+        least[c.name] = {r: min(n, after.get(r, n)) for r, n in found[c.name].passes.items()}
     if as_json:
         from fusemodel.report.passes import bounds_data
 

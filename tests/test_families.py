@@ -112,3 +112,9 @@ def test_the_docs_list_every_cascade() -> None:
     assert [n for n in names("cascades") if f"| `{n}` |" not in text] == []
     for name in ("attention-1pass", "retention", "welford"):
         assert "| " + " | ".join(v.replace("|", "\\|") for v in catalogue_row(name).values()) + " |" in text
+
+
+def test_passes_as_derived_are_counted_at_the_given_extents() -> None:
+    found = json.loads(fusemodel("passes", "sinkhorn", "--set", "k=3", "--json").out)
+    assert (found["passes"]["i"], found["derived"]["i"]) == (4, 4)  # k + 1
+    assert all(found["derived"][r] <= n for r, n in found["passes"].items())
