@@ -230,3 +230,16 @@ def test_softmax_over_a_split_rank_is_three_passes_however_it_is_written(scores:
         f"Y[{scores}] = N[{scores}] / D",
     )
     assert found == (3, 3)
+
+
+@pytest.mark.parametrize("choice", ["J[p] = argmax[n](L[p, n])", "J[s, p] = topk[n -> s](L[p, n])"])
+def test_an_element_chosen_from_the_whole_fiber_is_another_pass(choice: str) -> None:
+    slot = "s, p" if "topk" in choice else "p"
+    cascade = parse_cascade(
+        "name: chosen\nranks: {p: 4, n: 8, f: 3, e: 2, s: 1}\n"
+        "inputs: {Q: [p, e], K: [n, e], V: [n, f]}\noutputs: [O]\neinsums: |\n"
+        f"  L[p, n] = Q[p, e] * K[n, e]\n  {choice}\n  O[p, f] = V[J[{slot}], f]\n"
+    )
+    found = passes(cascade, extents_of(cascade))
+    assert found.passes["n"] == 2
+    assert any("J is complete after pass 1" in line for line in found.why["n"])

@@ -22,6 +22,7 @@ from fusemodel.cascade.ir import (
     Extent,
     Number,
     RankValue,
+    accesses,
     is_start,
     iteration_ranks,
     join_split,
@@ -310,7 +311,15 @@ class _Walk:
 
     def _gathers(self, einsum: Einsum) -> bool:
         """Whether the Einsum reads selected elements of the fiber."""
-        return any(self._holds(a) for a in reads(einsum) if not self._is_plain(a))
+        return any(self._holds(a) or self._picks(a) for a in reads(einsum) if not self._is_plain(a))
+
+    def _picks(self, access: Access) -> bool:
+        """Whether it reads an element of the fiber that is only known when all of the fiber was seen."""
+        ranks = self.cascade.full_ranks(access.tensor)
+        return any(
+            bool(self.fiber.partly([rank])) and any(self.now.get(a.tensor, Status()).done for a in accesses(index))
+            for rank, index in zip(ranks, access.indices, strict=True)
+        )
 
     def _is_plain(self, access: Access) -> bool:
         return all(not isinstance(i, Access) for i in access.indices)
@@ -354,7 +363,7 @@ class _Walk:
         for _, status in found:
             if (there := max(status.at, status.made)) > at:
                 at, chain = there, status.chain
-        for access, status in found:
+        for access, status in sorted(found, key=lambda f: -len(f[1].chain)):  # of equals, the one that says why
             if status.done and status.done + 1 > at:
                 at = status.done + 1
                 chain = (
