@@ -1,4 +1,4 @@
-"""The best mapping of a cascade onto an architecture, in a stated space.
+"""A mapping of a cascade onto an architecture: the best found in a stated space, exact inside each group.
 
 The space: Einsums are cut into groups of consecutive blocks (a block is a contraction, a recurrence, or the Einsums
 between two of them); in a group, every order of the shared loops; every divisor for the middle tile of each shared rank
@@ -46,8 +46,8 @@ _NARROWEST = 8  # inner tiles shorter than this are not tried
 
 @dataclass(frozen=True)
 class Found:
-    """The best mapping: its design and the fields of its file; the ``score`` by ``objectives`` (cycles, words, pJ); how
-    many mappings the part of the space holds that was searched, and how often the model was evaluated for it.
+    """The best mapping found: its design and the fields of its file; the ``score`` by ``objectives`` (cycles, words,
+    pJ); how many mappings the part of the space holds that was searched, and how often the model was evaluated for it.
     ``complete``: the effort allowed did not end the search. ``bound``: cycles that no mapping goes below."""
 
     design: Design
@@ -69,14 +69,14 @@ def best_mapping(
     cascade: Cascade, arch: Architecture, extents: Mapping[str, int], objectives: Sequence[str] = OBJECTIVES,
     *, effort: int = EFFORT,
 ) -> Found:  # fmt: skip
-    """The best mapping of a cascade at some extents by ``objectives`` in order (latency, dram, energy, edp); ``effort``
-    limits the evaluations of the model, after which no more groups are looked at.
+    """The best mapping found of a cascade at some extents, by ``objectives`` in order (latency, dram, energy, edp);
+    ``effort`` limits the evaluations of the model, after which no more groups are looked at.
 
     InputError if no unit has an operation that the cascade needs, or nothing fits.
     """
     search = _Search(cascade, arch, main_einsums(cascade), dict(extents), tuple(objectives), effort)
     parts = search.partition()
-    about = f"Best by {', '.join(objectives)} at {', '.join(f'{r}={n}' for r, n in extents.items())}"
+    about = f"Best found by {', '.join(objectives)} at {', '.join(f'{r}={n}' for r, n in extents.items())}"
     groups = [Candidates((group_of(g.fields, cascade, arch),), ()) for g in parts]
     design = design_of(f"{cascade.name} (auto)", cascade, arch, groups, about)
     fields = [g.fields for g in parts]
