@@ -31,6 +31,14 @@ def evaluate(
     Extents are the cascade's own, then the workload's and ``seq``, then the mapping's, then ``sets`` (ranks or tiles by
     name). InputError says what does not fit or divide.
     """
+    extents, chosen = choices(design, workload, seq, sets)
+    return _total(design, chosen, extents, workload, seq)
+
+
+def choices(
+    design: Design, workload: Workload | None = None, seq: int | None = None, sets: Mapping[str, int] | None = None
+) -> tuple[dict[str, int], list[Chosen]]:
+    """The extents of a design, and the plan and sizes of each of its groups."""
     sets = dict(sets or {})
     cascade = design.cascade
     parts = {p: 1 for c in design.groups for g in c.groups for ps in g.parts.values() for p in ps}
@@ -43,8 +51,7 @@ def evaluate(
     overrides |= {r: n for r, n in sets.items() if r in cascade.ranks}
     extents = extents_of(cascade, overrides)
     check_ranges(cascade, extents)
-    chosen = [choose(plans, c, extents, sets) for plans, c in zip(plans_of(design), design.groups, strict=True)]
-    return _total(design, chosen, extents, workload, seq)
+    return extents, [choose(plans, c, extents, sets) for plans, c in zip(plans_of(design), design.groups, strict=True)]
 
 
 def plans_of(design: Design) -> tuple[tuple[Plan, ...], ...]:

@@ -1,0 +1,295 @@
+"""The event engine in plain Python, task by task: slow, and the oracle of the compiled one. It also records tasks.
+
+At each time, first what ends then is noted; then transfers, in their order, and idle units, in theirs, start what they
+can, over and over until nothing more can. A level serves transfers in the order in which they were issued.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fusemodel.simulate.machine import Blocked, Counts, Deadlock, Machine
+from fusemodel.simulate.tasks import (
+    BANDWIDTH,
+    BUFFER,
+    DEPENDENCE,
+    DRAIN,
+    ENDED,
+    FINISHED,
+    INPUT,
+    ISSUED,
+    REASONS,
+    STAGE,
+    UNIT,
+    VALID,
+    Edge,
+    steps_of,
+)
+
+
+@dataclass
+class Task:
+    """One firing, in ticks: from when it was issued to its end; ``busy`` of these it worked (the rest of an Einsum's it
+    waited for a stream). ``cause`` is the (actor, firing) that let it start, ``reason`` why it had to wait for that."""
+
+    actor: int
+    firing: int
+    start: int
+    end: int
+    busy: int
+    cause: tuple[int, int] | None
+    reason: int
+    waited: int
+
+
+class Stepwise:
+    """A run of a machine. ``record`` is called with each task that starts; ``ended`` with each (actor, firing) that has
+    ended; ``limit`` stops after so many tasks."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        record: Callable[[Task], None] | None = None,
+        ended: Callable[[int, int], None] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.machine, self.tasks = machine, machine.tasks
+        self.record, self.on_end, self.limit = record, ended, limit
+        actors = self.tasks.actors
+        self.actors = actors
+        self.transfers = [i for i, a in enumerate(actors) if a.unit < 0]
+        self.of_unit = [[i for i, a in enumerate(actors) if a.unit == u] for u in range(len(self.tasks.units))]
+        self.count = [[0, 0, 0] for _ in actors]
+        self.end: list[int | None] = [None] * len(actors)
+        self.begin = [0] * len(actors)
+        self.drains: list[deque[int]] = [deque() for _ in actors]
+        self.running: list[int | None] = [None] * len(self.tasks.units)
+        self.free = [0] * len(self.tasks.levels)
+        self.now = 0
+        self.started = 0
+        self.fired = [np.zeros(a.amount.values.size, dtype=np.int64) for a in actors]
+        self.busy = np.zeros(len(self.tasks.units), dtype=np.int64)
+        self.stalls = np.zeros((len(actors), len(REASONS)), dtype=np.int64)
+        self.after = np.zeros(len(self.tasks.units), dtype=np.int64)
+        self.peak = np.zeros(len(self.tasks.buffers), dtype=np.int64)
+        self.idle_since = [0] * len(self.tasks.units)
+        self.blocked_by: list[tuple[int, int, int] | None] = [None] * len(self.tasks.units)
+        self.previous: list[tuple[int, int] | None] = [None] * len(self.tasks.units)
+
+    # What may start
+
+    def needed(self, a: int, edge: Edge, firing: int | None = None) -> int:
+        """The firing of the other actor that must have passed."""
+        k = (self.count[a][ISSUED] if firing is None else firing) - edge.slack
+        steps = steps_of(k, self.actors[a].sizes)
+        return edge.constant + sum(c * s for c, s in zip(edge.coefficients, steps, strict=True))
+
+    def met(self, a: int, edge: Edge) -> bool:
+        if self.count[a][ISSUED] < edge.slack:
+            return True
+        return self.count[edge.other][edge.event] > self.needed(a, edge)
+
+    def waits_for(self, a: int) -> int | None:
+        """The first edge that holds up an actor's next firing."""
+        return next((i for i, e in enumerate(self.actors[a].edges) if not self.met(a, e)), None)
+
+    def left(self, a: int) -> bool:
+        return self.count[a][ISSUED] < self.actors[a].firings
+
+    def key(self, a: int, firing: int | None = None) -> int:
+        """The place of an Einsum's next firing in the order of its unit."""
+        actor = self.actors[a]
+        steps = steps_of(self.count[a][ISSUED] if firing is None else firing, actor.sizes)
+        turn = actor.turn[0] + sum(t * s for t, s in zip(actor.turn[1], steps, strict=True))
+        if not self.tasks.ordered:
+            return turn * len(self.actors) + actor.place
+        return ((turn + actor.lag) * self.tasks.stages + actor.stage) * len(self.actors) + actor.place
+
+    def candidate(self, u: int) -> int | None:
+        """What an idle unit would start next."""
+        some = [a for a in self.of_unit[u] if self.left(a)]
+        if not self.tasks.ordered:
+            some = [a for a in some if self.waits_for(a) is None] or some
+        return min(some, key=self.key, default=None)
+
+    def slot(self, u: int) -> int | None:
+        """The stage and round that a unit is in; None when it has finished."""
+        a = self.running[u]
+        if a is not None:
+            return self.key(a, self.count[a][ISSUED] - 1) // len(self.actors)
+        a = self.candidate(u)
+        return None if a is None else self.key(a) // len(self.actors)
+
+    def held_back(self, u: int, a: int) -> bool:
+        """Whether another unit is still in a stage before."""
+        if not self.tasks.ordered or self.tasks.stages < 2:
+            return False
+        mine = self.key(a) // len(self.actors)
+        slots = [self.slot(v) for v in range(len(self.running)) if v != u]
+        return any(s is not None and s < mine for s in slots)
+
+    # Running
+
+    def run(self) -> Counts:
+        while True:
+            while self.start_all():
+                pass
+            times = [e for e in self.end if e is not None] + [d[0] for d in self.drains if d]
+            if not times or (self.limit is not None and self.started >= self.limit):
+                break
+            then = min(times)
+            self.wait_until(then)
+            self.now = then
+            self.end_all()
+        if not times and any(self.left(a) for a in range(len(self.actors))):
+            raise Deadlock(self.now, self.deadlock())
+        nothing = np.zeros((0, 1 + len(self.running)), dtype=np.int64)
+        return Counts(self.now, tuple(self.fired), self.busy, self.stalls, self.after, self.peak, nothing, self.started, 0)
+
+    def start_all(self) -> bool:
+        changed = False
+        for a in self.transfers:
+            if self.end[a] is None and self.left(a) and self.waits_for(a) is None:
+                self.issue(a)
+                changed = True
+        for u in range(len(self.running)):
+            if self.running[u] is None:
+                a = self.candidate(u)
+                if a is not None and self.waits_for(a) is None and not self.held_back(u, a):
+                    self.start(u, a)
+                    changed = True
+        return changed
+
+    def counted(self, a: int) -> tuple[int, int]:
+        """The firing and its class; notes what buffers hold."""
+        k = self.count[a][ISSUED]
+        place = self.actors[a].amount.at(steps_of(k, self.actors[a].sizes))
+        self.fired[a][place] += 1
+        self.count[a][ISSUED] += 1
+        self.started += 1
+        for b, buffer in enumerate(self.tasks.buffers):
+            if buffer.writer == a:
+                self.peak[b] = max(self.peak[b], self.held(a, buffer.tile, k))
+        return k, place
+
+    def held(self, a: int, tile: str, k: int) -> int:
+        """Pieces of a tile that are taken once firing ``k`` has started."""
+        edges = [e for e in self.actors[a].edges if e.tile == tile and e.slack]
+        if not edges:
+            return k + 1
+        freed = k
+        for e in edges:
+            q = max(0, k + 1 - e.slack)
+            while q < k and self.count[e.other][e.event] > self.needed(a, e, q + e.slack):
+                q += 1
+            freed = min(freed, q)
+        return k + 1 - freed
+
+    def issue(self, a: int) -> None:
+        k, place = self.counted(a)
+        begin, end = self.now, self.now
+        for level, ticks in enumerate(self.machine.level_ticks[a]):
+            if ticks is not None and ticks[place]:
+                first = max(self.now, self.free[level])
+                self.free[level] = first + int(ticks[place])
+                begin, end = max(begin, first), max(end, self.free[level])
+        self.begin[a], self.end[a] = begin, end
+        if self.record:
+            self.record(Task(a, k, begin, end, end - begin, None, INPUT, 0))
+
+    def start(self, u: int, a: int) -> None:
+        k, place = self.counted(a)
+        busy = int(self.machine.unit_ticks[a][place])
+        end = self.now + busy
+        for e in self.actors[a].edges:
+            if e.other in self.actors[a].streams and e.event == ISSUED:
+                there = self.end[e.other]
+                if there is not None and self.count[e.other][ISSUED] == self.needed(a, e, k) + 1:
+                    end = max(end, there)
+        self.busy[u] += busy
+        self.stalls[a, BANDWIDTH] += end - self.now - busy
+        self.end[a] = end
+        self.running[u] = a
+        if self.record:
+            blocked = self.blocked_by[u]
+            cause = blocked[:2] if blocked else self.previous[u]
+            reason = blocked[2] if blocked else UNIT
+            self.record(Task(a, k, self.now, end, busy, cause, reason, self.now - self.idle_since[u]))
+        self.previous[u] = (a, k)
+        self.blocked_by[u] = None
+
+    def wait_until(self, then: int) -> None:
+        """Time passes; idle units wait for something."""
+        for u, running in enumerate(self.running):
+            if running is not None:
+                continue
+            a = self.candidate(u)
+            if a is None:
+                self.after[u] += then - self.now
+                continue
+            reason = self.reason(u, a)
+            self.stalls[a, reason] += then - self.now
+            edge = self.waits_for(a)
+            if edge is not None:
+                e = self.actors[a].edges[edge]
+                self.blocked_by[u] = (e.other, self.needed(a, e), reason)
+            else:
+                other = next(v for v in range(len(self.running)) if v != u and self.previous[v] is not None)
+                self.blocked_by[u] = (*(self.previous[other] or (0, 0)), reason)
+
+    def reason(self, u: int, a: int) -> int:
+        """Why an idle unit waits."""
+        at = self.waits_for(a)
+        if at is None:
+            return STAGE
+        edge = self.actors[a].edges[at]
+        y = edge.other
+        if self.actors[y].unit < 0:
+            if edge.reason != INPUT:
+                return edge.reason
+            if self.end[y] is not None:
+                return BANDWIDTH if self.begin[y] > self.now else INPUT
+            upstream = self.waits_for(y) if self.left(y) else None
+            return BUFFER if upstream is not None and self.actors[y].edges[upstream].reason == BUFFER else INPUT
+        if edge.reason == DEPENDENCE:
+            if edge.event == VALID and self.count[y][ENDED] > self.needed(a, edge):
+                return DRAIN
+            doing = self.running[self.actors[y].unit]
+            if doing is not None and doing != y:
+                return UNIT
+        return edge.reason
+
+    def end_all(self) -> None:
+        for a in range(len(self.actors)):
+            if self.end[a] == self.now:
+                self.end[a] = None
+                self.count[a][ENDED] += 1
+                u = self.actors[a].unit
+                if u >= 0:
+                    self.running[u] = None
+                    self.idle_since[u] = self.now
+                if u >= 0 and self.machine.drain_ticks[a]:
+                    self.drains[a].append(self.now + self.machine.drain_ticks[a])
+                else:
+                    self.count[a][VALID] += 1
+                if self.on_end:
+                    self.on_end(a, self.count[a][ENDED] - 1)
+            while self.drains[a] and self.drains[a][0] == self.now:
+                self.drains[a].popleft()
+                self.count[a][VALID] += 1
+
+    def deadlock(self) -> tuple[Blocked, ...]:
+        """Each actor with something left, and the edge that holds it up (-1: the order of its unit)."""
+        found = []
+        for a in range(len(self.actors)):
+            if self.left(a):
+                edge = self.waits_for(a)
+                found.append(Blocked(a, self.count[a][ISSUED], -1 if edge is None else edge))
+        return tuple(found)
+
+
+__all__ = ["FINISHED", "Stepwise", "Task"]
