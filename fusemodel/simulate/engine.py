@@ -1,26 +1,103 @@
 """The compiled event engine. It does what :mod:`fusemodel.simulate.stepwise` does, to the tick, and skips whole periods.
 
 Steps of loops, needed firings and places in tables are carried along as sums that change by a fixed amount at each step
-of a loop, so that nothing is divided or looked up. How periods are found is said in :mod:`fusemodel.simulate.steady`.
+of a loop, so that nothing is divided or looked up. The tables are those of :mod:`fusemodel.simulate.program`; how periods
+are found is said in :mod:`fusemodel.simulate.steady`.
 """
 
+# ruff: noqa: N803
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from fusemodel.simulate.machine import Blocked, Counts, Deadlock, Machine
-from fusemodel.simulate.program import Program, State, program_of, state_of
+from fusemodel.simulate.program import (
+    A_UNIT,
+    ACTOR,
+    ACTORS,
+    AFTER,
+    ANCHOR,
+    AT_EDGE,
+    AWAKE,
+    BEGIN,
+    BUFFER_FROM,
+    BUFFER_TO,
+    BUSY,
+    CLASSES,
+    CROSSED,
+    D_ACTOR,
+    DEPTH,
+    DRAIN,
+    DRAIN_TICKS,
+    DRAINS,
+    E_BUFFER,
+    E_STEPS,
+    EDGE_FROM,
+    EDGE_TO,
+    END,
+    ENTITY,
+    EVENT,
+    FIRED,
+    FIRINGS,
+    FORM,
+    FORM_BY,
+    FREE,
+    FROM,
+    HEAD,
+    HELD_UP,
+    KEY,
+    KEY_BY,
+    LEAST,
+    LENGTH,
+    LEVEL_TICKS,
+    LEVELS,
+    LOOPS,
+    MARK_NEXT,
+    MARK_STEP,
+    MARKS,
+    N_FORMS,
+    NEEDED,
+    NEEDED_BY,
+    NEVER,
+    NEXT,
+    NEXT_SLOT,
+    NOW,
+    ORDERED,
+    OTHER,
+    OVERFLOW,
+    PASSED,
+    PEAK,
+    PIECES,
+    POINTER,
+    REASON,
+    RUNNING,
+    SIZES,
+    SLACK,
+    SLOT,
+    STAGES,
+    STEPS,
+    STREAM,
+    TABLE,
+    TASKS,
+    TICKS,
+    TO,
+    TRANSFERS,
+    UNITS,
+    WAKE_FROM,
+    WAKE_TO,
+    buffers_in_order,
+    program_of,
+    seen_of,
+)
 from fusemodel.simulate.steady import forget, skip_periods
 from fusemodel.simulate.tasks import (
     BANDWIDTH,
     BUFFER,
     DEPENDENCE,
-    DRAIN,
+    DRAIN as DRAINING,
     ENDED,
     INPUT,
     ISSUED,
@@ -29,399 +106,379 @@ from fusemodel.simulate.tasks import (
     VALID,
 )
 
-NEVER = np.int64(2**62)
 #: What a call of the kernel came back for.
 DONE, STUCK, PAUSED = 0, 1, 2
 
 
-class Limits(NamedTuple):
-    """How far one call goes: tasks started; and whether periods are skipped."""
-
-    tasks: int
-    skip: bool
-
-
-@njit(cache=True)
-def met(p: Program, s: State, a: int, e: int) -> bool:
-    """Whether an edge lets the next firing of its actor start."""
-    k = s.count[a, ISSUED]
-    there = s.count[p.other[e], p.event[e]]
-    while s.pointer[e] + p.slack[e] <= k:
-        if there <= s.needed[e]:
-            s.held_up[e] += 1
-            return False
-        s.passed[e] = s.needed[e]
-        step(p.loops[a], p.sizes[a], s.edge_steps[e], p.needed_by[e], s.needed, e)
-        s.pointer[e] += 1
-    return True
-
-
-@njit(cache=True)
-def step(loops: int, sizes, steps, by, value, at) -> int:
-    """The next steps of some loops, and a sum that goes with them; the outermost loop that stepped."""
-    level = loops - 1
+@njit(cache=True, _nrt=False)
+def let_on(A, E, a: int, e: int) -> None:
+    """An edge goes on to the next firing of its actor."""
+    E[e, PASSED] = E[e, NEEDED]
+    E[e, POINTER] += 1
+    level = A[a, LOOPS] - 1
     while level >= 0:
-        steps[level] += 1
-        if steps[level] < sizes[level]:
-            value[at] += by[level]
-            return level
-        steps[level] = 0
+        E[e, E_STEPS + level] += 1
+        if E[e, E_STEPS + level] < A[a, SIZES + level]:
+            E[e, NEEDED] += E[e, NEEDED_BY + level]
+            return
+        E[e, E_STEPS + level] = 0
         level -= 1
-    return -1
 
 
-@njit(cache=True)
-def ready(p: Program, s: State, a: int) -> bool:
-    """Whether nothing holds up an actor; ``at_edge`` is the first edge that does."""
-    while s.at_edge[a] < p.edges_to[a]:
-        if not met(p, s, a, s.at_edge[a]):
-            return False
-        s.at_edge[a] += 1
+@njit(cache=True, _nrt=False)
+def ready(A, E, a: int) -> bool:
+    """Whether nothing holds up an actor; ``AT_EDGE`` is the first edge that does."""
+    k, e = A[a, ISSUED], A[a, AT_EDGE]
+    while e < A[a, EDGE_TO]:
+        if E[e, POINTER] + E[e, SLACK] <= k:
+            there = A[E[e, OTHER], E[e, EVENT]]
+            while E[e, POINTER] + E[e, SLACK] <= k:
+                if there <= E[e, NEEDED]:
+                    E[e, HELD_UP] += 1
+                    A[a, AT_EDGE] = e
+                    return False
+                let_on(A, E, a, e)
+        e += 1
+    A[a, AT_EDGE] = e
     return True
 
 
-@njit(cache=True)
-def candidate(p: Program, s: State, u: int) -> int:
-    """What an idle unit would start next; -1 when it has finished."""
-    best, best_ready = -1, False
-    for i in range(p.unit_from[u], p.unit_from[u + 1]):
-        a = p.unit_actors[i]
-        if s.count[a, ISSUED] >= p.firings[a]:
+@njit(cache=True, _nrt=False)
+def choose(G, A, E, U, L, u: int) -> None:
+    """What a unit would start next; -1 when it has finished."""
+    best, best_ready, key = -1, False, 0
+    for i in range(U[u, FROM], U[u, TO]):
+        a = L[i]
+        if A[a, ISSUED] >= A[a, FIRINGS]:
             continue
-        if p.ordered:
-            if best < 0 or s.key[a] < s.key[best]:
-                best = a
-            continue
-        free = ready(p, s, a)
-        if best < 0 or (free and not best_ready) or (free == best_ready and s.key[a] < s.key[best]):
-            best, best_ready = a, free
-    return best
+        free = False if G[ORDERED] else ready(A, E, a)
+        if best < 0 or (free and not best_ready) or (free == best_ready and A[a, KEY] < key):
+            best, best_ready, key = a, free, A[a, KEY]
+    U[u, NEXT] = best
+    U[u, NEXT_SLOT] = NEVER if best < 0 else key // G[ACTORS]
 
 
-@njit(cache=True)
-def held_back(p: Program, s: State, u: int) -> bool:
-    """Whether another unit is in a stage before that of the candidate."""
-    for v in range(p.units):
+@njit(cache=True, _nrt=False)
+def held_back(G, U, u: int) -> bool:
+    """Whether another unit is still in a stage before that of the candidate."""
+    if not G[ORDERED] or G[STAGES] < 2:
+        return False
+    for v in range(G[TRANSFERS], G[TRANSFERS] + G[UNITS]):
         if v != u:
-            slot = s.slot[v] if s.running[v] >= 0 else s.next_slot[v]
-            if slot < s.next_slot[u]:
+            slot = U[v, SLOT] if U[v, RUNNING] >= 0 else U[v, NEXT_SLOT]
+            if slot < U[u, NEXT_SLOT]:
                 return True
     return False
 
 
-@njit(cache=True)
-def choose(p: Program, s: State, u: int) -> None:
-    a = candidate(p, s, u)
-    s.next[u] = a
-    s.next_slot[u] = NEVER if a < 0 else s.key[a] // p.actors
-
-
-@njit(cache=True)
-def wake(p: Program, s: State, a: int) -> None:
+@njit(cache=True, _nrt=False)
+def wake(A, U, L, a: int) -> None:
     """Whoever waits for an actor looks again."""
-    for i in range(p.wakes_from[a], p.wakes_from[a + 1]):
-        s.awake[p.wakes[i]] = True
+    for i in range(A[a, WAKE_FROM], A[a, WAKE_TO]):
+        U[L[i], AWAKE] = 1
 
 
-@njit(cache=True)
-def fire(p: Program, s: State, a: int) -> int:
+@njit(cache=True, _nrt=False)
+def wake_units(G, U) -> None:
+    """Where stages follow each other, every unit looks again."""
+    if G[ORDERED] and G[STAGES] > 1:
+        for v in range(G[TRANSFERS], G[TRANSFERS] + G[UNITS]):
+            U[v, AWAKE] = 1
+
+
+@njit(cache=True, _nrt=False)
+def fire(G, A, E, T, B, a: int) -> int:
     """Count a firing, note what buffers hold and go to the next; the place of its amount in the tables."""
-    k = s.count[a, ISSUED]
-    place = 0
-    for f in range(p.forms[a]):
-        value = min(max(s.form[a, f] - p.least[a, f], 0), p.classes[a, f] - 1)
-        place = place * p.classes[a, f] + value
-    place += p.table[a]
-    s.fired[place] += 1
-    s.count[a, ISSUED] = k + 1
-    s.tasks[0] += 1
-    if p.buffers_from[a] < p.buffers_from[a + 1]:
-        fill(p, s, a, k)
-    level = step(p.loops[a], p.sizes[a], s.steps[a], p.key_by[a], s.key, a)
+    k, place = A[a, ISSUED], 0
+    for f in range(A[a, N_FORMS]):
+        n = A[a, CLASSES + f]
+        place = place * n + min(max(A[a, FORM + f] - A[a, LEAST + f], 0), n - 1)
+    place += A[a, TABLE]
+    T[place, FIRED] += 1
+    A[a, ISSUED] = k + 1
+    G[TASKS] += 1
+    for b in range(A[a, BUFFER_FROM], A[a, BUFFER_TO]):
+        if B[b, PEAK] < B[b, PIECES]:
+            fill(A, E, B, a, b, k)
+    level = A[a, LOOPS] - 1
+    while level >= 0:
+        A[a, STEPS + level] += 1
+        if A[a, STEPS + level] < A[a, SIZES + level]:
+            break
+        A[a, STEPS + level] = 0
+        level -= 1
     if level >= 0:
-        for f in range(p.forms[a]):
-            s.form[a, f] += p.form_by[a, f, level]
-    s.at_edge[a] = p.edges_from[a]
-    if a == p.anchor:
-        s.crossed[0] = level
+        A[a, KEY] += A[a, KEY_BY + level]
+        for f in range(A[a, N_FORMS]):
+            A[a, FORM + f] += A[a, FORM_BY + f * DEPTH + level]
+    A[a, AT_EDGE] = A[a, EDGE_FROM]
+    if a == G[ANCHOR]:
+        G[CROSSED] = level
     return place
 
 
-@njit(cache=True)
-def fill(p: Program, s: State, a: int, k: int) -> None:
-    """Pieces that buffers hold once firing ``k`` of their writer has started."""
-    for b in range(p.buffers_from[a], p.buffers_from[a + 1]):
-        if s.peak[b] >= p.pieces[b]:
-            continue
-        freed, any_edge = k, False
-        for e in range(p.edges_from[a], p.edges_to[a]):
-            if p.buffer[e] == b:
-                any_edge = True
-                there = s.count[p.other[e], p.event[e]]
-                while s.pointer[e] < k and there > s.needed[e]:
-                    step(p.loops[a], p.sizes[a], s.edge_steps[e], p.needed_by[e], s.needed, e)
-                    s.pointer[e] += 1
-                freed = min(freed, s.pointer[e])
-        if not any_edge:
-            freed = 0
-        s.peak[b] = max(s.peak[b], k + 1 - freed)
+@njit(cache=True, _nrt=False)
+def fill(A, E, B, a: int, b: int, k: int) -> None:
+    """Pieces that a buffer holds once firing ``k`` of its writer has started."""
+    freed, waits = k, False
+    for e in range(A[a, EDGE_FROM], A[a, EDGE_TO]):
+        if E[e, E_BUFFER] == b:
+            waits = True
+            there = A[E[e, OTHER], E[e, EVENT]]
+            while E[e, POINTER] < k and there > E[e, NEEDED]:
+                let_on(A, E, a, e)
+            freed = min(freed, E[e, POINTER])
+    B[b, PEAK] = max(B[b, PEAK], k + 1 - freed if waits else k + 1)
 
 
-@njit(cache=True)
-def issue(p: Program, s: State, a: int) -> None:
+@njit(cache=True, _nrt=False)
+def issue(G, A, E, U, L, T, B, a: int) -> None:
     """A transfer queues at its levels."""
-    now = s.now[0]
-    place = fire(p, s, a)
+    now = G[NOW]
+    place = fire(G, A, E, T, B, a)
     begin, end = now, now
-    for level in range(p.levels):
-        ticks = p.level_ticks[level, place]
+    for level in range(G[LEVELS]):
+        ticks = T[place, LEVEL_TICKS + level]
         if ticks > 0:
-            first = max(now, s.free[level])
-            s.free[level] = first + ticks
+            first = max(now, G[FREE + level])
+            G[FREE + level] = first + ticks
             begin, end = max(begin, first), max(end, first + ticks)
-    s.begin[a] = begin
-    s.end[p.entity[a]] = end
-    wake(p, s, a)
+    A[a, BEGIN] = begin
+    U[A[a, ENTITY], END] = end
+    wake(A, U, L, a)
 
 
-@njit(cache=True)
-def start(p: Program, s: State, u: int, a: int) -> None:
+@njit(cache=True, _nrt=False)
+def start(G, A, E, U, L, T, R, B, u: int, a: int) -> None:
     """An Einsum's firing starts on its unit."""
-    now = s.now[0]
+    now = G[NOW]
     end = now
-    for e in range(p.edges_from[a], p.edges_to[a]):
-        if p.stream[e]:
-            y = p.other[e]
-            if s.end[p.entity[y]] < NEVER and s.count[y, ISSUED] == s.passed[e] + 1:
-                end = max(end, s.end[p.entity[y]])
-    busy = p.unit_ticks[fire(p, s, a)]
+    for e in range(A[a, EDGE_FROM], A[a, EDGE_TO]):
+        if E[e, STREAM]:
+            y = E[e, OTHER]
+            there = U[A[y, ENTITY], END]
+            if there < NEVER and A[y, ISSUED] == E[e, PASSED] + 1:
+                end = max(end, there)
+    busy = T[fire(G, A, E, T, B, a), TICKS]
     end = max(end, now + busy)
-    s.busy[u] += busy
-    s.stalls[a, BANDWIDTH] += end - now - busy
-    s.end[p.entity[a]] = end
-    s.running[u] = a
-    s.slot[u] = s.next_slot[u]
-    choose(p, s, u)
-    wake(p, s, a)
-    if p.ordered and p.stages > 1:
-        for v in range(p.units):
-            s.awake[p.transfers + v] = True
+    U[u, BUSY] += busy
+    R[a, BANDWIDTH] += end - now - busy
+    U[u, END] = end
+    U[u, RUNNING] = a
+    U[u, SLOT] = U[u, NEXT_SLOT]
+    choose(G, A, E, U, L, u)
+    wake(A, U, L, a)
+    wake_units(G, U)
 
 
-@njit(cache=True)
-def start_all(p: Program, s: State) -> bool:
+@njit(cache=True, _nrt=False)
+def start_all(G, A, E, U, L, T, R, B) -> bool:
+    """Start what can start; whether anything did."""
     changed = False
-    for t in range(p.transfers):
-        if s.awake[t]:
-            s.awake[t] = False
-            a = p.transfer_actors[t]
-            if s.end[t] == NEVER and s.count[a, ISSUED] < p.firings[a] and ready(p, s, a):
-                issue(p, s, a)
+    for t in range(G[TRANSFERS]):
+        if U[t, AWAKE]:
+            U[t, AWAKE] = 0
+            a = U[t, ACTOR]
+            if U[t, END] == NEVER and A[a, ISSUED] < A[a, FIRINGS] and ready(A, E, a):
+                issue(G, A, E, U, L, T, B, a)
                 changed = True
-    for u in range(p.units):
-        i = p.transfers + u
-        if s.awake[i]:
-            s.awake[i] = False
-            if s.running[u] >= 0:
+    for u in range(G[TRANSFERS], G[TRANSFERS] + G[UNITS]):
+        if U[u, AWAKE]:
+            U[u, AWAKE] = 0
+            if U[u, RUNNING] >= 0:
                 continue
-            if not p.ordered:
-                choose(p, s, u)
-            a = s.next[u]
-            if a >= 0 and ready(p, s, a) and not (p.ordered and p.stages > 1 and held_back(p, s, u)):
-                start(p, s, u, a)
+            if not G[ORDERED]:
+                choose(G, A, E, U, L, u)
+            a = U[u, NEXT]
+            if a >= 0 and ready(A, E, a) and not held_back(G, U, u):
+                start(G, A, E, U, L, T, R, B, u, a)
                 changed = True
     return changed
 
 
-@njit(cache=True)
-def next_event(p: Program, s: State) -> int:
+@njit(cache=True, _nrt=False)
+def next_event(G, U, D, DT) -> int:
     then = NEVER
-    for i in range(p.transfers + p.units):
-        then = min(then, s.end[i])
-    for d in range(p.drains):
-        if s.drain_length[d] > 0:
-            then = min(then, s.drain_time[d, s.drain_head[d]])
+    for i in range(G[TRANSFERS] + G[UNITS]):
+        then = min(then, U[i, END])
+    for d in range(G[DRAINS]):
+        if D[d, LENGTH] > 0:
+            then = min(then, DT[d, D[d, HEAD]])
     return then
 
 
-@njit(cache=True)
-def reason_of(p: Program, s: State, a: int) -> int:
+@njit(cache=True, _nrt=False)
+def reason_of(G, A, E, U, a: int) -> int:
     """Why an idle unit waits with a candidate."""
-    e = s.at_edge[a]
-    if e >= p.edges_to[a]:
+    e = A[a, AT_EDGE]
+    if e >= A[a, EDGE_TO]:
         return STAGE
-    y, reason = p.other[e], p.reason[e]
-    if p.unit[y] < 0:
+    y, reason = E[e, OTHER], E[e, REASON]
+    if A[y, A_UNIT] < 0:
         if reason != INPUT:
             return reason
-        if s.end[p.entity[y]] < NEVER:
-            return BANDWIDTH if s.begin[y] > s.now[0] else INPUT
-        if s.count[y, ISSUED] < p.firings[y]:
-            up = s.at_edge[y]
-            if up < p.edges_to[y] and p.reason[up] == BUFFER:
+        if U[A[y, ENTITY], END] < NEVER:
+            return BANDWIDTH if A[y, BEGIN] > G[NOW] else INPUT
+        if A[y, ISSUED] < A[y, FIRINGS]:
+            up = A[y, AT_EDGE]
+            if up < A[y, EDGE_TO] and E[up, REASON] == BUFFER:
                 return BUFFER
         return INPUT
     if reason == DEPENDENCE:
-        if p.event[e] == VALID and s.count[y, ENDED] > s.needed[e]:
-            return DRAIN
-        doing = s.running[p.unit[y]]
+        if E[e, EVENT] == VALID and A[y, ENDED] > E[e, NEEDED]:
+            return DRAINING
+        doing = U[A[y, ENTITY], RUNNING]
         if doing >= 0 and doing != y:
             return UNIT
     return reason
 
 
-@njit(cache=True)
-def wait_until(p: Program, s: State, then: int) -> None:
+@njit(cache=True, _nrt=False)
+def wait_until(G, A, E, U, R, then: int) -> None:
     """Time passes; idle units wait for something."""
-    passed = then - s.now[0]
+    passed = then - G[NOW]
     if passed > 0:
-        for u in range(p.units):
-            if s.running[u] < 0:
-                a = s.next[u]
+        for u in range(G[TRANSFERS], G[TRANSFERS] + G[UNITS]):
+            if U[u, RUNNING] < 0:
+                a = U[u, NEXT]
                 if a < 0:
-                    s.after[u] += passed
+                    U[u, AFTER] += passed
                 else:
-                    s.stalls[a, reason_of(p, s, a)] += passed
-    s.now[0] = then
+                    R[a, reason_of(G, A, E, U, a)] += passed
+    G[NOW] = then
 
 
-@njit(cache=True)
-def end_all(p: Program, s: State) -> None:
+@njit(cache=True, _nrt=False)
+def end_all(G, A, U, L, D, DT, DM) -> None:
     """What ends now."""
-    now = s.now[0]
-    for i in range(p.transfers + p.units):
-        if s.end[i] != now:
+    now, transfers = G[NOW], G[TRANSFERS]
+    for i in range(transfers + G[UNITS]):
+        if U[i, END] != now:
             continue
-        s.end[i] = NEVER
-        s.awake[i] = True
-        a = p.transfer_actors[i] if i < p.transfers else s.running[i - p.transfers]
-        s.count[a, ENDED] += 1
-        if i >= p.transfers:
-            s.running[i - p.transfers] = -1
-            if p.ordered and p.stages > 1:
-                for v in range(p.units):
-                    s.awake[p.transfers + v] = True
-        d = p.drain_of[a]
+        U[i, END] = NEVER
+        U[i, AWAKE] = 1
+        a = U[i, ACTOR] if i < transfers else U[i, RUNNING]
+        A[a, ENDED] += 1
+        if i >= transfers:
+            U[i, RUNNING] = -1
+            wake_units(G, U)
+        d = A[a, DRAIN]
         if d >= 0:
-            put_drain(p, s, d, now + p.drain_ticks[d])
+            put_drain(G, D, DT, DM, d, now + A[a, DRAIN_TICKS])
         else:
-            s.count[a, VALID] += 1
-        wake(p, s, a)
-    for d in range(p.drains):
-        while s.drain_length[d] > 0 and s.drain_time[d, s.drain_head[d]] == now:
-            a = p.drain_actors[d]
-            s.count[a, VALID] += s.drain_many[d, s.drain_head[d]]
-            s.drain_head[d] = (s.drain_head[d] + 1) % s.drain_time.shape[1]
-            s.drain_length[d] -= 1
-            wake(p, s, a)
+            A[a, VALID] += 1
+        wake(A, U, L, a)
+    for d in range(G[DRAINS]):
+        while D[d, LENGTH] > 0 and DT[d, D[d, HEAD]] == now:
+            a = D[d, D_ACTOR]
+            A[a, VALID] += DM[d, D[d, HEAD]]
+            D[d, HEAD] = (D[d, HEAD] + 1) % DT.shape[1]
+            D[d, LENGTH] -= 1
+            wake(A, U, L, a)
 
 
-@njit(cache=True)
-def put_drain(p: Program, s: State, d: int, time: int) -> None:
+@njit(cache=True, _nrt=False)
+def put_drain(G, D, DT, DM, d: int, time: int) -> None:
     """A result will be there at ``time``; those of one time are put together."""
-    room = s.drain_time.shape[1]
-    last = (s.drain_head[d] + s.drain_length[d] - 1) % room
-    if s.drain_length[d] > 0 and s.drain_time[d, last] == time:
-        s.drain_many[d, last] += 1
+    room = DT.shape[1]
+    last = (D[d, HEAD] + D[d, LENGTH] - 1) % room
+    if D[d, LENGTH] > 0 and DT[d, last] == time:
+        DM[d, last] += 1
         return
-    if s.drain_length[d] >= room:
-        s.overflow[0] = 1
+    if D[d, LENGTH] >= room:
+        G[OVERFLOW] = 1
         return
     last = (last + 1) % room
-    s.drain_time[d, last] = time
-    s.drain_many[d, last] = 1
-    s.drain_length[d] += 1
+    DT[d, last] = time
+    DM[d, last] = 1
+    D[d, LENGTH] += 1
 
 
-@njit(cache=True)
-def mark(p: Program, s: State) -> None:
+@njit(cache=True, _nrt=False)
+def mark(G, U, M) -> None:
     """A point of the timeline; when it is full, every other one is dropped."""
-    n = s.marks[0]
-    if n == s.timeline.shape[0]:
+    n = G[MARKS]
+    if n == M.shape[0]:
         n //= 2
         for i in range(n):
-            s.timeline[i] = s.timeline[2 * i + 1]
-        s.marks[1] = max(1, s.marks[1] * 2)
-    s.timeline[n, 0] = s.now[0]
-    s.timeline[n, 1:] = s.busy
-    s.marks[0] = n + 1
-    s.marks[2] = s.now[0] + s.marks[1]
+            for j in range(M.shape[1]):
+                M[i, j] = M[2 * i + 1, j]
+        G[MARK_STEP] *= 2
+    M[n, 0] = G[NOW]
+    for u in range(G[UNITS]):
+        M[n, 1 + u] = U[G[TRANSFERS] + u, BUSY]
+    G[MARKS] = n + 1
+    G[MARK_NEXT] = G[NOW] + G[MARK_STEP]
 
 
-@njit(cache=True)
-def advance(p: Program, s: State, limits: Limits) -> int:
-    """Run on until everything is done, nothing can go on or enough tasks have started."""
-    until = s.tasks[0] + limits.tasks
+@njit(cache=True, _nrt=False)
+def advance(p, seen, tasks: int, skip: bool) -> int:
+    """Run on until everything is done, nothing can go on or so many ``tasks`` have started."""
+    G, A, E, U, L, T, D, DT, DM, R, B, M = p
+    if G[TASKS] == 0:
+        for u in range(G[TRANSFERS], G[TRANSFERS] + G[UNITS]):
+            choose(G, A, E, U, L, u)
+    until = G[TASKS] + tasks
     while True:
-        while start_all(p, s):
+        while start_all(G, A, E, U, L, T, R, B):
             pass
-        if s.crossed[0] >= 0:
-            level = s.crossed[0]
-            s.crossed[0] = -1
-            if limits.skip:
-                skip_periods(p, s, level)
-        then = next_event(p, s)
+        if G[CROSSED] >= 0:
+            level = G[CROSSED]
+            G[CROSSED] = -1
+            if skip:
+                skip_periods(p, seen, level)
+        then = next_event(G, U, D, DT)
         if then == NEVER:
             break
-        if s.tasks[0] >= until or s.overflow[0]:
+        if G[TASKS] >= until or G[OVERFLOW]:
             return PAUSED
-        wait_until(p, s, then)
-        if s.now[0] >= s.marks[2]:
-            mark(p, s)
-        end_all(p, s)
-    for a in range(p.actors):
-        if s.count[a, ISSUED] < p.firings[a]:
+        wait_until(G, A, E, U, R, then)
+        if then >= G[MARK_NEXT]:
+            mark(G, U, M)
+        end_all(G, A, U, L, D, DT, DM)
+    for a in range(G[ACTORS]):
+        if A[a, ISSUED] < A[a, FIRINGS]:
             return STUCK
     return DONE
 
 
-@njit(cache=True)
-def begin(p: Program, s: State) -> None:
-    for i in range(p.transfers + p.units):
-        s.awake[i] = True
-    for u in range(p.units):
-        choose(p, s, u)
-    forget(s, 0)
-
-
 def run(
-    machine: Machine, *, skip: bool = True, progress: Callable[[int, int], None] | None = None, block: int = 2**23
+    machine: Machine, *, skip: bool = True, progress: Callable[[int, int], None] | None = None, block: int = 2**22
 ) -> Counts:
     """Run a machine to its end. ``skip`` leaves out whole periods once the state repeats (the result is the same);
     ``progress`` is told, every ``block`` tasks, how many firings are done of how many. Raises Deadlock."""
-    program = program_of(machine)
-    state = state_of(program, machine)
-    begin(program, state)
+    p = program_of(machine)
+    seen = seen_of(p, max(1, len(machine.tasks.loops)))
     every = machine.tasks.firings
-    while True:
-        found = advance(program, state, Limits(block, skip))
-        if state.overflow[0]:
+    while (found := advance(tuple(p), tuple(seen), block, skip)) != DONE:
+        if p.G[OVERFLOW]:
             raise OverflowError("more results drain at once than the engine has room for")
-        if found == DONE:
-            break
         if found == STUCK:
-            raise Deadlock(int(state.now[0]), _blocked(program, state))
+            raise Deadlock(int(p.G[NOW]), _blocked(p))
         if progress:
-            progress(int(state.count[:, ISSUED].sum()), every)
-    return _counts(machine, program, state)
+            progress(int(p.A[:, ISSUED].sum()), every)
+    return _counts(machine, p)
 
 
-def _blocked(p: Program, s: State) -> tuple[Blocked, ...]:
-    found = []
-    for a in range(p.actors):
-        if s.count[a, ISSUED] < p.firings[a]:
-            edge = int(s.at_edge[a] - p.edges_from[a])
-            found.append(Blocked(a, int(s.count[a, ISSUED]), -1 if s.at_edge[a] >= p.edges_to[a] else edge))
-    return tuple(found)
+def _blocked(p) -> tuple[Blocked, ...]:
+    A = p.A
+    left = [a for a in range(len(A)) if A[a, ISSUED] < A[a, FIRINGS]]
+    return tuple(
+        Blocked(a, int(A[a, ISSUED]), -1 if A[a, AT_EDGE] >= A[a, EDGE_TO] else int(A[a, AT_EDGE] - A[a, EDGE_FROM]))
+        for a in left
+    )
 
 
-def _counts(machine: Machine, p: Program, s: State) -> Counts:
-    fired: list[NDArray[np.int64]] = []
-    for a, actor in enumerate(machine.tasks.actors):
-        fired.append(s.fired[p.table[a] : p.table[a] + actor.amount.values.size].copy())
-    timeline = s.timeline[: s.marks[0]].copy()
+def _counts(machine: Machine, p) -> Counts:
+    actors, units = machine.tasks.actors, p.U[p.G[TRANSFERS] :]
+    fired = tuple(p.T[p.A[a, TABLE] : p.A[a, TABLE] + x.amount.values.size, FIRED].copy() for a, x in enumerate(actors))
     peak = np.zeros(len(machine.tasks.buffers), dtype=np.int64)
-    peak[p.buffer_order] = s.peak
-    simulated = int(s.tasks[0])
-    return Counts(int(s.now[0]), tuple(fired), s.busy.copy(), s.stalls.copy(), s.after.copy(), peak, timeline, simulated,
-                  int(s.count[:, ISSUED].sum()) - simulated)  # fmt: skip
+    peak[buffers_in_order(machine)] = p.B[:, PEAK]
+    simulated = int(p.G[TASKS])
+    return Counts(
+        int(p.G[NOW]), fired, units[:, BUSY].copy(), p.R.copy(), units[:, AFTER].copy(), peak,
+        p.M[: p.G[MARKS]].copy(), simulated, int(p.A[:, ISSUED].sum()) - simulated,
+    )  # fmt: skip
+
+
+__all__ = ["forget", "run"]

@@ -1,6 +1,8 @@
-"""A machine and its state as flat arrays, for the compiled engine.
+"""A machine and its state as a few tables of whole numbers, for the compiled engine.
 
-An *entity* is what has one thing to do at a time: a transfer, or a unit; transfers come first.
+A row of ``A`` is an actor, of ``E`` an edge, of ``U`` an entity: what has one thing to do at a time, the transfers first
+and then the units. The names of columns stand below; those that change come first, so that a state can be compared and
+kept as a block.
 """
 
 from __future__ import annotations
@@ -8,212 +10,201 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fusemodel.errors import InputError
 from fusemodel.simulate.machine import Ints, Machine
-from fusemodel.simulate.tasks import ISSUED, REASONS, Actor, steps_of, strides
+from fusemodel.simulate.tasks import ISSUED, REASONS, Actor, strides
 
-Flags = NDArray[np.bool_]
-_NEVER = 2**62
-_MARKS = 512
-_DRAINS = 4096
+DEPTH, FORMS = 10, 6  # loops and forms that rows have columns for
+NEVER = 2**62
+
+# Columns of A: counts of firings issued, ended and valid (as in tasks), the place in the order, the first edge not met,
+# when a transfer begins, steps of the loops and values of the forms, all for the next firing.
+KEY, AT_EDGE, BEGIN, STEPS, FORM = 3, 4, 5, 6, 6 + DEPTH
+A_STATE = FORM + FORMS
+FIRINGS, A_UNIT, ENTITY, LOOPS, EDGE_FROM, EDGE_TO, N_FORMS, TABLE, DRAIN, DRAIN_TICKS, WAKE_FROM, WAKE_TO, BUFFER_FROM, \
+    BUFFER_TO = range(A_STATE, A_STATE + 14)  # fmt: skip
+SIZES = BUFFER_TO + 1
+AXIS = SIZES + DEPTH  # for each loop of all, which of the actor's it is, or -1
+KEY_BY = AXIS + DEPTH  # by how much the key changes when a loop steps
+FORM_BY = KEY_BY + DEPTH
+FORM_OF = FORM_BY + FORMS * DEPTH
+LEAST = FORM_OF + FORMS * DEPTH
+CLASSES = LEAST + FORMS
+A_COLUMNS = CLASSES + FORMS
+
+# Columns of E: firings let start (less the slack), what the next one needs, how often something was held up, what the
+# last one needed, and steps.
+POINTER, NEEDED, HELD_UP, PASSED, E_STEPS = 0, 1, 2, 3, 4
+E_STATE = E_STEPS + DEPTH
+OWNER, OTHER, EVENT, SLACK, REASON, STREAM, E_BUFFER = range(E_STATE, E_STATE + 7)
+NEEDED_BY = E_BUFFER + 1
+E_COLUMNS = NEEDED_BY + DEPTH
+
+# Columns of U
+END, RUNNING, NEXT, SLOT, NEXT_SLOT, AWAKE = range(6)
+U_STATE = 6
+BUSY, AFTER, ACTOR, FROM, TO = range(6, 11)
+U_COLUMNS = 11
+
+# Places in G
+NOW, TASKS, CROSSED, OVERFLOW, MARKS, MARK_STEP, MARK_NEXT = range(7)
+TRANSFERS, UNITS, LEVELS, DRAINS, STAGES, ORDERED, ANCHOR, ACTORS = range(7, 15)
+FREE = 16
+MAX_LEVELS = 8
+
+# Columns of T (amounts by class), D (results that drain) and B (buffers)
+FIRED, TICKS, LEVEL_TICKS = 0, 1, 2
+HEAD, LENGTH, D_ACTOR = 0, 1, 2
+PEAK, PIECES = 0, 1
+_MARKS, _DRAINS = 512, 2048
 
 
 class Program(NamedTuple):
-    """What does not change. ``*_from[x]`` to ``*_from[x + 1]`` is the part of a list that belongs to ``x``."""
+    """``L`` has the actors of units and the entities that actors wake; ``DT`` and ``DM`` when results are there and how
+    many; ``R`` the ticks waited by actor and reason; ``M`` the timeline."""
 
-    actors: int
-    transfers: int
-    units: int
-    levels: int
-    drains: int
-    stages: int
-    ordered: bool
-    anchor: int
-    firings: Ints
-    unit: Ints  # of an actor, -1 for a transfer
-    entity: Ints
-    loops: Ints
-    sizes: Ints  # [actor, loop]
-    axis: Ints  # [actor, loop of all]: which of the actor's loops it is, or -1
-    turn_by: Ints  # [loop of all] steps of all loops together
-    key_by: Ints  # [actor, loop that steps]
-    forms: Ints
-    form_by: Ints  # [actor, form, loop that steps]
-    form_of: Ints  # [actor, form, loop] coefficients
-    least: Ints  # [actor, form]
-    classes: Ints  # [actor, form]
-    table: Ints
-    unit_ticks: Ints
-    level_ticks: Ints  # [level, place]
-    drain_of: Ints
-    drain_actors: Ints
-    drain_ticks: Ints
-    transfer_actors: Ints
-    unit_from: Ints
-    unit_actors: Ints
-    edges_from: Ints
-    edges_to: Ints
-    owner: Ints
-    other: Ints
-    event: Ints
-    slack: Ints
-    reason: Ints
-    stream: Flags
-    buffer: Ints
-    needed_by: Ints  # [edge, loop that steps]
-    wakes_from: Ints
-    wakes: Ints
-    buffers_from: Ints
-    buffer_order: Ints
-    pieces: Ints
+    G: Ints
+    A: Ints
+    E: Ints
+    U: Ints
+    L: Ints
+    T: Ints
+    D: Ints
+    DT: Ints
+    DM: Ints
+    R: Ints
+    B: Ints
+    M: Ints
 
 
-class State(NamedTuple):
-    """What changes, in place. Single numbers are arrays of one."""
+class Seen(NamedTuple):
+    """For each loop of all, a state that was seen, and (whether there is one, crossings since, crossings until it is
+    replaced)."""
 
-    now: Ints
-    tasks: Ints
-    crossed: Ints
-    overflow: Ints
-    count: Ints  # [actor, event]
-    steps: Ints  # [actor, loop] of the next firing
-    key: Ints
-    form: Ints  # [actor, form]
-    at_edge: Ints
-    begin: Ints
-    end: Ints  # of entities
-    awake: Flags
-    running: Ints
-    slot: Ints
-    next: Ints
-    next_slot: Ints
-    free: Ints
-    pointer: Ints  # of an edge: the first firing that it does not let start, less its slack
-    edge_steps: Ints  # [edge, loop]
-    needed: Ints
-    passed: Ints
-    held_up: Ints
-    drain_time: Ints
-    drain_many: Ints
-    drain_head: Ints
-    drain_length: Ints
-    fired: Ints
-    busy: Ints
-    stalls: Ints
-    after: Ints
-    peak: Ints
-    timeline: Ints
-    marks: Ints
-    seen: Ints  # [loop of all, what a state is made of]: see :mod:`fusemodel.simulate.steady`
-    seen_for: Ints  # [loop of all, (whether there is one, crossings since, crossings until it is replaced)]
-    live: Ints
+    info: Ints
+    G: Ints
+    A: Ints
+    E: Ints
+    U: Ints
+    T: Ints
+    D: Ints
+    DT: Ints
+    DM: Ints
+    R: Ints
 
 
 def program_of(machine: Machine) -> Program:
-    """The arrays of a machine."""
-    tasks = machine.tasks
-    actors, depth = tasks.actors, max(1, len(tasks.loops))
-    n = len(actors)
-    transfers = [i for i, a in enumerate(actors) if a.unit < 0]
-    by_unit = [[i for i, a in enumerate(actors) if a.unit == u] for u in range(len(tasks.units))]
-    entity = np.array([transfers.index(i) if a.unit < 0 else len(transfers) + a.unit for i, a in enumerate(actors)])
-    most_forms = max(1, *(len(a.amount.coefficients) for a in actors))
-    form_by = np.zeros((n, most_forms, depth), dtype=np.int64)
-    form_of = np.zeros((n, most_forms, depth), dtype=np.int64)
-    least, classes = np.zeros((n, most_forms), dtype=np.int64), np.ones((n, most_forms), dtype=np.int64)
-    key_by, axis = np.zeros((n, depth), dtype=np.int64), np.full((n, depth), -1, dtype=np.int64)
-    sizes = np.ones((n, depth), dtype=np.int64)
-    table = np.cumsum([0, *(a.amount.values.size for a in actors)])
-    level_ticks = np.zeros((len(tasks.levels), int(table[-1])), dtype=np.int64)
-    for i, a in enumerate(actors):
-        sizes[i, : len(a.loops)] = a.sizes
-        axis[i] = [a.loops.index(x) if x in a.loops else -1 for x in tasks.loops] or [-1]
-        scale = n * (tasks.stages if tasks.ordered else 1)
-        key_by[i] = _by_step([scale * t for t in a.turn[1]], a.sizes, depth)
-        for f, c in enumerate(a.amount.coefficients):
-            form_by[i, f], form_of[i, f, : len(c)] = _by_step(c, a.sizes, depth), c
-            least[i, f], classes[i, f] = a.amount.least[f], a.amount.values.shape[f]
-        for level, ticks in enumerate(machine.level_ticks[i]):
-            if ticks is not None:
-                level_ticks[level, table[i] : table[i + 1]] = ticks
-    drained = [i for i in range(n) if machine.drain_ticks[i]]
-    whole = dict(zip(tasks.loops, strides(tasks.sizes), strict=True))
-    return Program(
-        n, len(transfers), len(tasks.units), len(tasks.levels), len(drained), tasks.stages, tasks.ordered,
-        _anchor(actors), _ints(a.firings for a in actors), _ints(a.unit for a in actors), entity.astype(np.int64),
-        _ints(len(a.loops) for a in actors), sizes, axis, _ints(whole.values() or [1]), key_by,
-        _ints(len(a.amount.coefficients) for a in actors), form_by, form_of, least, classes, table.astype(np.int64),
-        np.concatenate(machine.unit_ticks), level_ticks,
-        _ints(drained.index(i) if i in drained else -1 for i in range(n)), _ints(drained),
-        _ints(machine.drain_ticks[i] for i in drained), _ints(transfers), _starts(by_unit), _ints(sum(by_unit, [])),
-        *_edge_arrays(machine, entity, depth),
-    )  # fmt: skip
-
-
-def _edge_arrays(machine: Machine, entity: Ints, depth: int):
-    """From ``edges_from`` on."""
+    """The tables of a machine at the start."""
     tasks = machine.tasks
     actors, n = tasks.actors, len(tasks.actors)
-    edges = [(i, e) for i, a in enumerate(actors) for e in a.edges]
-    first = np.cumsum([0, *(len(a.edges) for a in actors)]).astype(np.int64)
+    if len(tasks.loops) > DEPTH or len(tasks.levels) > MAX_LEVELS:
+        raise InputError(
+            f"{tasks.name!r} has {len(tasks.loops)} loops of several steps and {len(tasks.levels)} levels with a bandwidth",
+            expected=f"at most {DEPTH} and {MAX_LEVELS}",
+        )
+    transfers = [i for i, a in enumerate(actors) if a.unit < 0]
+    by_unit = [[i for i, a in enumerate(actors) if a.unit == u] for u in range(len(tasks.units))]
+    drained = [i for i in range(n) if machine.drain_ticks[i]]
+    table = np.cumsum([0, *(a.amount.values.size for a in actors)])
+    A = np.zeros((n, A_COLUMNS), dtype=np.int64)
+    A[:, AXIS : AXIS + DEPTH] = -1
+    A[:, SIZES : SIZES + DEPTH] = 1
+    A[:, CLASSES : CLASSES + FORMS] = 1
+    L: list[int] = []
+    U = np.zeros((len(transfers) + len(by_unit), U_COLUMNS), dtype=np.int64)
+    U[:, END], U[:, RUNNING], U[:, NEXT], U[:, AWAKE] = NEVER, -1, -1, 1
+    for j, i in enumerate(transfers):
+        U[j, ACTOR] = i
+    for u, some in enumerate(by_unit):
+        U[len(transfers) + u, [FROM, TO]] = len(L), len(L) + len(some)
+        L += some
     order = sorted(range(len(tasks.buffers)), key=lambda b: tasks.buffers[b].writer)
-    place = {(tasks.buffers[b].writer, tasks.buffers[b].tile): j for j, b in enumerate(order)}
-    wakes: list[list[int]] = [[] for _ in actors]
-    for i, e in edges:
-        if entity[i] not in wakes[e.other]:
-            wakes[e.other].append(int(entity[i]))
-    of_writer = [[b for b in order if tasks.buffers[b].writer == i] for i in range(n)]
-    needed_by = np.zeros((max(1, len(edges)), depth), dtype=np.int64)
-    for j, (i, e) in enumerate(edges):
-        needed_by[j] = _by_step(e.coefficients, actors[i].sizes, depth)
-    return (
-        first[:-1], first[1:], _ints(i for i, _ in edges), _ints(e.other for _, e in edges),
-        _ints(e.event for _, e in edges), _ints(e.slack for _, e in edges), _ints(e.reason for _, e in edges),
-        np.array([e.event == ISSUED and e.other in actors[i].streams for i, e in edges], dtype=np.bool_),
-        _ints(place.get((i, e.tile), -1) if e.slack else -1 for i, e in edges), needed_by, _starts(wakes),
-        _ints(sum(wakes, [])), _starts(of_writer), _ints(order), _ints(tasks.buffers[b].pieces for b in order),
+    edge = 0
+    for i, a in enumerate(actors):
+        _actor(A[i], a, machine, n)
+        A[i, ENTITY] = transfers.index(i) if a.unit < 0 else len(transfers) + a.unit
+        A[i, [TABLE, DRAIN, DRAIN_TICKS]] = table[i], drained.index(i) if i in drained else -1, machine.drain_ticks[i]
+        A[i, [AT_EDGE, EDGE_FROM, EDGE_TO]] = edge, edge, edge + len(a.edges)
+        edge += len(a.edges)
+        of_mine = [j for j, b in enumerate(order) if tasks.buffers[b].writer == i]
+        A[i, [BUFFER_FROM, BUFFER_TO]] = (of_mine[0], of_mine[-1] + 1) if of_mine else (0, 0)
+    for i in range(n):
+        waiting = dict.fromkeys(int(A[j, ENTITY]) for j, a in enumerate(actors) for e in a.edges if e.other == i)
+        A[i, [WAKE_FROM, WAKE_TO]] = len(L), len(L) + len(waiting)
+        L += waiting
+    G = np.zeros(FREE + MAX_LEVELS, dtype=np.int64)
+    G[[CROSSED, MARK_STEP, MARK_NEXT]] = -1, machine.ticks_per_cycle, machine.ticks_per_cycle
+    G[[TRANSFERS, UNITS, LEVELS, DRAINS]] = len(transfers), len(by_unit), len(tasks.levels), len(drained)
+    G[[STAGES, ORDERED, ANCHOR, ACTORS]] = tasks.stages, tasks.ordered, _anchor(actors), n
+    T = np.zeros((int(table[-1]), LEVEL_TICKS + len(tasks.levels)), dtype=np.int64)
+    T[:, TICKS] = np.concatenate(machine.unit_ticks)
+    for i, of_levels in enumerate(machine.level_ticks):
+        for level, ticks in enumerate(of_levels):
+            if ticks is not None:
+                T[table[i] : table[i + 1], LEVEL_TICKS + level] = ticks
+    D = np.zeros((max(1, len(drained)), 3), dtype=np.int64)
+    D[: len(drained), D_ACTOR] = drained
+    many = max(1, len(drained)), _DRAINS
+    B = np.zeros((len(order), 2), dtype=np.int64)
+    B[:, PIECES] = [tasks.buffers[b].pieces for b in order]
+    return Program(
+        G, A, _edges(machine, order), U, np.array(L, dtype=np.int64), T, D, np.zeros(many, dtype=np.int64),
+        np.zeros(many, dtype=np.int64), np.zeros((n, len(REASONS)), dtype=np.int64), B,
+        np.zeros((_MARKS, 1 + len(by_unit)), dtype=np.int64),
     )  # fmt: skip
 
 
-def state_of(p: Program, machine: Machine) -> State:
-    """The state at the start."""
+def _actor(row: Ints, a: Actor, machine: Machine, n: int) -> None:
+    tasks, depth = machine.tasks, len(a.loops)
+    if len(a.amount.coefficients) > FORMS:
+        raise InputError(f"tasks of {a.name!r} differ along {len(a.amount.coefficients)} conditions",
+                         expected=f"at most {FORMS}")  # fmt: skip
+    row[[FIRINGS, A_UNIT, LOOPS, N_FORMS]] = a.firings, a.unit, depth, len(a.amount.coefficients)
+    row[SIZES : SIZES + depth] = a.sizes
+    row[AXIS : AXIS + len(tasks.loops)] = [a.loops.index(x) if x in a.loops else -1 for x in tasks.loops]
+    stages, stage, lag = (tasks.stages, a.stage, a.lag) if tasks.ordered else (1, 0, 0)
+    row[KEY] = ((a.turn[0] + lag) * stages + stage) * n + a.place
+    row[KEY_BY : KEY_BY + depth] = _by_step([n * stages * t for t in a.turn[1]], a.sizes)
+    for f, c in enumerate(a.amount.coefficients):
+        row[FORM + f], row[LEAST + f], row[CLASSES + f] = (
+            a.amount.constants[f], a.amount.least[f], a.amount.values.shape[f],
+        )  # fmt: skip
+        row[FORM_BY + f * DEPTH : FORM_BY + f * DEPTH + depth] = _by_step(c, a.sizes)
+        row[FORM_OF + f * DEPTH : FORM_OF + f * DEPTH + depth] = c
+
+
+def _edges(machine: Machine, order: list[int]) -> Ints:
     tasks = machine.tasks
-    n, edges, depth = p.actors, len(p.owner), p.sizes.shape[1]
-    forms = np.zeros((n, p.least.shape[1]), dtype=np.int64)
-    key = np.zeros(n, dtype=np.int64)
+    place = {(tasks.buffers[b].writer, tasks.buffers[b].tile): j for j, b in enumerate(order)}
+    rows = []
     for i, a in enumerate(tasks.actors):
-        forms[i, : len(a.amount.constants)] = a.amount.constants
-        scale = tasks.stages if tasks.ordered else 1
-        key[i] = ((a.turn[0] + (a.lag if tasks.ordered else 0)) * scale + (a.stage if tasks.ordered else 0)) * n + a.place
-    entities = p.transfers + p.units
-
-    def zeros(*shape: int) -> Ints:
-        return np.zeros(shape, dtype=np.int64)
-
-    live = _live_size(p)
-    cycles = max(1, int(machine.ticks_per_cycle))
-    return State(
-        zeros(1), zeros(1), np.full(1, -1, dtype=np.int64), zeros(1), zeros(n, 3), zeros(n, depth), key, forms,
-        p.edges_from.copy(), zeros(n), np.full(entities, _NEVER, dtype=np.int64), np.ones(entities, dtype=np.bool_),
-        np.full(p.units, -1, dtype=np.int64), zeros(p.units), np.full(p.units, -1, dtype=np.int64), zeros(p.units),
-        zeros(p.levels), zeros(edges), zeros(max(1, edges), depth),
-        _ints(e.constant for a in tasks.actors for e in a.edges), zeros(edges), zeros(edges),
-        zeros(max(1, p.drains), _DRAINS), zeros(max(1, p.drains), _DRAINS), zeros(max(1, p.drains)),
-        zeros(max(1, p.drains)), zeros(int(p.table[-1])), zeros(p.units), zeros(n, len(REASONS)), zeros(p.units),
-        zeros(len(p.pieces)), zeros(_MARKS, 1 + p.units), _ints([0, cycles, cycles]), zeros(depth, live),
-        zeros(depth, 3), zeros(live),
-    )  # fmt: skip
+        for e in a.edges:
+            row = np.zeros(E_COLUMNS, dtype=np.int64)
+            row[NEEDED] = e.constant
+            row[[OWNER, OTHER, EVENT, SLACK, REASON]] = i, e.other, e.event, e.slack, e.reason
+            row[STREAM] = e.event == ISSUED and e.other in a.streams
+            row[E_BUFFER] = place.get((i, e.tile), -1) if e.slack else -1
+            row[NEEDED_BY : NEEDED_BY + len(a.loops)] = _by_step(e.coefficients, a.sizes)
+            rows.append(row)
+    return np.array(rows, dtype=np.int64).reshape(len(rows), E_COLUMNS)
 
 
-def _live_size(p: Program) -> int:
-    """Numbers that a snapshot holds (see :mod:`fusemodel.simulate.steady`)."""
-    n, depth, edges = p.actors, p.sizes.shape[1], len(p.owner)
-    entities = p.transfers + p.units
-    actor = 3 + depth + 3 + p.least.shape[1]
-    total = 1 + n * actor + edges * (4 + depth) + entities + 4 * p.units + p.levels
-    total += p.drains * (1 + 2 * _DRAINS) + len(p.unit_ticks) + p.units * 2 + n * len(REASONS)
-    return total
+def seen_of(p: Program, depth: int) -> Seen:
+    """Room for one state for each loop."""
+
+    def like(x: Ints, columns: int | None = None) -> Ints:
+        return np.zeros((depth, *(x if columns is None else x[:, :columns]).shape), dtype=np.int64)
+
+    info = np.zeros((depth, 3), dtype=np.int64)
+    info[:, 2] = 1
+    return Seen(info, like(p.G), like(p.A, A_STATE), like(p.E, E_STATE), like(p.U, AFTER + 1), like(p.T, 1), like(p.D),
+                like(p.DT), like(p.DM), like(p.R))  # fmt: skip
+
+
+def buffers_in_order(machine: Machine) -> list[int]:
+    """The buffers as rows of ``B``."""
+    return sorted(range(len(machine.tasks.buffers)), key=lambda b: machine.tasks.buffers[b].writer)
 
 
 def _anchor(actors: tuple[Actor, ...]) -> int:
@@ -221,20 +212,12 @@ def _anchor(actors: tuple[Actor, ...]) -> int:
     return max((i for i, a in enumerate(actors) if a.unit >= 0), key=lambda i: (actors[i].firings, actors[i].lag))
 
 
-def _by_step(coefficients, sizes, depth: int) -> list[int]:
+def _by_step(coefficients, sizes) -> list[int]:
     """By how much a sum changes when a loop steps and those inside it begin anew."""
-    found = [0] * depth
-    for level, c in enumerate(coefficients):
-        found[level] = c - sum(b * (n - 1) for b, n in zip(coefficients[level + 1 :], sizes[level + 1 :], strict=True))
-    return found
+    return [
+        c - sum(b * (n - 1) for b, n in zip(coefficients[level + 1 :], sizes[level + 1 :], strict=True))
+        for level, c in enumerate(coefficients)
+    ]
 
 
-def _starts(lists) -> Ints:
-    return np.cumsum([0, *(len(x) for x in lists)]).astype(np.int64)
-
-
-def _ints(values) -> Ints:
-    return np.array(list(values), dtype=np.int64)
-
-
-__all__ = ["Program", "State", "program_of", "state_of", "steps_of"]
+__all__ = ["Program", "Seen", "program_of", "seen_of", "strides"]

@@ -9,333 +9,325 @@ and so are the periods. The state compared with is replaced after 1, 2, 4, ... s
 factorization algorithm", BIT 1980), so that periods of any number of steps are found.
 """
 
+# ruff: noqa: N803
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from fusemodel.simulate.program import Program, State
-from fusemodel.simulate.tasks import ISSUED
+from fusemodel.simulate.program import (
+    A_STATE,
+    A_UNIT,
+    ACTORS,
+    AFTER,
+    ANCHOR,
+    AT_EDGE,
+    AXIS,
+    BEGIN,
+    BUSY,
+    CLASSES,
+    DEPTH,
+    DRAINS,
+    E_STATE,
+    E_STEPS,
+    EDGE_TO,
+    END,
+    EVENT,
+    FIRED,
+    FIRINGS,
+    FORM,
+    FORM_OF,
+    FREE,
+    HEAD,
+    HELD_UP,
+    KEY,
+    LEAST,
+    LENGTH,
+    LEVELS,
+    LOOPS,
+    N_FORMS,
+    NEEDED,
+    NEVER,
+    NEXT,
+    NEXT_SLOT,
+    NOW,
+    ORDERED,
+    OTHER,
+    OWNER,
+    PASSED,
+    POINTER,
+    RUNNING,
+    SIZES,
+    SLACK,
+    SLOT,
+    STEPS,
+    TRANSFERS,
+    UNITS,
+)
+from fusemodel.simulate.tasks import ENDED, ISSUED, VALID
 
-_NEVER = np.int64(2**62)
-_FAR = np.int64(2**60)
+_FAR = 2**60
 
 
-@njit(cache=True)
-def forget(s: State, level: int) -> None:
+@njit(cache=True, _nrt=False)
+def forget(info, level: int) -> None:
     """States seen at a loop and those inside it are of no use any more."""
-    for i in range(level, s.seen_for.shape[0]):
-        s.seen_for[i, 0] = 0
-        s.seen_for[i, 1] = 0
-        s.seen_for[i, 2] = 1
+    for i in range(level, info.shape[0]):
+        info[i, 0] = 0
+        info[i, 1] = 0
+        info[i, 2] = 1
 
 
-@njit(cache=True)
-def skip_periods(p: Program, s: State, level: int) -> None:
+@njit(cache=True, _nrt=False)
+def skip_periods(p, seen, level: int) -> None:
     """Look for a period at a loop of the anchor, and leave out as many as repeat."""
-    loop = -1
-    for x in range(p.axis.shape[1]):
-        if p.axis[p.anchor, x] == level:
+    G, A, E, _, _, _, _, _, _, _, _, _ = p
+    info, _, old_A, old_E, _, _, _, _, _, _ = seen
+    loop = 0
+    for x in range(DEPTH):
+        if A[G[ANCHOR], AXIS + x] == level:
             loop = x
-    forget(s, loop + 1)
-    snapshot(p, s, s.live)
-    info = s.seen_for[loop]
-    if info[0]:
-        old = s.seen[loop]
-        steps = alike(p, s, old, s.live, loop)
+    forget(info, loop + 1)
+    if info[loop, 0]:
+        steps = alike(p, seen, loop)
         if steps > 0:
-            many = repeats(p, s, old, s.live, loop, steps)
+            many = repeats(G, A, E, old_A[loop], old_E[loop], loop, steps)
             if many > 0:
-                move_on(p, s, old, s.live, loop, steps, many)
-                forget(s, loop)
+                move_on(p, seen, loop, steps, many)
+                forget(info, loop)
                 return
-    info[1] += 1
-    if not info[0] or info[1] >= info[2]:
-        s.seen[loop, :] = s.live
-        if info[0]:
-            info[2] *= 2
-        info[0] = 1
-        info[1] = 0
+    info[loop, 1] += 1
+    if not info[loop, 0] or info[loop, 1] >= info[loop, 2]:
+        remember(p, seen, loop)
+        if info[loop, 0]:
+            info[loop, 2] *= 2
+        info[loop, 0] = 1
+        info[loop, 1] = 0
 
 
-@njit(cache=True)
-def snapshot(p: Program, s: State, to) -> None:
-    """All that the future depends on, in a fixed order; times are since now."""
-    now = s.now[0]
-    i = 0
-    to[i] = now
-    i += 1
-    for a in range(p.actors):
-        to[i] = s.count[a, 0]
-        to[i + 1] = s.count[a, 1] - s.count[a, 0]
-        to[i + 2] = s.count[a, 2] - s.count[a, 0]
-        to[i + 3] = s.at_edge[a]
-        to[i + 4] = s.key[a]
-        to[i + 5] = max(s.begin[a] - now, 0)
-        i += 6
-        for x in range(p.sizes.shape[1]):
-            to[i] = s.steps[a, x]
-            i += 1
-        for f in range(p.least.shape[1]):
-            to[i] = s.form[a, f]
-            i += 1
-    for e in range(len(p.owner)):
-        to[i] = s.pointer[e]
-        to[i + 1] = s.needed[e]
-        to[i + 2] = s.held_up[e]
-        to[i + 3] = s.passed[e]
-        i += 4
-        for x in range(p.sizes.shape[1]):
-            to[i] = s.edge_steps[e, x]
-            i += 1
-    for j in range(p.transfers + p.units):
-        to[i] = -1 if s.end[j] == _NEVER else s.end[j] - now
-        i += 1
-    for u in range(p.units):
-        to[i] = s.running[u]
-        to[i + 1] = s.next[u]
-        to[i + 2] = s.slot[u]
-        to[i + 3] = s.next_slot[u]
-        i += 4
-    for v in range(p.levels):
-        to[i] = max(s.free[v] - now, 0)
-        i += 1
-    for d in range(p.drains):
-        to[i] = s.drain_length[d]
-        i += 1
-        room = s.drain_time.shape[1]
-        for j in range(s.drain_length[d]):
-            at = (s.drain_head[d] + j) % room
-            to[i + 2 * j] = s.drain_time[d, at] - now
-            to[i + 2 * j + 1] = s.drain_many[d, at]
-        i += 2 * room
-    for j in range(len(s.fired)):
-        to[i] = s.fired[j]
-        i += 1
-    for u in range(p.units):
-        to[i] = s.busy[u]
-        to[i + 1] = s.after[u]
-        i += 2
-    for a in range(p.actors):
-        for r in range(s.stalls.shape[1]):
-            to[i] = s.stalls[a, r]
-            i += 1
+@njit(cache=True, _nrt=False)
+def keep(table, to) -> None:
+    """Copy the first columns."""
+    for i in range(to.shape[0]):
+        for j in range(to.shape[1]):
+            to[i, j] = table[i, j]
 
 
-@njit(cache=True)
-def actor_at(p: Program, a: int) -> int:
-    """Where an actor's part of a snapshot is."""
-    return 1 + a * (6 + p.sizes.shape[1] + p.least.shape[1])
+@njit(cache=True, _nrt=False)
+def remember(p, seen, loop: int) -> None:
+    G, A, E, U, _, T, D, DT, DM, R, _, _ = p
+    _, old_G, old_A, old_E, old_U, old_T, old_D, old_DT, old_DM, old_R = seen
+    for i in range(G.shape[0]):
+        old_G[loop, i] = G[i]
+    keep(A, old_A[loop])
+    keep(E, old_E[loop])
+    keep(U, old_U[loop])
+    keep(T, old_T[loop])
+    keep(R, old_R[loop])
+    keep(D, old_D[loop])
+    room = DT.shape[1]
+    for d in range(G[DRAINS]):
+        for j in range(D[d, LENGTH]):
+            at = (D[d, HEAD] + j) % room
+            old_DT[loop, d, j] = DT[d, at]
+            old_DM[loop, d, j] = DM[d, at]
 
 
-@njit(cache=True)
-def edge_at(p: Program, e: int) -> int:
-    return actor_at(p, p.actors) + e * (4 + p.sizes.shape[1])
-
-
-@njit(cache=True)
-def entity_at(p: Program) -> int:
-    return edge_at(p, len(p.owner))
-
-
-@njit(cache=True)
-def moved(old, new, i: int, depth: int, axis: int) -> int:
-    """By how many steps of one loop steps have moved on; -1 if they differ otherwise."""
-    for x in range(depth):
-        if x != axis and old[i + x] != new[i + x]:
-            return -1
-    return new[i + axis] - old[i + axis] if axis >= 0 else 0
-
-
-@njit(cache=True)
-def alike(p: Program, s: State, old, new, loop: int) -> int:
+@njit(cache=True, _nrt=False)
+def alike(p, seen, loop: int) -> int:
     """By how many steps of a loop a state has moved on, all else being the same; 0 if it has not."""
-    at = entity_at(p)
-    entities = p.transfers + p.units
-    for j in range(entities):
-        if old[at + j] != new[at + j]:
+    G, A, E, U, _, _, _, _, _, _, _, _ = p
+    _, old_G, old_A, old_E, old_U, _, _, _, _, _ = seen
+    passed = G[NOW] - old_G[loop, NOW]
+    old_u = old_U[loop]
+    for j in range(G[TRANSFERS] + G[UNITS]):
+        if U[j, RUNNING] != old_u[j, RUNNING] or U[j, NEXT] != old_u[j, NEXT]:
             return 0
-    anchor = actor_at(p, p.anchor) + 6
-    steps = new[anchor + p.axis[p.anchor, loop]] - old[anchor + p.axis[p.anchor, loop]]
+        if U[j, END] != (old_u[j, END] if old_u[j, END] == NEVER else old_u[j, END] + passed):
+            return 0
+    old = old_A[loop]
+    x = A[G[ANCHOR], AXIS + loop]
+    steps = A[G[ANCHOR], STEPS + x] - old[G[ANCHOR], STEPS + x]
     if steps <= 0:
         return 0
-    depth = p.sizes.shape[1]
-    for a in range(p.actors):
-        i, x = actor_at(p, a), p.axis[a, loop]
-        if old[i + 1] != new[i + 1] or old[i + 2] != new[i + 2] or old[i + 3] != new[i + 3] or old[i + 5] != new[i + 5]:
+    for a in range(G[ACTORS]):
+        if not actor_alike(A, old, a, A[a, AXIS + loop], steps, passed, G[NOW]):
             return 0
-        if old[i] != new[i] and (x < 0 or moved(old, new, i + 6, depth, x) != steps):
-            return 0
-    for e in range(len(p.owner)):
-        i, owner = edge_at(p, e), p.owner[e]
-        k = actor_at(p, owner)
-        by = new[i] - old[i]
+    old_e = old_E[loop]
+    for e in range(E.shape[0]):
+        owner = E[e, OWNER]
+        by = E[e, POINTER] - old_e[e, POINTER]
+        went = A[owner, ISSUED] - old[owner, ISSUED]
         if by == 0:
-            if new[k] != old[k] and p.slack[e] == 0:
+            if went != 0 and E[e, SLACK] == 0:
                 return 0
-        elif by != new[k] - old[k] or moved(old, new, i + 4, depth, p.axis[owner, loop]) != steps:
+        elif by != went or not moved(E[e], old_e[e], E_STEPS, A[owner, AXIS + loop], steps):
             return 0
-    i = at + entities
-    for u in range(p.units):
-        if old[i] != new[i] or old[i + 1] != new[i + 1]:
+    for v in range(G[LEVELS]):
+        if max(G[FREE + v] - G[NOW], 0) != max(old_G[loop, FREE + v] - old_G[loop, NOW], 0):
             return 0
-        i += 4
-    for v in range(p.levels):
-        if old[i] != new[i]:
-            return 0
-        i += 1
-    for d in range(p.drains):
-        if old[i] != new[i]:
-            return 0
-        for j in range(2 * new[i]):
-            if old[i + 1 + j] != new[i + 1 + j]:
-                return 0
-        i += 1 + 2 * s.drain_time.shape[1]
+    if not drains_alike(p, seen, loop, passed):
+        return 0
     return steps
 
 
-@njit(cache=True)
-def repeats(p: Program, s: State, old, new, loop: int, steps: int) -> int:
+@njit(cache=True, _nrt=False)
+def actor_alike(A, old, a: int, axis: int, steps: int, passed: int, now: int) -> bool:
+    went = A[a, ISSUED] - old[a, ISSUED]
+    if A[a, ENDED] - old[a, ENDED] != went or A[a, VALID] - old[a, VALID] != went:
+        return False
+    if A[a, AT_EDGE] != old[a, AT_EDGE]:
+        return False
+    if max(A[a, BEGIN] - now, 0) != max(old[a, BEGIN] + passed - now, 0):
+        return False
+    return went == 0 or (axis >= 0 and moved(A[a], old[a], STEPS, axis, steps))
+
+
+@njit(cache=True, _nrt=False)
+def moved(new, old, at: int, axis: int, steps: int) -> bool:
+    """Whether steps of loops have moved on by so many of one loop."""
+    for x in range(DEPTH):
+        if new[at + x] - old[at + x] != (steps if x == axis else 0):
+            return False
+    return True
+
+
+@njit(cache=True, _nrt=False)
+def drains_alike(p, seen, loop: int, passed: int) -> bool:
+    G, _, _, _, _, _, D, DT, DM, _, _, _ = p
+    _, _, _, _, _, _, old_D, old_DT, old_DM, _ = seen
+    room = DT.shape[1]
+    for d in range(G[DRAINS]):
+        n = D[d, LENGTH]
+        if n != old_D[loop, d, LENGTH]:
+            return False
+        for j in range(n):
+            at = (D[d, HEAD] + j) % room
+            if DT[d, at] != old_DT[loop, d, j] + passed or DM[d, at] != old_DM[loop, d, j]:
+                return False
+    return True
+
+
+@njit(cache=True, _nrt=False)
+def repeats(G, A, E, old, old_e, loop: int, steps: int) -> int:
     """How often a period repeats before anything in it may change."""
-    many = _FAR
-    depth = p.sizes.shape[1]
-    highest, by_key = -_FAR, np.int64(0)
-    for a in range(p.actors):
-        i, x = actor_at(p, a), p.axis[a, loop]
-        if old[i] == new[i]:
+    many, highest, by_key = np.int64(_FAR), np.int64(-_FAR), np.int64(1)
+    for a in range(G[ACTORS]):
+        if A[a, ISSUED] == old[a, ISSUED]:
             continue
-        many = min(many, (p.sizes[a, x] - 1 - new[i + 6 + x]) // steps)
-        if p.unit[a] >= 0:
-            highest = max(highest, new[i + 4])
-            by_key = max(by_key, new[i + 4] - old[i + 4])
-        for f in range(p.forms[a]):
-            many = min(many, form_repeats(p, old, new, a, f, i, x, steps))
-    if many <= 0:
-        return 0
-    for a in range(p.actors):
-        i = actor_at(p, a)
-        if old[i] != new[i] or s.count[a, ISSUED] >= p.firings[a]:
-            continue
-        e = s.at_edge[a]
-        blocked = e < p.edges_to[a]
-        if p.unit[a] >= 0 and (p.ordered or not blocked):
-            many = min(many, (new[i + 4] - 1 - highest) // max(by_key, 1))
-        if blocked:  # it must stay blocked
-            j = actor_at(p, p.other[e])
-            gain = new[j] - old[j]
-            if gain > 0:
-                many = min(many, (s.needed[e] - s.count[p.other[e], p.event[e]]) // gain)
-    for e in range(len(p.owner)):
-        many = min(many, edge_repeats(p, s, old, new, e, loop, steps, depth))
+        x = A[a, AXIS + loop]
+        many = min(many, (A[a, SIZES + x] - 1 - A[a, STEPS + x]) // steps)
+        if A[a, A_UNIT] >= 0:
+            highest = max(highest, A[a, KEY])
+            by_key = max(by_key, A[a, KEY] - old[a, KEY])
+        for f in range(A[a, N_FORMS]):
+            many = min(many, form_repeats(A[a], old[a], f, x, steps))
         if many <= 0:
             return 0
+    for a in range(G[ACTORS]):
+        if A[a, ISSUED] != old[a, ISSUED] or A[a, ISSUED] >= A[a, FIRINGS]:
+            continue
+        e = A[a, AT_EDGE]
+        blocked = e < A[a, EDGE_TO]
+        if A[a, A_UNIT] >= 0 and (G[ORDERED] or not blocked):
+            many = min(many, (A[a, KEY] - 1 - highest) // by_key)
+        if blocked:  # it must stay blocked
+            y = E[e, OTHER]
+            gain = A[y, ISSUED] - old[y, ISSUED]
+            if gain > 0:
+                many = min(many, (E[e, NEEDED] - A[y, E[e, EVENT]]) // gain)
+    for e in range(E.shape[0]):
+        if many <= 0:
+            return 0
+        many = min(many, edge_repeats(A, E[e], old, old_e[e], loop, steps))
     return max(many, 0)
 
 
-@njit(cache=True)
-def form_repeats(p: Program, old, new, a: int, f: int, i: int, x: int, steps: int) -> int:
+@njit(cache=True, _nrt=False)
+def form_repeats(row, old, f: int, x: int, steps: int) -> int:
     """How often, until the class of an actor's firings may change along a condition."""
-    c = p.form_of[a, f, x]
+    c = row[FORM_OF + f * DEPTH + x]
     if c == 0:
         return _FAR
-    at = i + 6 + p.sizes.shape[1] + f
-    low, high, base_old, base_new = np.int64(0), np.int64(0), old[at], new[at]
-    for y in range(x + 1, p.loops[a]):
-        b = p.form_of[a, f, y]
-        low += min(0, b * (p.sizes[a, y] - 1))
-        high += max(0, b * (p.sizes[a, y] - 1))
-        base_old -= b * old[i + 6 + y]
-        base_new -= b * new[i + 6 + y]
-    least, most = p.least[a, f], p.least[a, f] + p.classes[a, f] - 1
+    low, high = 0, 0
+    first, last = old[FORM + f], row[FORM + f]
+    for y in range(x + 1, row[LOOPS]):
+        b = row[FORM_OF + f * DEPTH + y]
+        low += min(0, b * (row[SIZES + y] - 1))
+        high += max(0, b * (row[SIZES + y] - 1))
+        first -= b * old[STEPS + y]
+        last -= b * row[STEPS + y]
+    least, most = row[LEAST + f], row[LEAST + f] + row[CLASSES + f] - 1
     by = abs(c) * steps
     if c > 0:
-        if base_old + low >= most:
-            return _FAR
-        return (least - high - base_new) // by
-    if base_old + high <= least:
-        return _FAR
-    return (base_new + low - most) // by
+        return _FAR if first + low >= most else (least - high - last) // by
+    return _FAR if first + high <= least else (last + low - most) // by
 
 
-@njit(cache=True)
-def edge_repeats(p: Program, s: State, old, new, e: int, loop: int, steps: int, depth: int) -> int:
+@njit(cache=True, _nrt=False)
+def edge_repeats(A, row, old, old_row, loop: int, steps: int) -> int:
     """How often, until an edge may hold up what it did not, or let go what it held up."""
-    i, owner = edge_at(p, e), p.owner[e]
-    k, j = actor_at(p, owner), actor_at(p, p.other[e])
-    went, gain = new[k] - old[k], new[j] - old[j]
+    owner, y = row[OWNER], row[OTHER]
+    went, gain = A[owner, ISSUED] - old[owner, ISSUED], A[y, ISSUED] - old[y, ISSUED]
     if went == 0:
         return _FAR
-    there = s.count[p.other[e], p.event[e]]
-    if new[i] == old[i]:  # it stands still while its slack lasts, and must not go on
-        many = (new[i] + p.slack[e] - new[k]) // went - 1
+    there = A[y, row[EVENT]]
+    if row[POINTER] == old_row[POINTER]:  # it stands still while its slack lasts, and must not go on
+        many = (row[POINTER] + row[SLACK] - A[owner, ISSUED]) // went - 1
         if gain > 0:
-            many = min(many, (s.needed[e] - there) // gain - 1)
-        elif there > s.needed[e]:
-            return 0
-        return many
-    many = (p.sizes[owner, p.axis[owner, loop]] - 1 - new[i + 4 + p.axis[owner, loop]]) // steps
-    asked = new[i + 1] - old[i + 1]
+            return min(many, (row[NEEDED] - there) // gain - 1)
+        return 0 if there > row[NEEDED] else many
+    x = A[owner, AXIS + loop]
+    many = (A[owner, SIZES + x] - 1 - row[E_STEPS + x]) // steps
+    asked = row[NEEDED] - old_row[NEEDED]
     if asked > gain:  # what is there in advance is used up
-        return min(many, (there - 1 - new[i + 1]) // (asked - gain) - 1)
-    if asked < gain and new[i + 2] != old[i + 2]:
+        return min(many, (there - 1 - row[NEEDED]) // (asked - gain) - 1)
+    if asked < gain and row[HELD_UP] != old_row[HELD_UP]:
         return 0  # it held something up and may not do so again
     return many
 
 
-@njit(cache=True)
-def move_on(p: Program, s: State, old, new, loop: int, steps: int, many: int) -> None:
+@njit(cache=True, _nrt=False)
+def move_on(p, seen, loop: int, steps: int, many: int) -> None:
     """Leave out ``many`` periods: what moved moves on, what was counted is counted again."""
-    now, passed = s.now[0], many * (new[0] - old[0])
-    depth = p.sizes.shape[1]
-    for a in range(p.actors):
-        i = actor_at(p, a)
-        by = new[i] - old[i]
-        if s.begin[a] > now:
-            s.begin[a] += passed
-        if by == 0:
+    G, A, E, U, _, T, D, DT, _, R, _, _ = p
+    _, old_G, old_A, old_E, old_U, old_T, _, _, _, old_R = seen
+    now = G[NOW]
+    passed = many * (now - old_G[loop, NOW])
+    old, old_e, old_u = old_A[loop], old_E[loop], old_U[loop]
+    for a in range(G[ACTORS]):
+        if A[a, BEGIN] > now:
+            A[a, BEGIN] += passed
+        if A[a, ISSUED] == old[a, ISSUED]:
             continue
-        for event in range(3):
-            s.count[a, event] += many * by
-        s.key[a] += many * (new[i + 4] - old[i + 4])
-        s.steps[a, p.axis[a, loop]] += many * steps
-        for f in range(p.forms[a]):
-            at = i + 6 + depth + f
-            s.form[a, f] += many * (new[at] - old[at])
-    for e in range(len(p.owner)):
-        i = edge_at(p, e)
-        s.held_up[e] += many * (new[i + 2] - old[i + 2])
-        if new[i] == old[i]:
+        for column in (ISSUED, ENDED, VALID, KEY):
+            A[a, column] += many * (A[a, column] - old[a, column])
+        A[a, STEPS + A[a, AXIS + loop]] += many * steps
+        for f in range(A[a, N_FORMS]):
+            A[a, FORM + f] += many * (A[a, FORM + f] - old[a, FORM + f])
+    for e in range(E.shape[0]):
+        E[e, HELD_UP] += many * (E[e, HELD_UP] - old_e[e, HELD_UP])
+        if E[e, POINTER] == old_e[e, POINTER]:
             continue
-        s.pointer[e] += many * (new[i] - old[i])
-        s.needed[e] += many * (new[i + 1] - old[i + 1])
-        s.passed[e] += many * (new[i + 3] - old[i + 3])
-        s.edge_steps[e, p.axis[p.owner[e], loop]] += many * steps
-    i = entity_at(p)
-    for j in range(p.transfers + p.units):
-        if s.end[j] < _NEVER:
-            s.end[j] += passed
-    i += p.transfers + p.units
-    for u in range(p.units):
-        s.slot[u] += many * (new[i + 2] - old[i + 2])
-        s.next_slot[u] += many * (new[i + 3] - old[i + 3])
-        i += 4
-    for v in range(p.levels):
-        s.free[v] = max(s.free[v] - now, 0) + now + passed
-        i += 1
-    for d in range(p.drains):
-        room = s.drain_time.shape[1]
-        for j in range(s.drain_length[d]):
-            s.drain_time[d, (s.drain_head[d] + j) % room] += passed
-        i += 1 + 2 * room
-    for j in range(len(s.fired)):
-        s.fired[j] += many * (new[i] - old[i])
-        i += 1
-    for u in range(p.units):
-        s.busy[u] += many * (new[i] - old[i])
-        s.after[u] += many * (new[i + 1] - old[i + 1])
-        i += 2
-    for a in range(p.actors):
-        for r in range(s.stalls.shape[1]):
-            s.stalls[a, r] += many * (new[i] - old[i])
-            i += 1
-    s.now[0] = now + passed
+        for column in (POINTER, NEEDED, PASSED):
+            E[e, column] += many * (E[e, column] - old_e[e, column])
+        E[e, E_STEPS + A[E[e, OWNER], AXIS + loop]] += many * steps
+    for j in range(G[TRANSFERS] + G[UNITS]):
+        if U[j, END] < NEVER:
+            U[j, END] += passed
+        for column in (SLOT, BUSY, AFTER):
+            U[j, column] += many * (U[j, column] - old_u[j, column])
+        if U[j, NEXT_SLOT] < NEVER:
+            U[j, NEXT_SLOT] += many * (U[j, NEXT_SLOT] - old_u[j, NEXT_SLOT])
+    for v in range(G[LEVELS]):
+        G[FREE + v] = max(G[FREE + v], now) + passed
+    room = DT.shape[1]
+    for d in range(G[DRAINS]):
+        for j in range(D[d, LENGTH]):
+            DT[d, (D[d, HEAD] + j) % room] += passed
+    for i in range(T.shape[0]):
+        T[i, FIRED] += many * (T[i, FIRED] - old_T[loop, i, 0])
+    for a in range(G[ACTORS]):
+        for r in range(R.shape[1]):
+            R[a, r] += many * (R[a, r] - old_R[loop, a, r])
+    G[NOW] = now + passed
