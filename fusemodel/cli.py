@@ -338,6 +338,44 @@ def evaluate_mapping(
     show(evaluation(result))
 
 
+@app.command("simulate", epilog="Example: fusemodel simulate fusemax --workload bert --seq 64K")
+def simulate_mapping(
+    mapping: Annotated[str, typer.Argument(metavar="MAPPING", help="A library name or a file.")],
+    workload: WorkloadOption = None,
+    seq: SeqOption = None,
+    sets: SetOption = None,
+    arch: ArchOption = None,
+    schedule: Annotated[
+        str, typer.Option(help="given: the stages of the mapping; asap: whatever is ready, oldest tile first.")
+    ] = "given",
+    trace: Annotated[
+        str | None, typer.Option("--trace", help="Write the first tasks as a trace for Perfetto or chrome://tracing.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option("--plot", help="Draw the first tasks, a lane for each unit (.svg, .png or .pdf).")
+    ] = None,
+    tasks: Annotated[int, typer.Option("--tasks", min=1, max=10**6, help="Tasks in a trace or a picture.")] = 2000,
+    full: Annotated[bool, typer.Option("--full", help="Run every task, also where periods repeat.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Simulate a mapping tile by tile: cycles against the closed form, and what each unit waits for."""
+    from fusemodel.report.simulating import Files, simulated
+
+    if schedule not in ("given", "asap"):
+        raise unknown("schedule", schedule, ["given", "asap"])
+    length = None if seq is None else _seq(seq)
+    files = Files(trace, plot, tasks)
+    shown = sys.stderr.isatty() and not as_json
+    result = simulated(mapping, workload, length, _sets(sets), arch, schedule, files, skip=not full, progress=shown)
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    from fusemodel.report.simulation import simulation
+    from fusemodel.report.tables import show
+
+    show(simulation(result))
+
+
 @app.command("compare", epilog="Example: fusemodel compare flat fusemax --workload bert,xlm --seq 1K,64K")
 def compare_mappings(
     mappings: Annotated[

@@ -81,7 +81,10 @@ def words_of(
         firsts = tuple(x for x in loops if x not in used)
         if not firsts:
             return mean, bring.words == 0
-    exact, conditional = True, any(frames[e].conditional for e in bring.einsums) or any(m.tile.guards for m in bring.moves)
+    exact, conditional = (
+        True,
+        any(frames[e].conditional for e in bring.einsums) or any(m.tile.guards for m in bring.moves),
+    )
     table: Table | None = mean
     if conditional:
         parts = list({p.key(): p for m in bring.moves for p in frames[m.tile.einsum].touches(m.tile, sizes)}.values())
@@ -119,8 +122,12 @@ def _touched_table(
     for p in parts:
         if any(i is None for i in p.index):
             return None
-        shifts.append(tuple(tuple(sorted((x, c) for x, c in i.coefficients.items() if x in outside)) for i in p.index if i))
-        inner = [Linear({x: c for x, c in i.coefficients.items() if x not in outside}, i.constant) for i in p.index if i]
+        shifts.append(
+            tuple(tuple(sorted((x, c) for x, c in i.coefficients.items() if x in outside)) for i in p.index if i)
+        )
+        inner = [
+            Linear({x: c for x, c in i.coefficients.items() if x not in outside}, i.constant) for i in p.index if i
+        ]
         if any(i.constant < 0 or any(c < 0 for c in i.coefficients.values()) for i in inner):
             return None
     if len(set(shifts)) > 1:

@@ -461,12 +461,13 @@ def run(
 
 
 def _blocked(p) -> tuple[Blocked, ...]:
-    A = p.A
-    left = [a for a in range(len(A)) if A[a, ISSUED] < A[a, FIRINGS]]
-    return tuple(
-        Blocked(a, int(A[a, ISSUED]), -1 if A[a, AT_EDGE] >= A[a, EDGE_TO] else int(A[a, AT_EDGE] - A[a, EDGE_FROM]))
-        for a in left
-    )
+    """Each actor with something left, and the first edge that holds it up (-1: the order of its unit)."""
+    found = []
+    for a in range(len(p.A)):
+        if p.A[a, ISSUED] < p.A[a, FIRINGS]:
+            free = ready(p.A, p.E, a)
+            found.append(Blocked(a, int(p.A[a, ISSUED]), -1 if free else int(p.A[a, AT_EDGE] - p.A[a, EDGE_FROM])))
+    return tuple(found)
 
 
 def _counts(machine: Machine, p) -> Counts:

@@ -45,13 +45,13 @@ def with_lags(tasks: Tasks, register_words: float | None, *, interleave: bool) -
     actors = tuple(
         replace(a, lag=lags[i], edges=tuple(_with_room(e, room) for e in a.edges)) for i, a in enumerate(tasks.actors)
     )
-    buffers = tuple(replace(b, pieces=room[b.tile]) if b.tile in room else b for b in tasks.buffers)
-    wanted = sum(b.pieces * b.words for b in buffers if not b.level)
+    buffers = tuple(
+        replace(b, pieces=room[b.tile], places=room[b.tile]) if b.tile in room else b for b in tasks.buffers
+    )
+    wanted = sum(b.room_words for b in buffers if not b.level)
     notes = tasks.notes
     if register_words is not None and wanted > register_words:
-        notes += (
-            f"{tasks.name}: the tiles in flight keep {wanted:,.0f} words in registers of {register_words:,.0f}",
-        )
+        notes += (f"{tasks.name}: the tiles in flight keep {wanted:,.0f} words in registers of {register_words:,.0f}",)
     return replace(tasks, actors=actors, buffers=buffers, notes=notes)
 
 
@@ -81,6 +81,8 @@ def _needs(tasks: Tasks, me: int) -> list[_Need]:
     while pending:
         edge, distance, delay, by, seen = pending.pop()
         other = tasks.actors[edge.other]
+        if edge.other == me or _never(tasks.actors[by], edge):
+            continue
         distance += _distance(tasks, tasks.actors[by], edge)
         if other.unit >= 0:
             drain = other.drain if edge.event == VALID else 0.0
@@ -90,6 +92,12 @@ def _needs(tasks: Tasks, me: int) -> list[_Need]:
                        if (share := other.shares.get(level, 0.0))) * _mean(other)  # fmt: skip
             pending += [(e, distance, delay + took, edge.other, seen | {edge.other}) for e in other.edges]
     return found
+
+
+def _never(x: Actor, edge: Edge) -> bool:
+    """Whether an edge never holds anything up."""
+    most = edge.constant + sum(max(0, c * (n - 1)) for c, n in zip(edge.coefficients, x.sizes, strict=True))
+    return most < 0 or edge.slack >= x.firings
 
 
 def _mean(actor: Actor) -> float:

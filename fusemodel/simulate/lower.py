@@ -296,16 +296,21 @@ class _Lowering:
         """A result on its way out: when it is complete; a task's own result has room for two."""
         made = self.of[bring.einsums[0]]
         self._wait(me, made, VALID, DEPENDENCE)
-        if bring.source is not None:
-            self._from(me, bring.tensor, bring.source, but=me)
+        order = list(self.arch.levels)
+        for level in order[order.index(bring.source) :] if bring.source else ():
+            put = [a for a in self.at_level.get((bring.tensor, level), []) if self.actors[a].kind == "store"]
+            for other in put:
+                self._wait(me, other, VALID, DEPENDENCE)
+            if put:
+                break
         if stream:
             self._wait(made, me, ENDED, BUFFER, before=2)
 
-    def _from(self, me: int, tensor: str, level: str, but: int = -1) -> None:
+    def _from(self, me: int, tensor: str, level: str) -> None:
         """Whoever takes a tensor from a level waits for those that put it there."""
         order = list(self.arch.levels)
         while True:
-            put = [a for a in self.at_level.get((tensor, level), []) if a != but]
+            put = [a for a in self.at_level.get((tensor, level), []) if a != me]
             for other in put:
                 self._wait(me, other, VALID, INPUT)
             if tensor in self.of:
@@ -417,9 +422,10 @@ class _Lowering:
             loops = self.actors[me].loops
             inner = [x for x in loops if x not in generation]
             pieces = keep.copies * product(inner, self.sizes)
+            places = keep.copies * product([x for x in inner if self._own_place(keep.tensor, x, me)], self.sizes)
             tile = f"{keep.tensor} in {keep.level}"
             if not any(b.tile == tile for b in self.buffers):
-                self.buffers.append(Buffer(tile, keep.level, keep.tensor, me, pieces, words / pieces))
+                self.buffers.append(Buffer(tile, keep.level, keep.tensor, me, pieces, places, words / places))
             if not any(x in generation for x in loops):
                 continue  # there is one, for good
             for other in self._readers(tensors, keep.level, me):
@@ -458,7 +464,7 @@ class _Lowering:
         words = float(product(self.plan.passed_on.get(name, ()), self.sizes))
         words /= product([x for x in self.plan.passed_on.get(name, ()) if x in self.lowered(name)], self.sizes)
         tile = f"{name} in registers"
-        self.buffers.append(Buffer(tile, "", name, me, 2, words))
+        self.buffers.append(Buffer(tile, "", name, me, 2, 2, words))
         for reader in readers:
             self._wait(me, self.of[reader], ENDED, BUFFER, slack=2, tile=tile)
 

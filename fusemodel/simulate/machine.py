@@ -56,7 +56,9 @@ def _longest(tasks: Tasks, actor: Actor) -> float:
     most = float(actor.amount.values.max())
     if actor.unit >= 0:
         return most + actor.drain
-    return most * sum(actor.shares.get(x, 0.0) * per for x, per in zip(tasks.levels, tasks.cycles_per_word, strict=True))
+    return most * sum(
+        actor.shares.get(x, 0.0) * per for x, per in zip(tasks.levels, tasks.cycles_per_word, strict=True)
+    )
 
 
 @dataclass

@@ -31,17 +31,18 @@ from fusemodel.simulate.tasks import (
 )
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Task:
-    """One firing, in ticks: from when it was issued to its end; ``busy`` of these it worked (the rest of an Einsum's it
-    waited for a stream). ``cause`` is the (actor, firing) that let it start, ``reason`` why it had to wait for that."""
+    """One firing, in ticks: when it was issued, when it began (a transfer may queue) and ended; of this it worked for
+    ``busy`` (the rest of an Einsum's it waited for a stream). ``reason`` is why its unit stood idle for ``waited``
+    before."""
 
     actor: int
     firing: int
-    start: int
+    issued: int
+    begin: int
     end: int
     busy: int
-    cause: tuple[int, int] | None
     reason: int
     waited: int
 
@@ -77,8 +78,7 @@ class Stepwise:
         self.after = np.zeros(len(self.tasks.units), dtype=np.int64)
         self.peak = np.zeros(len(self.tasks.buffers), dtype=np.int64)
         self.idle_since = [0] * len(self.tasks.units)
-        self.blocked_by: list[tuple[int, int, int] | None] = [None] * len(self.tasks.units)
-        self.previous: list[tuple[int, int] | None] = [None] * len(self.tasks.units)
+        self.last_reason = [FINISHED] * len(self.tasks.units)
 
     # What may start
 
@@ -148,7 +148,9 @@ class Stepwise:
         if not times and any(self.left(a) for a in range(len(self.actors))):
             raise Deadlock(self.now, self.deadlock())
         nothing = np.zeros((0, 1 + len(self.running)), dtype=np.int64)
-        return Counts(self.now, tuple(self.fired), self.busy, self.stalls, self.after, self.peak, nothing, self.started, 0)
+        return Counts(
+            self.now, tuple(self.fired), self.busy, self.stalls, self.after, self.peak, nothing, self.started, 0
+        )
 
     def start_all(self) -> bool:
         changed = False
@@ -199,7 +201,7 @@ class Stepwise:
                 begin, end = max(begin, first), max(end, self.free[level])
         self.begin[a], self.end[a] = begin, end
         if self.record:
-            self.record(Task(a, k, begin, end, end - begin, None, INPUT, 0))
+            self.record(Task(a, k, self.now, begin, end, end - begin, FINISHED, 0))
 
     def start(self, u: int, a: int) -> None:
         k, place = self.counted(a)
@@ -215,12 +217,9 @@ class Stepwise:
         self.end[a] = end
         self.running[u] = a
         if self.record:
-            blocked = self.blocked_by[u]
-            cause = blocked[:2] if blocked else self.previous[u]
-            reason = blocked[2] if blocked else UNIT
-            self.record(Task(a, k, self.now, end, busy, cause, reason, self.now - self.idle_since[u]))
-        self.previous[u] = (a, k)
-        self.blocked_by[u] = None
+            waited = self.now - self.idle_since[u]
+            self.record(Task(a, k, self.now, self.now, end, busy, self.last_reason[u], waited))
+        self.last_reason[u] = FINISHED
 
     def wait_until(self, then: int) -> None:
         """Time passes; idle units wait for something."""
@@ -233,13 +232,7 @@ class Stepwise:
                 continue
             reason = self.reason(u, a)
             self.stalls[a, reason] += then - self.now
-            edge = self.waits_for(a)
-            if edge is not None:
-                e = self.actors[a].edges[edge]
-                self.blocked_by[u] = (e.other, self.needed(a, e), reason)
-            else:
-                other = next(v for v in range(len(self.running)) if v != u and self.previous[v] is not None)
-                self.blocked_by[u] = (*(self.previous[other] or (0, 0)), reason)
+            self.last_reason[u] = reason
 
     def reason(self, u: int, a: int) -> int:
         """Why an idle unit waits."""

@@ -117,7 +117,9 @@ def total_of(table: Table, sizes: Sequence[int]) -> float:
     shape = tuple(sizes[i] for i in inner)
     for step in range(sizes[first] if first is not None else 1):
         place = np.zeros(shape, dtype=np.int64)
-        for c, constant, low, n in zip(table.coefficients, table.constants, table.least, table.values.shape, strict=True):
+        for c, constant, low, n in zip(
+            table.coefficients, table.constants, table.least, table.values.shape, strict=True
+        ):
             value = constant + (c[first] * step if first is not None else 0)
             value = value + sum((c[i] * axis for i, axis in zip(inner, axes, strict=True)), np.int64(0))
             place = place * n + np.clip(value - low, 0, n - 1)

@@ -55,9 +55,7 @@ class Table:
     def at(self, steps: Sequence[int]) -> int:
         """The place in the flat table for some steps of the loops."""
         place = 0
-        for c, constant, low, n in zip(
-            self.coefficients, self.constants, self.least, self.values.shape, strict=True
-        ):
+        for c, constant, low, n in zip(self.coefficients, self.constants, self.least, self.values.shape, strict=True):
             value = constant + sum(a * s for a, s in zip(c, steps, strict=True))
             place = place * n + min(max(value - low, 0), n - 1)
         return place
@@ -107,14 +105,24 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A kept tile, or a set of values in registers: ``pieces`` it has room for, of ``words`` each, filled by ``writer``."""
+    """A kept tile, or values in registers: so many firings of ``writer`` fit in (``pieces``), in ``places`` of ``words``
+    each (firings that add to what others wrote have no place of their own)."""
 
     tile: str
     level: str
     tensor: str
     writer: int
     pieces: int
+    places: int
     words: float
+
+    @property
+    def room_words(self) -> float:
+        return self.places * self.words
+
+    def held_words(self, pieces: int) -> float:
+        """Words in it when so many firings are."""
+        return min(pieces, self.places) * self.words
 
 
 @dataclass(frozen=True)
