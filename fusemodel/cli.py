@@ -354,6 +354,9 @@ def simulate_mapping(
     plot: Annotated[
         str | None, typer.Option("--plot", help="Draw the first tasks, a lane for each unit (.svg, .png or .pdf).")
     ] = None,
+    copies: Annotated[
+        int, typer.Option(min=1, max=64, help="Room for at least so many of every kept tile; 2: double buffering.")
+    ] = 1,
     tasks: Annotated[int, typer.Option("--tasks", min=1, max=10**6, help="Tasks in a trace or a picture.")] = 2000,
     full: Annotated[bool, typer.Option("--full", help="Run every task, also where periods repeat.")] = False,
     as_json: Json = False,
@@ -366,7 +369,9 @@ def simulate_mapping(
     length = None if seq is None else _seq(seq)
     files = Files(trace, plot, tasks)
     shown = sys.stderr.isatty() and not as_json
-    result = simulated(mapping, workload, length, _sets(sets), arch, schedule, files, skip=not full, progress=shown)
+    result = simulated(
+        mapping, workload, length, _sets(sets), arch, schedule, files, copies=copies, skip=not full, progress=shown
+    )
     if as_json:
         _print_json(result.to_dict())
         return

@@ -26,7 +26,7 @@ class Files:
 
 def simulated(
     mapping: str, workload: str | None, seq: int | None, sets: Mapping[str, int], arch: str | None, schedule: str,
-    files: Files, *, skip: bool = True, progress: bool = False,
+    files: Files, *, copies: int = 1, skip: bool = True, progress: bool = False,
 ) -> Simulation:  # fmt: skip
     """Simulate a mapping (or a cascade, mapped onto ``arch``) and write what is asked for."""
     from rich.console import Console
@@ -43,11 +43,13 @@ def simulated(
         def tell(name: str, done: int, every: int) -> None:
             shown.update(task, description=name[:40], completed=done, total=every)
 
-        result = simulate(design, machine, seq, sets, schedule=schedule, skip=skip, progress=tell if progress else None)
+        result = simulate(
+            design, machine, seq, sets, schedule=schedule, copies=copies, skip=skip, progress=tell if progress else None
+        )
     if files.trace or files.plot:
         from fusemodel.simulate.run import machines, record
 
-        runs = [(m, record(m, files.tasks)) for m in machines(design, machine, seq, sets, schedule=schedule)]
+        runs = [(m, record(m, files.tasks)) for m in machines(design, machine, seq, sets, schedule=schedule, copies=copies)]
         if files.trace:
             from fusemodel.simulate.trace import trace_events
 

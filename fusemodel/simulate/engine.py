@@ -88,6 +88,7 @@ from fusemodel.simulate.program import (
     UNITS,
     WAKE_FROM,
     WAKE_TO,
+    WORKED,
     buffers_in_order,
     program_of,
     seen_of,
@@ -266,6 +267,7 @@ def start(G, A, E, U, L, T, R, B, u: int, a: int) -> None:
     U[u, END] = end
     U[u, RUNNING] = a
     U[u, SLOT] = U[u, NEXT_SLOT]
+    U[u, WORKED] = busy
     choose(G, A, E, U, L, u)
     wake(A, U, L, a)
     wake_units(G, U)
@@ -313,17 +315,18 @@ def reason_of(G, A, E, U, a: int) -> int:
     e = A[a, AT_EDGE]
     if e >= A[a, EDGE_TO]:
         return STAGE
+    for _ in range(G[ACTORS]):  # up the transfers, to what the first of them waits for
+        y = E[e, OTHER]
+        if A[y, A_UNIT] >= 0 or U[A[y, ENTITY], END] < NEVER or A[y, ISSUED] >= A[y, FIRINGS]:
+            break
+        if E[e, REASON] == BUFFER or A[y, AT_EDGE] >= A[y, EDGE_TO]:
+            break
+        e = A[y, AT_EDGE]
     y, reason = E[e, OTHER], E[e, REASON]
+    if reason == BUFFER:
+        return BUFFER
     if A[y, A_UNIT] < 0:
-        if reason != INPUT:
-            return reason
-        if U[A[y, ENTITY], END] < NEVER:
-            return BANDWIDTH if A[y, BEGIN] > G[NOW] else INPUT
-        if A[y, ISSUED] < A[y, FIRINGS]:
-            up = A[y, AT_EDGE]
-            if up < A[y, EDGE_TO] and E[up, REASON] == BUFFER:
-                return BUFFER
-        return INPUT
+        return BANDWIDTH if U[A[y, ENTITY], END] < NEVER and A[y, BEGIN] > G[NOW] else INPUT
     if reason == DEPENDENCE:
         if E[e, EVENT] == VALID and A[y, ENDED] > E[e, NEEDED]:
             return DRAINING
@@ -364,7 +367,7 @@ def end_all(G, A, U, L, D, DT, DM) -> None:
             wake_units(G, U)
         d = A[a, DRAIN]
         if d >= 0:
-            put_drain(G, D, DT, DM, d, now + A[a, DRAIN_TICKS])
+            put_drain(G, D, DT, DM, d, now + A[a, DRAIN_TICKS] if U[i, WORKED] > 0 else now)
         else:
             A[a, VALID] += 1
         wake(A, U, L, a)
@@ -382,7 +385,7 @@ def put_drain(G, D, DT, DM, d: int, time: int) -> None:
     """A result will be there at ``time``; those of one time are put together."""
     room = DT.shape[1]
     last = (D[d, HEAD] + D[d, LENGTH] - 1) % room
-    if D[d, LENGTH] > 0 and DT[d, last] == time:
+    if D[d, LENGTH] > 0 and DT[d, last] >= time:  # what did nothing has nothing to drain, but what came before may still
         DM[d, last] += 1
         return
     if D[d, LENGTH] >= room:

@@ -39,9 +39,10 @@ from fusemodel.simulate.tasks import (
 )
 
 
-def lower(chosen: Chosen, extents: Mapping[str, int], *, asap: bool = False) -> Tasks:
-    """The tasks of a group with its sizes. ``asap``: units take whatever is ready, not what the schedule says."""
-    return _Lowering(chosen, extents, asap).tasks()
+def lower(chosen: Chosen, extents: Mapping[str, int], *, asap: bool = False, copies: int = 1) -> Tasks:
+    """The tasks of a group with its sizes. ``asap``: units take whatever is ready, not what the schedule says;
+    ``copies``: at least so many of every kept tile, whether they fit or not."""
+    return _Lowering(chosen, extents, asap, copies).tasks()
 
 
 @dataclass
@@ -49,6 +50,7 @@ class _Lowering:
     chosen: Chosen
     extents: Mapping[str, int]
     asap: bool
+    copies: int
     actors: list[Actor] = field(default_factory=list)
     edges: dict[int, list[Edge]] = field(default_factory=dict)
     buffers: list[Buffer] = field(default_factory=list)
@@ -144,7 +146,7 @@ class _Lowering:
         dimensions = self.arch.units[plan.unit].shape
         for dimension, leaves in self.group.bindings[name].spatial.items():
             over = [x for x in leaves if x in plan.reduced]
-            if over and product(over, self.sizes) > 1:
+            if over:
                 length = max(length, float(min(product(over, self.sizes), dimensions[dimension])))
         self.of[name] = self._add(
             Actor(name, "einsum", name, name, loops, sizes, self._cycles(name, cost, loops), unit, drain=length,
@@ -403,29 +405,41 @@ class _Lowering:
             if name not in kept:
                 self._register_space(name)
             if self.cascade.tensors[name].iterative:
-                self._in_place(name, [k.copies for k in self.group.keeps if k.tensor == name])
+                self._in_place(name, [max(k.copies, self.copies) for k in self.group.keeps if k.tensor == name])
 
     def _generation(self, keep: Keep) -> tuple[str, ...]:
+        """The loops whose steps put another tile in the place of one. A state stays from step to step, with all that
+        the loops inside the stepped one make."""
         if keep.under == ALL:
             return ()
         loop = innermost(keep.under, self.group, self.cascade)
-        until = self.group.loops.index(loop) + 1
-        return tuple(x for x in self.shared if x in self.group.loops[:until])
+        found = [x for x in self.shared if self.group.loops.index(x) <= self.group.loops.index(loop)]
+        stepped = [x for r in self.cascade.tensors[keep.tensor].iterative for x in self.group.leaves(r, self.cascade)]
+        for i, x in enumerate(found):
+            if x in stepped:
+                if len(found) > i + 1:
+                    self.notes.append(
+                        f"{keep.tensor} lives from step to step of {x}: {keep.level} holds it for every step of "
+                        f"{', '.join(found[i + 1 :])}, not for one"
+                    )
+                return tuple(found[:i])
+        return tuple(found)
 
     def _tile_space(self, keep: Keep, tensors: Sequence[str]) -> None:
         generation = self._generation(keep)
         writers = [a for a in self.at_level.get((keep.tensor, keep.level), []) if self.actors[a].kind == "load"]
         if keep.tensor in self.of:
             writers.append(self.of[keep.tensor])
-        words = float(self.space.footprint.get(keep.level, {}).get(keep.tensor, 0.0))
+        words = float(self.space.footprint.get(keep.level, {}).get(keep.tensor, 0.0)) / keep.copies
+        copies = max(keep.copies, self.copies)
         for me in writers:
             loops = self.actors[me].loops
             inner = [x for x in loops if x not in generation]
-            pieces = keep.copies * product(inner, self.sizes)
-            places = keep.copies * product([x for x in inner if self._own_place(keep.tensor, x, me)], self.sizes)
+            pieces = copies * product(inner, self.sizes)
+            places = copies * product([x for x in inner if self._own_place(keep.tensor, x, me)], self.sizes)
             tile = f"{keep.tensor} in {keep.level}"
             if not any(b.tile == tile for b in self.buffers):
-                self.buffers.append(Buffer(tile, keep.level, keep.tensor, me, pieces, places, words / places))
+                self.buffers.append(Buffer(tile, keep.level, keep.tensor, me, pieces, places, words * copies / places))
             if not any(x in generation for x in loops):
                 continue  # there is one, for good
             for other in self._readers(tensors, keep.level, me):

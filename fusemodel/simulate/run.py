@@ -31,13 +31,14 @@ def simulate(
     sets: Mapping[str, int] | None = None,
     *,
     schedule: str = "given",
+    copies: int = 1,
     skip: bool = True,
     progress: Progress | None = None,
 ) -> Simulation:
     """Simulate a design tile by tile.
 
-    ``schedule`` is ``given`` (the stages of the mapping) or ``asap`` (whatever is ready, oldest tile first). ``skip``
-    leaves out periods that repeat; the result is the same. ``progress`` is told the group, the tasks done and how many
+    ``schedule`` is ``given`` (the stages of the mapping) or ``asap`` (whatever is ready, oldest tile first). ``copies``
+    gives every kept tile room for at least so many, whether they fit or not (2: double buffering). ``skip`` leaves out periods that repeat; the result is the same. ``progress`` is told the group, the tasks done and how many
     there are. Raises InputError for what the closed form refuses, and for a deadlock.
     """
     extents, chosen = choices(design, workload, seq, sets)
@@ -45,7 +46,7 @@ def simulate(
 
     runs: list[tuple[Chosen, Machine, Counts]] = []
     for c in chosen:
-        machine = machine_of(lower(c, extents, asap=schedule == "asap"))
+        machine = machine_of(lower(c, extents, asap=schedule == "asap", copies=copies))
         name = machine.tasks.name
         tell = (lambda done, every, name=name: progress(name, done, every)) if progress else None
         try:
@@ -57,11 +58,11 @@ def simulate(
 
 def machines(
     design: Design, workload: Workload | None = None, seq: int | None = None, sets: Mapping[str, int] | None = None,
-    *, schedule: str = "given",
+    *, schedule: str = "given", copies: int = 1,
 ) -> list[Machine]:  # fmt: skip
     """The machine of each group of a design, for engines and pictures."""
     extents, chosen = choices(design, workload, seq, sets)
-    return [machine_of(lower(c, extents, asap=schedule == "asap")) for c in chosen]
+    return [machine_of(lower(c, extents, asap=schedule == "asap", copies=copies)) for c in chosen]
 
 
 def record(machine: Machine, limit: int) -> list[Task]:

@@ -63,6 +63,7 @@ from fusemodel.simulate.program import (
     STEPS,
     TRANSFERS,
     UNITS,
+    WORKED,
 )
 from fusemodel.simulate.tasks import ENDED, ISSUED, VALID
 
@@ -141,7 +142,7 @@ def alike(p, seen, loop: int) -> int:
     passed = G[NOW] - old_G[loop, NOW]
     old_u = old_U[loop]
     for j in range(G[TRANSFERS] + G[UNITS]):
-        if U[j, RUNNING] != old_u[j, RUNNING] or U[j, NEXT] != old_u[j, NEXT]:
+        if U[j, RUNNING] != old_u[j, RUNNING] or U[j, NEXT] != old_u[j, NEXT] or U[j, WORKED] != old_u[j, WORKED]:
             return 0
         if U[j, END] != (old_u[j, END] if old_u[j, END] == NEVER else old_u[j, END] + passed):
             return 0

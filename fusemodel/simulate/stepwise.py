@@ -78,6 +78,7 @@ class Stepwise:
         self.after = np.zeros(len(self.tasks.units), dtype=np.int64)
         self.peak = np.zeros(len(self.tasks.buffers), dtype=np.int64)
         self.idle_since = [0] * len(self.tasks.units)
+        self.worked = [False] * len(self.tasks.units)
         self.last_reason = [FINISHED] * len(self.tasks.units)
 
     # What may start
@@ -175,7 +176,7 @@ class Stepwise:
         self.started += 1
         for b, buffer in enumerate(self.tasks.buffers):
             if buffer.writer == a:
-                self.peak[b] = max(self.peak[b], self.held(a, buffer.tile, k))
+                self.peak[b] = max(self.peak[b], min(self.held(a, buffer.tile, k), buffer.pieces))
         return k, place
 
     def held(self, a: int, tile: str, k: int) -> int:
@@ -216,6 +217,7 @@ class Stepwise:
         self.stalls[a, BANDWIDTH] += end - self.now - busy
         self.end[a] = end
         self.running[u] = a
+        self.worked[u] = busy > 0
         if self.record:
             waited = self.now - self.idle_since[u]
             self.record(Task(a, k, self.now, self.now, end, busy, self.last_reason[u], waited))
@@ -239,15 +241,19 @@ class Stepwise:
         at = self.waits_for(a)
         if at is None:
             return STAGE
-        edge = self.actors[a].edges[at]
-        y = edge.other
+        edge, y = self.actors[a].edges[at], self.actors[a].edges[at].other
+        for _ in range(len(self.actors)):  # up the transfers, to what the first of them waits for
+            if self.actors[y].unit >= 0 or self.end[y] is not None or not self.left(y) or edge.reason == BUFFER:
+                break
+            up = self.waits_for(y)
+            if up is None:
+                break
+            a, edge = y, self.actors[y].edges[up]
+            y = edge.other
+        if edge.reason == BUFFER:
+            return BUFFER
         if self.actors[y].unit < 0:
-            if edge.reason != INPUT:
-                return edge.reason
-            if self.end[y] is not None:
-                return BANDWIDTH if self.begin[y] > self.now else INPUT
-            upstream = self.waits_for(y) if self.left(y) else None
-            return BUFFER if upstream is not None and self.actors[y].edges[upstream].reason == BUFFER else INPUT
+            return BANDWIDTH if self.end[y] is not None and self.begin[y] > self.now else INPUT
         if edge.reason == DEPENDENCE:
             if edge.event == VALID and self.count[y][ENDED] > self.needed(a, edge):
                 return DRAIN
@@ -266,7 +272,9 @@ class Stepwise:
                     self.running[u] = None
                     self.idle_since[u] = self.now
                 if u >= 0 and self.machine.drain_ticks[a]:
-                    self.drains[a].append(self.now + self.machine.drain_ticks[a])
+                    # what did nothing has nothing to drain, but what came before may still
+                    last = self.drains[a][-1] if self.drains[a] else self.now
+                    self.drains[a].append(self.now + self.machine.drain_ticks[a] if self.worked[u] else last)
                 else:
                     self.count[a][VALID] += 1
                 if self.on_end:
