@@ -38,6 +38,9 @@ from fusemodel.simulate.tasks import (
     uniform,
 )
 
+#: Transfers are served in parts of at least so many cycles, and at most so many parts.
+PART_CYCLES, MAX_PARTS = 64.0, 16
+
 
 def lower(chosen: Chosen, extents: Mapping[str, int], *, asap: bool = False, copies: int = 1) -> Tasks:
     """The tasks of a group with its sizes. ``asap``: units take whatever is ready, not what the schedule says;
@@ -227,9 +230,14 @@ class _Lowering:
         verb = "load" if inward else "store"
         where = bring.sink or f"for {bring.einsums[0]}"
         label = f"{verb} {bring.tensor}" + (f" {where}" if bring.sink is None or len(self.arch.levels) > 2 else "")
+        turn = self._plain_turn(loops)
+        sizes = tuple(self.sizes[x] for x in loops)
+        if not (inward and stream) and (parts := self._parts(table, shares)) > 1:
+            table, turn = _divided(table, parts), (turn[0], (*turn[1], 0))
+            loops, sizes = (*loops, f"part of {label}"), (*sizes, parts)
         me = self._add(
-            Actor(label, verb, bring.einsums[0], bring.tensor, loops, tuple(self.sizes[x] for x in loops), table,
-                  shares=shares, flows=bring.flows, turn=self._plain_turn(loops))
+            Actor(label, verb, bring.einsums[0], bring.tensor, loops, sizes, table, shares=shares, flows=bring.flows,
+                  turn=turn)
         )  # fmt: skip
         if bring.sink and not (inward and stream):
             self.at_level.setdefault((bring.tensor, bring.sink), []).append(me)
@@ -244,6 +252,15 @@ class _Lowering:
             self._streamed_in(me, bring)
         else:
             self._loaded(me, bring)
+
+    def _parts(self, table: Table, shares: Mapping[str, float]) -> int:
+        """In how many parts a transfer is served, so that one that is long does not keep others from a level."""
+        longest = 0.0
+        for level, share in shares.items():
+            bandwidth = self.arch.levels[level].bandwidth_bytes_per_s or 1.0
+            words = share * float(table.values.max())
+            longest = max(longest, words * self.arch.word_bytes * self.arch.clock_hz / bandwidth)
+        return max(1, min(MAX_PARTS, int(longest // PART_CYCLES)))
 
     def _plain_turn(self, loops: Sequence[str]) -> tuple[int, tuple[int, ...]]:
         every = dict(zip(self.loops, strides([self.sizes[x] for x in self.loops]), strict=True))
@@ -375,10 +392,11 @@ class _Lowering:
         their last (or first), as are those in ``last``; ``before`` counts firings of the other back."""
         x, y = self.actors[me], self.actors[other]
         weight = dict(zip(y.loops, strides(y.sizes), strict=True))
-        constant = -before
-        for loop, w in weight.items():
+        parts = y.sizes[-1] if y.loops and y.loops[-1] not in self.sizes else 1
+        constant = -before * parts
+        for loop, n in zip(y.loops, y.sizes, strict=True):
             if loop not in x.loops or loop in last:
-                constant += w * (self.sizes[loop] - 1) if lacking == "last" else 0
+                constant += weight[loop] * (n - 1) if lacking == "last" else 0
         for loop, steps in (back or {}).items():
             constant -= weight.get(loop, 0) * steps
         coefficients = tuple(0 if loop in last else weight.get(loop, 0) for loop in x.loops)
@@ -434,9 +452,10 @@ class _Lowering:
         copies = max(keep.copies, self.copies)
         for me in writers:
             loops = self.actors[me].loops
+            size = dict(zip(loops, self.actors[me].sizes, strict=True))
             inner = [x for x in loops if x not in generation]
-            pieces = copies * product(inner, self.sizes)
-            places = copies * product([x for x in inner if self._own_place(keep.tensor, x, me)], self.sizes)
+            pieces = copies * product(inner, size)
+            places = copies * product([x for x in inner if self._own_place(keep.tensor, x, me)], size)
             tile = f"{keep.tensor} in {keep.level}"
             if not any(b.tile == tile for b in self.buffers):
                 self.buffers.append(Buffer(tile, keep.level, keep.tensor, me, pieces, places, words * copies / places))
@@ -451,6 +470,8 @@ class _Lowering:
         """Whether each step of a loop has a place of its own in a tile."""
         if loop not in self.actors[writer].loops:
             return False
+        if loop not in self.sizes:
+            return True  # a part of a transfer
         iterative = self.cascade.tensors[tensor].iterative
         return any(
             loop in self.group.leaves(r, self.cascade) for r in self.cascade.full_ranks(tensor) if r not in iterative
@@ -532,6 +553,12 @@ class _Lowering:
         if not all(u.registers for u in units):
             return None
         return float(sum(u.size * u.registers.words for u in units if u.registers))
+
+
+def _divided(table: Table, parts: int) -> Table:
+    """Amounts of the parts of a transfer."""
+    part = table.scaled(1 / parts)
+    return Table(part.values, tuple((*c, 0) for c in part.coefficients), part.constants, part.least)
 
 
 class _Numbers(dict[int, int]):
