@@ -16,7 +16,7 @@ from fusemodel.mapping.spec import ALL, Keep
 from fusemodel.model.cost import EinsumCost
 from fusemodel.model.domain import count_union
 from fusemodel.model.frame import Frame, ceil_div, frames_of, product, settled
-from fusemodel.model.plan import Plan
+from fusemodel.model.plan import Move, Plan
 from fusemodel.model.space import Space, space_of
 from fusemodel.model.tiles import Chosen
 from fusemodel.simulate.bring import Bring, brings, words_of
@@ -73,6 +73,7 @@ class _Lowering:
         self.at_level: dict[tuple[str, str], list[int]] = {}  # transfers that put a tensor into a level
         self.leaving: dict[tuple[str, str], list[int]] = {}  # transfers that take it out of one
         self.untimed: list[tuple[str, str, bool, float]] = []
+        self.serves: dict[int, frozenset[object]] = {}  # the accesses that a load is for
 
     # Loops
 
@@ -239,6 +240,7 @@ class _Lowering:
             Actor(label, verb, bring.einsums[0], bring.tensor, loops, sizes, table, shares=shares, flows=bring.flows,
                   turn=turn)
         )  # fmt: skip
+        self.serves[me] = frozenset(_access(m) for m in bring.moves) if inward else frozenset()
         if bring.sink and not (inward and stream):
             self.at_level.setdefault((bring.tensor, bring.sink), []).append(me)
         if bring.source:
@@ -329,7 +331,7 @@ class _Lowering:
         """Whoever takes a tensor from a level waits for those that put it there."""
         order = list(self.arch.levels)
         while True:
-            put = [a for a in self.at_level.get((tensor, level), []) if a != me]
+            put = [a for a in self.at_level.get((tensor, level), []) if a != me and self._same_tile(a, me)]
             for other in put:
                 self._wait(me, other, VALID, INPUT)
             if tensor in self.of:
@@ -339,16 +341,19 @@ class _Lowering:
                 return
             level = order[outer]
 
+    def _same_tile(self, a: int, b: int) -> bool:
+        """Whether two transfers are for the same accesses; what an Einsum makes is for all."""
+        return self.actors[a].kind == "store" or bool(self.serves[a] & self.serves[b])
+
     # Dependences between Einsums
 
     def _reads(self, name: str, einsum: Einsum) -> None:
         me = self.of[name]
+        streamed = {s for stream in self.actors[me].streams for s in self.serves[stream]}
+        for move in self.plan.moves:
+            if move.key[3:] == ("read", name) and _access(move) not in streamed:
+                self._from_kept(me, move)
         for access in dict.fromkeys(reads(einsum)):
-            level = next((m.source for m in self.plan.moves if m.key[0] == access.tensor and m.key[3:] == ("read", name)),
-                         None)  # fmt: skip
-            streamed = any(self.actors[s].tensor == access.tensor for s in self.actors[me].streams)
-            if level is not None and not streamed:
-                self._from_kept(me, access.tensor, level)
             if access.tensor not in self.of:
                 continue
             other = self.of[access.tensor]
@@ -357,10 +362,13 @@ class _Lowering:
                 continue
             self._wait(me, other, VALID, DEPENDENCE, back=back)
 
-    def _from_kept(self, me: int, tensor: str, level: str) -> None:
+    def _from_kept(self, me: int, move: Move) -> None:
         order = list(self.arch.levels)
-        for at in reversed(order[: order.index(level) + 1]):
-            put = [a for a in self.at_level.get((tensor, at), []) if self.actors[a].kind == "load"]
+        for at in reversed(order[: order.index(str(move.source)) + 1]):
+            put = [
+                a for a in self.at_level.get((move.tensor, at), [])
+                if self.actors[a].kind == "load" and _access(move) in self.serves[a]
+            ]  # fmt: skip
             for other in put:
                 self._wait(me, other, VALID, INPUT)
             if put:
@@ -432,6 +440,10 @@ class _Lowering:
             return ()
         loop = innermost(keep.under, self.group, self.cascade)
         found = [x for x in self.shared if self.group.loops.index(x) <= self.group.loops.index(loop)]
+        used = {x for r in self.cascade.full_ranks(keep.tensor) for x in self.group.leaves(r, self.cascade)}
+        used |= {x for m in self.plan.moves if m.tensor == keep.tensor for d in m.tile.dims for x in d.all_leaves}
+        while found and found[-1] not in used:
+            found.pop()
         stepped = [x for r in self.cascade.tensors[keep.tensor].iterative for x in self.group.leaves(r, self.cascade)]
         for i, x in enumerate(found):
             if x in stepped:
@@ -457,8 +469,11 @@ class _Lowering:
             pieces = copies * product(inner, size)
             places = copies * product([x for x in inner if self._own_place(keep.tensor, x, me)], size)
             tile = f"{keep.tensor} in {keep.level}"
-            if not any(b.tile == tile for b in self.buffers):
-                self.buffers.append(Buffer(tile, keep.level, keep.tensor, me, pieces, places, words * copies / places))
+            if self.actors[me].kind == "load":
+                word = float(self.actors[me].amount.values.max())
+            else:
+                word = words * copies / places
+            self.buffers.append(Buffer(tile, keep.level, keep.tensor, me, pieces, places, word))
             if not any(x in generation for x in loops):
                 continue  # there is one, for good
             for other in self._readers(tensors, keep.level, me):
@@ -478,16 +493,20 @@ class _Lowering:
         )
 
     def _readers(self, tensors: Sequence[str], level: str, writer: int) -> list[int]:
-        """Who takes some tensors from a level, or out of it."""
+        """Who takes some tensors from a level, or out of it; from a tile that was loaded, those that it is for."""
         found: dict[int, None] = {}
+        loaded = self.actors[writer].kind == "load"
         for move in self.plan.moves:
             if move.tensor in tensors and move.source == level and move.key[3] == "read":
-                found[self.of[str(move.key[4])]] = None
+                if not loaded or _access(move) in self.serves[writer]:
+                    found[self.of[str(move.key[4])]] = None
         for name, einsum in self.inside.items():
             if any(a.tensor in tensors and a.tensor in self.inside for a in reads(einsum)):
                 found[self.of[name]] = None
         for tensor in tensors:
-            found |= dict.fromkeys(self.leaving.get((tensor, level), []))
+            for other in self.leaving.get((tensor, level), []):
+                if not loaded or self._same_tile(other, writer):
+                    found[other] = None
         return [a for a in found if a != writer]
 
     def _register_space(self, name: str) -> None:
@@ -553,6 +572,11 @@ class _Lowering:
         if not all(u.registers for u in units):
             return None
         return float(sum(u.size * u.registers.words for u in units if u.registers))
+
+
+def _access(move: Move) -> tuple[object, ...]:
+    """What identifies an access of an Einsum."""
+    return move.tile.einsum, move.tensor, tuple(d.index for d in move.tile.dims)
 
 
 def _divided(table: Table, parts: int) -> Table:
