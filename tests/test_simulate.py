@@ -164,9 +164,9 @@ def pipeline(seed: int) -> tuple[Design, dict[str, int]]:
 
 
 def test_periods_skipped_change_nothing() -> None:
-    """On 240 random pipelines, cycle for cycle: everything counted is the same when periods are left out."""
+    """On 200 random pipelines, cycle for cycle: everything counted is the same when periods are left out."""
     skipped = 0
-    for seed in range(240):
+    for seed in range(200):
         design, sets = pipeline(seed)
         extents, chosen = choices(design, sets=sets)
         machine = machine_of(lower(chosen[0], extents, asap=seed % 3 == 0))
@@ -177,7 +177,7 @@ def test_periods_skipped_change_nothing() -> None:
             check_totals(chosen[0], machine, found)
             if seed % 12 == 0 and machine.tasks.firings < 8000:
                 same(found, Stepwise(machine).run())
-    assert skipped >= 150
+    assert skipped >= 120
 
 
 @pytest.mark.parametrize(

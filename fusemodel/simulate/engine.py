@@ -315,25 +315,36 @@ def reason_of(G, A, E, U, a: int) -> int:
     e = A[a, AT_EDGE]
     if e >= A[a, EDGE_TO]:
         return STAGE
-    for _ in range(G[ACTORS]):  # up the transfers, to what the first of them waits for
-        y = E[e, OTHER]
-        if A[y, A_UNIT] >= 0 or U[A[y, ENTITY], END] < NEVER or A[y, ISSUED] >= A[y, FIRINGS]:
-            break
-        if E[e, REASON] == BUFFER or A[y, AT_EDGE] >= A[y, EDGE_TO]:
-            break
-        e = A[y, AT_EDGE]
-    y, reason = E[e, OTHER], E[e, REASON]
-    if reason == BUFFER:
-        return BUFFER
-    if A[y, A_UNIT] < 0:
-        return BANDWIDTH if U[A[y, ENTITY], END] < NEVER and A[y, BEGIN] > G[NOW] else INPUT
-    if reason == DEPENDENCE:
-        if E[e, EVENT] == VALID and A[y, ENDED] > E[e, NEEDED]:
-            return DRAINING
-        doing = U[A[y, ENTITY], RUNNING]
-        if doing >= 0 and doing != y:
-            return UNIT
-    return reason
+    for _ in range(G[ACTORS]):  # to what is at the bottom of it
+        y, reason = E[e, OTHER], E[e, REASON]
+        if reason == BUFFER:
+            return BUFFER
+        if A[y, A_UNIT] < 0:
+            if U[A[y, ENTITY], END] < NEVER:
+                return BANDWIDTH if A[y, BEGIN] > G[NOW] else INPUT
+        else:
+            if E[e, EVENT] == VALID and A[y, ENDED] > E[e, NEEDED]:
+                return DRAINING
+            doing = U[A[y, ENTITY], RUNNING]
+            if doing >= 0:
+                return reason if doing == y or reason != DEPENDENCE else UNIT
+        up = first_unmet(A, E, y)
+        if up < 0:
+            return reason
+        e = up
+    return E[e, REASON]
+
+
+@njit(cache=True, _nrt=False)
+def first_unmet(A, E, a: int) -> int:
+    """The first edge that holds up an actor's next firing; -1 if none does or there is none left."""
+    k = A[a, ISSUED]
+    if k >= A[a, FIRINGS]:
+        return -1
+    for e in range(A[a, EDGE_FROM], A[a, EDGE_TO]):
+        if E[e, POINTER] + E[e, SLACK] <= k and A[E[e, OTHER], E[e, EVENT]] <= E[e, NEEDED]:
+            return e
+    return -1
 
 
 @njit(cache=True, _nrt=False)

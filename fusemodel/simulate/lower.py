@@ -116,8 +116,9 @@ class _Lowering:
 
     def tasks(self) -> Tasks:
         units = tuple(dict.fromkeys(e.unit for e in self.plan.einsums.values()))
-        place = {n: i for i, n in enumerate(n for stage in self.group.stages for n in stage)}
         stage = {n: i for i, names in enumerate(self.group.stages) for n in names}
+        computed = list(self.plan.reductions)  # each after those it is computed from
+        place = {n: i for i, n in enumerate(sorted(stage, key=lambda n: (stage[n], computed.index(n))))}
         for name in self.inside:
             self._einsum(name, units.index(self.plan.einsums[name].unit), stage[name], place[name])
         moved = [m for b in brings(self.plan, self.frames, self.sizes, self.space, []) if (m := self._transfer(b))]

@@ -241,26 +241,25 @@ class Stepwise:
         at = self.waits_for(a)
         if at is None:
             return STAGE
-        edge, y = self.actors[a].edges[at], self.actors[a].edges[at].other
-        for _ in range(len(self.actors)):  # up the transfers, to what the first of them waits for
-            if self.actors[y].unit >= 0 or self.end[y] is not None or not self.left(y) or edge.reason == BUFFER:
-                break
-            up = self.waits_for(y)
-            if up is None:
-                break
-            a, edge = y, self.actors[y].edges[up]
+        for _ in range(len(self.actors)):  # to what is at the bottom of it
+            edge = self.actors[a].edges[at]
             y = edge.other
-        if edge.reason == BUFFER:
-            return BUFFER
-        if self.actors[y].unit < 0:
-            return BANDWIDTH if self.end[y] is not None and self.begin[y] > self.now else INPUT
-        if edge.reason == DEPENDENCE:
-            if edge.event == VALID and self.count[y][ENDED] > self.needed(a, edge):
-                return DRAIN
-            doing = self.running[self.actors[y].unit]
-            if doing is not None and doing != y:
-                return UNIT
-        return edge.reason
+            if edge.reason == BUFFER:
+                return BUFFER
+            if self.actors[y].unit < 0:
+                if self.end[y] is not None:
+                    return BANDWIDTH if self.begin[y] > self.now else INPUT
+            else:
+                if edge.event == VALID and self.count[y][ENDED] > self.needed(a, edge):
+                    return DRAIN
+                doing = self.running[self.actors[y].unit]
+                if doing is not None:
+                    return edge.reason if doing == y or edge.reason != DEPENDENCE else UNIT
+            up = self.waits_for(y) if self.left(y) else None
+            if up is None:
+                return edge.reason
+            a, at = y, up
+        return self.actors[a].edges[at].reason
 
     def end_all(self) -> None:
         for a in range(len(self.actors)):
