@@ -340,43 +340,63 @@ def evaluate_mapping(
 
 @app.command("simulate", epilog="Example: fusemodel simulate fusemax --workload bert --seq 64K")
 def simulate_mapping(
-    mapping: Annotated[str, typer.Argument(metavar="MAPPING", help="A library name or a file.")],
-    workload: WorkloadOption = None,
-    seq: SeqOption = None,
+    mapping: Annotated[str | None, typer.Argument(metavar="MAPPING", help="A library name or a file.")] = None,
+    workload: Annotated[
+        str | None, typer.Option("--workload", "-w", help="Extents: a library name or a file (--all: several).")
+    ] = None,
+    seq: Annotated[
+        str | None, typer.Option("--seq", "-s", help="Sequence length, such as 1000 or 16K (--all: several).")
+    ] = None,
     sets: SetOption = None,
     arch: ArchOption = None,
     schedule: Annotated[
         str, typer.Option(help="given: the stages of the mapping; asap: whatever is ready, oldest tile first.")
     ] = "given",
+    copies: Annotated[
+        int, typer.Option(min=1, max=64, help="Room for at least so many of every kept tile; 2: double buffering.")
+    ] = 1,
     trace: Annotated[
         str | None, typer.Option("--trace", help="Write the first tasks as a trace for Perfetto or chrome://tracing.")
     ] = None,
     plot: Annotated[
         str | None, typer.Option("--plot", help="Draw the first tasks, a lane for each unit (.svg, .png or .pdf).")
     ] = None,
-    copies: Annotated[
-        int, typer.Option(min=1, max=64, help="Room for at least so many of every kept tile; 2: double buffering.")
-    ] = 1,
     tasks: Annotated[int, typer.Option("--tasks", min=1, max=10**6, help="Tasks in a trace or a picture.")] = 2000,
     full: Annotated[bool, typer.Option("--full", help="Run every task, also where periods repeat.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every mapping of the library against the closed form, as a table.")
+    ] = False,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="With --all: write the table as Markdown.")] = None,
     as_json: Json = False,
 ) -> None:
     """Simulate a mapping tile by tile: cycles against the closed form, and what each unit waits for."""
-    from fusemodel.report.simulating import Files, simulated
+    from fusemodel.report.simulating import Files, against_closed_form, simulated
+    from fusemodel.report.tables import show
 
     if schedule not in ("given", "asap"):
         raise unknown("schedule", schedule, ["given", "asap"])
+    if every == (mapping is not None):
+        raise InputError("give one mapping, or --all", expected="`fusemodel simulate MAPPING`")
+    shown = sys.stderr.isatty() and not as_json
+    if every:
+        lengths = [_seq(s) for s in _listed(seq)] or None
+        rows = against_closed_form(list(_listed(workload)) or None, lengths, out, progress=shown)
+        if as_json:
+            _print_json({"rows": [asdict(r) for r in rows]})
+        elif not out:
+            from fusemodel.report.simulation import differences
+
+            show(differences(rows))
+        return
     length = None if seq is None else _seq(seq)
     files = Files(trace, plot, tasks)
-    shown = sys.stderr.isatty() and not as_json
     result = simulated(
-        mapping, workload, length, _sets(sets), arch, schedule, files, copies=copies, skip=not full, progress=shown
+        str(mapping), workload, length, _sets(sets), arch, schedule, files, copies=copies, skip=not full, progress=shown
     )
     if as_json:
         _print_json(result.to_dict())
         return
     from fusemodel.report.simulation import simulation
-    from fusemodel.report.tables import show
 
     show(simulation(result))
 

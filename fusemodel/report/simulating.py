@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fusemodel.api import mapped
-from fusemodel.api import is_cascade
+from fusemodel.api import is_cascade, mapped
 from fusemodel.cascade.workload import load_workload
-from fusemodel.library import write_text
+from fusemodel.errors import InputError
+from fusemodel.library import names, write_text
 from fusemodel.mapping import load_design
 from fusemodel.simulate import Simulation, simulate
 
@@ -33,10 +33,7 @@ def simulated(
     from rich.progress import Progress
 
     machine = None if workload is None else load_workload(workload)
-    if is_cascade(mapping):
-        design = mapped(mapping, arch, machine, seq, sets)
-    else:
-        design = load_design(mapping, arch=arch)
+    design = mapped(mapping, arch, machine, seq, sets) if is_cascade(mapping) else load_design(mapping, arch=arch)
     with Progress(console=Console(stderr=True), transient=True, disable=not progress) as shown:
         task = shown.add_task("simulating", total=None)
 
@@ -49,7 +46,9 @@ def simulated(
     if files.trace or files.plot:
         from fusemodel.simulate.run import machines, record
 
-        runs = [(m, record(m, files.tasks)) for m in machines(design, machine, seq, sets, schedule=schedule, copies=copies)]
+        runs = [
+            (m, record(m, files.tasks)) for m in machines(design, machine, seq, sets, schedule=schedule, copies=copies)
+        ]
         if files.trace:
             from fusemodel.simulate.trace import trace_events
 
@@ -63,3 +62,58 @@ def simulated(
             longest = max(range(len(runs)), key=lambda i: result.groups[i].cycles)
             save(waterfall(*runs[longest], title=f"{result.mapping}: the first {files.tasks} tasks"), files.plot)
     return result
+
+
+#: Lengths of the table, unless others are asked for.
+LENGTHS = tuple(2**n for n in (10, 14, 18, 20))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A library mapping at one workload and length: by which part the simulation takes longer than the closed form, as
+    written and with every kept tile double-buffered, and the stall that explains it (of the busiest unit)."""
+
+    mapping: str
+    workload: str
+    seq: int
+    cycles: float
+    closed_form_cycles: float
+    difference: float
+    double_buffered: float
+    stall_unit: str
+    stall: str
+    stall_share: float
+    utilization: dict[str, float]
+
+
+def against_closed_form(
+    workloads: Sequence[str] | None, lengths: Sequence[int] | None, out: str | None, *, progress: bool = False
+) -> list[Difference]:
+    """Every library mapping at every workload it can take; what cannot be mapped is left out."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fusemodel.report.simulation import main_stall, markdown, ratio
+
+    points = [(m, w, s) for m in names("mappings") for w in workloads or names("workloads") for s in lengths or LENGTHS]
+    rows: list[Difference] = []
+    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as shown:
+        task = shown.add_task("simulating", total=len(points))
+        for name, workload, seq in points:
+            shown.update(task, advance=1, description=f"{name} {workload} {seq}")
+            try:
+                found, twice = (
+                    simulate(load_design(name), load_workload(workload), seq, copies=copies) for copies in (1, 2)
+                )
+            except InputError as error:
+                if "deadlock" in str(error):
+                    raise
+                continue  # this workload has no such rank, or its tiles do not fit
+            unit, stall, share = main_stall(found)
+            rows.append(
+                Difference(name, workload, seq, found.cycles, found.closed_form_cycles, ratio(found), ratio(twice),
+                           unit, stall, share, found.utilization)
+            )  # fmt: skip
+    if out:
+        write_text(out, markdown(rows))
+    return rows

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fusemodel.quantities import count, percent, seconds, size, tokens
 from fusemodel.report.plain import PlainTable
 from fusemodel.simulate import Simulation
+
+if TYPE_CHECKING:
+    from fusemodel.report.simulating import Difference
 
 
 def simulation(result: Simulation) -> RenderableType:
@@ -22,11 +28,37 @@ def ratio(result: Simulation) -> float:
     return result.cycles / result.closed_form_cycles - 1 if result.closed_form_cycles else 0.0
 
 
-def main_stall(result: Simulation) -> str:
-    """The reason that takes most cycles of the unit that is busiest."""
+def main_stall(result: Simulation) -> tuple[str, str, float]:
+    """The unit that is busiest, the reason for which it waits most, and the part of the time that takes."""
     unit = max(result.busy, key=lambda u: result.busy[u])
-    waits = result.stalls[unit]
-    return max(waits, key=lambda r: waits[r]) if waits else "-"
+    waits = {r: v for r, v in result.stalls[unit].items() if r != "finished"} or {"-": 0.0}
+    reason = max(waits, key=lambda r: waits[r])
+    return unit, reason, waits[reason] / result.cycles if result.cycles else 0.0
+
+
+def differences(rows: Sequence[Difference]) -> RenderableType:
+    """Simulations against the closed form."""
+    table = PlainTable(*_HEAD, title="Simulated against the closed form")
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def markdown(rows: Sequence[Difference]) -> str:
+    """The same as a Markdown table."""
+    lines = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
+    return "\n".join([*lines, *("| " + " | ".join(_cells(r)) + " |" for r in rows)]) + "\n"
+
+
+_HEAD = ("mapping", "workload", "tokens", "closed form, cycles", "simulated", "double-buffered", "waits most for",
+         "utilisation")  # fmt: skip
+
+
+def _cells(row: Difference) -> list[str]:
+    stall = f"{row.stall} ({row.stall_unit}, {row.stall_share:.1%})" if row.difference > 0.01 else "-"
+    used = ", ".join(f"{v:.1%}" for v in row.utilization.values())
+    return [row.mapping, row.workload, tokens(row.seq), f"{row.closed_form_cycles:.4g}", f"{row.difference:+.2%}",
+            f"{row.double_buffered:+.2%}", stall, used]  # fmt: skip
 
 
 def _totals(result: Simulation) -> RenderableType:
@@ -45,7 +77,7 @@ def _totals(result: Simulation) -> RenderableType:
 
 
 def _units(result: Simulation) -> RenderableType:
-    reasons = [r for r in dict.fromkeys(r for by in result.stalls.values() for r in by)]
+    reasons = list(dict.fromkeys(r for by in result.stalls.values() for r in by))
     table = PlainTable("unit", "utilisation", "busy", *[f"waits: {r}" for r in reasons], title="Where the time goes")
     for unit, busy in result.busy.items():
         cells = [percent(result.stalls[unit].get(r, 0.0) / result.cycles if result.cycles else 0.0) for r in reasons]

@@ -34,9 +34,9 @@ def waterfall(machine: Machine, records: Sequence[Task], *, title: str = "") -> 
             if t.waited:
                 axes.broken_barh([((t.issued - t.waited) / scale, t.waited / scale)], (actor.unit - 0.4, 0.8),
                                  facecolors="white", edgecolors="0.6", hatch="////", linewidth=0)  # fmt: skip
-                if t.waited > 0.03 * max(x.end for x in records[-1:]):
-                    axes.text((t.issued - t.waited / 2) / scale, actor.unit, REASONS[t.reason], ha="center", va="center",
-                              fontsize=7)  # fmt: skip
+                if t.waited > 0.03 * records[-1].end:
+                    middle = (t.issued - t.waited / 2) / scale
+                    axes.text(middle, actor.unit, REASONS[t.reason], ha="center", va="center", fontsize=7)
         else:
             for level in actor.shares:
                 axes.broken_barh([(begin, length)], (len(tasks.units) + tasks.levels.index(level) - 0.3, 0.6),

@@ -1,5 +1,5 @@
-"""Movements of a group as the closed form counts them, one for each tile that is brought: which loops bring it, where its
-words go, how many there are."""
+"""Movements of a group as the closed form counts them, one for each tile that is brought: which loops bring it,
+where its words go, how many there are."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _after_first(table: Table, loops: tuple[str, ...], firsts: tuple[str, ...], 
     form = tuple(int(x in firsts) for x in loops)
     return Table(
         values,
-        (*(tuple((*c, *(0 for _ in range(len(loops) - len(c))))) for c in table.coefficients), form),
+        (*((*c, *(0 for _ in range(len(loops) - len(c)))) for c in table.coefficients), form),
         (*table.constants, 0),
         (*table.least, 0),
     )

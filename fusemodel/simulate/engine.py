@@ -1,18 +1,18 @@
-"""The compiled event engine. It does what :mod:`fusemodel.simulate.stepwise` does, to the tick, and skips whole periods.
+"""The compiled event engine. It does what :mod:`fusemodel.simulate.stepwise` does, to the tick, and skips whole
+periods.
 
 Steps of loops, needed firings and places in tables are carried along as sums that change by a fixed amount at each step
-of a loop, so that nothing is divided or looked up. The tables are those of :mod:`fusemodel.simulate.program`; how periods
-are found is said in :mod:`fusemodel.simulate.steady`.
+of a loop, so that nothing is divided or looked up. The tables are those of :mod:`fusemodel.simulate.program`; how
+periods are found is said in :mod:`fusemodel.simulate.steady`.
 """
 
-# ruff: noqa: N803
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 
+from fusemodel.simulate.kernel import kernel
 from fusemodel.simulate.machine import Blocked, Counts, Deadlock, Machine
 from fusemodel.simulate.program import (
     A_UNIT,
@@ -30,7 +30,7 @@ from fusemodel.simulate.program import (
     CROSSED,
     D_ACTOR,
     DEPTH,
-    DRAIN,
+    DRAIN_ROW,
     DRAIN_TICKS,
     DRAINS,
     E_BUFFER,
@@ -93,12 +93,12 @@ from fusemodel.simulate.program import (
     program_of,
     seen_of,
 )
-from fusemodel.simulate.steady import forget, skip_periods
+from fusemodel.simulate.steady import skip_periods
 from fusemodel.simulate.tasks import (
     BANDWIDTH,
     BUFFER,
     DEPENDENCE,
-    DRAIN as DRAINING,
+    DRAIN,
     ENDED,
     INPUT,
     ISSUED,
@@ -111,7 +111,7 @@ from fusemodel.simulate.tasks import (
 DONE, STUCK, PAUSED = 0, 1, 2
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def let_on(A, E, a: int, e: int) -> None:
     """An edge goes on to the next firing of its actor."""
     E[e, PASSED] = E[e, NEEDED]
@@ -126,7 +126,7 @@ def let_on(A, E, a: int, e: int) -> None:
         level -= 1
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def ready(A, E, a: int) -> bool:
     """Whether nothing holds up an actor; ``AT_EDGE`` is the first edge that does."""
     k, e = A[a, ISSUED], A[a, AT_EDGE]
@@ -144,7 +144,7 @@ def ready(A, E, a: int) -> bool:
     return True
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def choose(G, A, E, U, L, u: int) -> None:
     """What a unit would start next; -1 when it has finished."""
     best, best_ready, key = -1, False, 0
@@ -159,7 +159,7 @@ def choose(G, A, E, U, L, u: int) -> None:
     U[u, NEXT_SLOT] = NEVER if best < 0 else key // G[ACTORS]
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def held_back(G, U, u: int) -> bool:
     """Whether another unit is still in a stage before that of the candidate."""
     if not G[ORDERED] or G[STAGES] < 2:
@@ -172,14 +172,14 @@ def held_back(G, U, u: int) -> bool:
     return False
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def wake(A, U, L, a: int) -> None:
     """Whoever waits for an actor looks again."""
     for i in range(A[a, WAKE_FROM], A[a, WAKE_TO]):
         U[L[i], AWAKE] = 1
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def wake_units(G, U) -> None:
     """Where stages follow each other, every unit looks again."""
     if G[ORDERED] and G[STAGES] > 1:
@@ -187,7 +187,7 @@ def wake_units(G, U) -> None:
             U[v, AWAKE] = 1
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def fire(G, A, E, T, B, a: int) -> int:
     """Count a firing, note what buffers hold and go to the next; the place of its amount in the tables."""
     k, place = A[a, ISSUED], 0
@@ -218,7 +218,7 @@ def fire(G, A, E, T, B, a: int) -> int:
     return place
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def fill(A, E, B, a: int, b: int, k: int) -> None:
     """Pieces that a buffer holds once firing ``k`` of its writer has started."""
     freed, waits = k, False
@@ -232,7 +232,7 @@ def fill(A, E, B, a: int, b: int, k: int) -> None:
     B[b, PEAK] = max(B[b, PEAK], k + 1 - freed if waits else k + 1)
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def issue(G, A, E, U, L, T, B, a: int) -> None:
     """A transfer queues at its levels."""
     now = G[NOW]
@@ -249,7 +249,7 @@ def issue(G, A, E, U, L, T, B, a: int) -> None:
     wake(A, U, L, a)
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def start(G, A, E, U, L, T, R, B, u: int, a: int) -> None:
     """An Einsum's firing starts on its unit."""
     now = G[NOW]
@@ -273,7 +273,7 @@ def start(G, A, E, U, L, T, R, B, u: int, a: int) -> None:
     wake_units(G, U)
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def start_all(G, A, E, U, L, T, R, B) -> bool:
     """Start what can start; whether anything did."""
     changed = False
@@ -298,7 +298,7 @@ def start_all(G, A, E, U, L, T, R, B) -> bool:
     return changed
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def next_event(G, U, D, DT) -> int:
     then = NEVER
     for i in range(G[TRANSFERS] + G[UNITS]):
@@ -309,7 +309,7 @@ def next_event(G, U, D, DT) -> int:
     return then
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def reason_of(G, A, E, U, a: int) -> int:
     """Why an idle unit waits with a candidate."""
     e = A[a, AT_EDGE]
@@ -324,7 +324,7 @@ def reason_of(G, A, E, U, a: int) -> int:
                 return BANDWIDTH if A[y, BEGIN] > G[NOW] else INPUT
         else:
             if E[e, EVENT] == VALID and A[y, ENDED] > E[e, NEEDED]:
-                return DRAINING
+                return DRAIN
             doing = U[A[y, ENTITY], RUNNING]
             if doing >= 0:
                 return reason if doing == y or reason != DEPENDENCE else UNIT
@@ -335,7 +335,7 @@ def reason_of(G, A, E, U, a: int) -> int:
     return E[e, REASON]
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def first_unmet(A, E, a: int) -> int:
     """The first edge that holds up an actor's next firing; -1 if none does or there is none left."""
     k = A[a, ISSUED]
@@ -347,7 +347,7 @@ def first_unmet(A, E, a: int) -> int:
     return -1
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def wait_until(G, A, E, U, R, then: int) -> None:
     """Time passes; idle units wait for something."""
     passed = then - G[NOW]
@@ -362,7 +362,7 @@ def wait_until(G, A, E, U, R, then: int) -> None:
     G[NOW] = then
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def end_all(G, A, U, L, D, DT, DM) -> None:
     """What ends now."""
     now, transfers = G[NOW], G[TRANSFERS]
@@ -376,7 +376,7 @@ def end_all(G, A, U, L, D, DT, DM) -> None:
         if i >= transfers:
             U[i, RUNNING] = -1
             wake_units(G, U)
-        d = A[a, DRAIN]
+        d = A[a, DRAIN_ROW]
         if d >= 0:
             put_drain(G, D, DT, DM, d, now + A[a, DRAIN_TICKS] if U[i, WORKED] > 0 else now)
         else:
@@ -391,12 +391,14 @@ def end_all(G, A, U, L, D, DT, DM) -> None:
             wake(A, U, L, a)
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def put_drain(G, D, DT, DM, d: int, time: int) -> None:
     """A result will be there at ``time``; those of one time are put together."""
     room = DT.shape[1]
     last = (D[d, HEAD] + D[d, LENGTH] - 1) % room
-    if D[d, LENGTH] > 0 and DT[d, last] >= time:  # what did nothing has nothing to drain, but what came before may still
+    if (
+        D[d, LENGTH] > 0 and DT[d, last] >= time
+    ):  # what did nothing has nothing to drain, but what came before may still
         DM[d, last] += 1
         return
     if D[d, LENGTH] >= room:
@@ -408,7 +410,7 @@ def put_drain(G, D, DT, DM, d: int, time: int) -> None:
     D[d, LENGTH] += 1
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def mark(G, U, M) -> None:
     """A point of the timeline; when it is full, every other one is dropped."""
     n = G[MARKS]
@@ -425,7 +427,7 @@ def mark(G, U, M) -> None:
     G[MARK_NEXT] = G[NOW] + G[MARK_STEP]
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def advance(p, seen, tasks: int, skip: bool) -> int:
     """Run on until everything is done, nothing can go on or so many ``tasks`` have started."""
     G, A, E, U, L, T, D, DT, DM, R, B, M = p
@@ -494,6 +496,3 @@ def _counts(machine: Machine, p) -> Counts:
         int(p.G[NOW]), fired, units[:, BUSY].copy(), p.R.copy(), units[:, AFTER].copy(), peak,
         p.M[: p.G[MARKS]].copy(), simulated, int(p.A[:, ISSUED].sum()) - simulated,
     )  # fmt: skip
-
-
-__all__ = ["forget", "run"]

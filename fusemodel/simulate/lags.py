@@ -1,9 +1,10 @@
-"""Tiles in flight: how many steps each Einsum runs behind the first one, as a software pipeline in the schedule's order.
+"""Tiles in flight: how many steps each Einsum runs behind the first one, as a software pipeline in the schedule's
+order.
 
 What the stages of one round work on are tiles of different steps: an Einsum whose input is made in the same stage on
 another unit, or in a later one, takes the tile of a round before. Where tiles are interleaved, it runs so many rounds
-behind that drains are over when it comes (modulo scheduling: Rau, "Iterative modulo scheduling", MICRO 1994); where they
-are not, a stage works on the tile that the stage before it has just left, and waits.
+behind that drains are over when it comes (modulo scheduling: Rau, "Iterative modulo scheduling", MICRO 1994); where
+they are not, a stage works on the tile that the stage before it has just left, and waits.
 """
 
 from __future__ import annotations
@@ -36,9 +37,8 @@ def with_lags(tasks: Tasks, register_words: float | None, *, interleave: bool) -
     if tasks.ordered:
         found = _lags(tasks, [n for n in needs if not n.tile.endswith("in registers")], interleave)
         if found is None:
-            tasks = replace(tasks, ordered=False, notes=(
-                *tasks.notes, f"{tasks.name}: no order of tiles keeps the schedule's stages; tasks run as soon as they can",
-            ))  # fmt: skip
+            note = f"{tasks.name}: no order of tiles keeps the schedule's stages; tasks run as soon as they can"
+            tasks = replace(tasks, ordered=False, notes=(*tasks.notes, note))
         else:
             lags = found
     room = _register_room(tasks, register_words, lags)

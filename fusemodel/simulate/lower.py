@@ -1,14 +1,15 @@
 """A mapped group as tasks: which actors there are, how long each firing takes, and what it waits for.
 
-The meaning is that of the closed form (:mod:`fusemodel.model`): the same plan, the same movements, the same counts. What
-the closed form takes for granted is spelled out here: that a value is made before it is used, that a tile's place is free
-before it is written again, that a transfer has the level to itself.
+The meaning is that of the closed form (:mod:`fusemodel.model`): the same plan, the same movements, the same counts.
+What the closed form takes for granted is spelled out here: that a value is made before it is used, that a tile's place
+is free before it is written again, that a transfer has the level to itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from fusemodel.cascade.ir import Apply, Einsum, Extent, Number, RankValue, reads
 from fusemodel.mapping.check import innermost, main_einsums
@@ -102,9 +103,9 @@ class _Lowering:
                 written = self.inside[access.tensor].target
                 ranks = self.cascade.full_ranks(access.tensor)
                 for rank, index, made in zip(ranks, access.indices, written.indices, strict=True):
-                    if leaf in self.group.leaves(rank, self.cascade) and index != made:
-                        if rank not in self.cascade.tensors[access.tensor].iterative:
-                            return False
+                    stepped = rank in self.cascade.tensors[access.tensor].iterative
+                    if leaf in self.group.leaves(rank, self.cascade) and index != made and not stepped:
+                        return False
         return True
 
     def lowered(self, name: str) -> tuple[str, ...]:
@@ -179,9 +180,9 @@ class _Lowering:
         firings = product(loops, self.sizes)
         mean = uniform(float(cost.cycles) / firings)
         last = tuple(x for x in loops if x in plan.reduced)
-        folds = product([ceil_div(product(x, self.sizes), n) for n, x in plan.folds], _Numbers())
+        folds = prod(ceil_div(product(x, self.sizes), n) for n, x in plan.folds)
         kept = [(n, [x for x in leaves if x not in plan.reduced]) for n, leaves in plan.folds]
-        folds_out = product([ceil_div(product(x, self.sizes), n) for n, x in kept], _Numbers())
+        folds_out = prod(ceil_div(product(x, self.sizes), n) for n, x in kept)
         inner = [x for x in plan.temporal if x not in loops]
         inner_out = [x for x in inner if x not in plan.reduced]
         per, per_out = folds * plan.cycles_per_point, folds_out * plan.cycles_per_output
@@ -299,11 +300,10 @@ class _Lowering:
 
     def _loaded(self, me: int, bring: Bring) -> None:
         """A tile brought to where it is kept: as soon as there is room, which :meth:`_spaces` sees to."""
-        assert bring.source and bring.sink
         if bring.kind == "partial":
             self._after_store(me, bring)
             self._wait(self.of[bring.einsums[0]], me, VALID, INPUT)
-        else:
+        elif bring.source:
             self._from(me, bring.tensor, bring.source)
 
     def _after_store(self, me: int, bring: Bring) -> None:
@@ -498,9 +498,9 @@ class _Lowering:
         found: dict[int, None] = {}
         loaded = self.actors[writer].kind == "load"
         for move in self.plan.moves:
-            if move.tensor in tensors and move.source == level and move.key[3] == "read":
-                if not loaded or _access(move) in self.serves[writer]:
-                    found[self.of[str(move.key[4])]] = None
+            read = move.tensor in tensors and move.source == level and move.key[3] == "read"
+            if read and (not loaded or _access(move) in self.serves[writer]):
+                found[self.of[str(move.key[4])]] = None
         for name, einsum in self.inside.items():
             if any(a.tensor in tensors and a.tensor in self.inside for a in reads(einsum)):
                 found[self.of[name]] = None
@@ -584,13 +584,6 @@ def _divided(table: Table, parts: int) -> Table:
     """Amounts of the parts of a transfer."""
     part = table.scaled(1 / parts)
     return Table(part.values, tuple((*c, 0) for c in part.coefficients), part.constants, part.least)
-
-
-class _Numbers(dict[int, int]):
-    """Numbers as their own sizes."""
-
-    def __missing__(self, key: int) -> int:
-        return key
 
 
 def _at_last(

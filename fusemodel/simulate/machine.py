@@ -63,10 +63,11 @@ def _longest(tasks: Tasks, actor: Actor) -> float:
 
 @dataclass
 class Counts:
-    """What a run has counted, in ticks. ``fired[a]`` has the firings of an actor by class, ``busy`` the ticks of each
-    unit, ``stalls[a, r]`` the ticks that the unit of an Einsum ``a`` waited before (or, for bandwidth, in) its tasks for
-    reason ``r``; the last row is what is left of each unit when it has finished: see ``after``. ``peak[b]`` is the most
-    pieces that buffer ``b`` held. ``timeline`` has times and the busy ticks of each unit until then."""
+    """What a run has counted, in ticks. ``fired[a]`` has the firings of an actor by class, ``busy`` the ticks of
+    each unit, ``stalls[a, r]`` the ticks that the unit of an Einsum ``a`` waited before (or, for bandwidth, in) its
+    tasks for reason ``r``; the last row is what is left of each unit when it has finished: see ``after``.
+    ``peak[b]`` is the most pieces that buffer ``b`` held. ``timeline`` has times and the busy ticks of each unit
+    until then."""
 
     ticks: int
     fired: tuple[Ints, ...]

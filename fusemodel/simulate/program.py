@@ -1,8 +1,8 @@
 """A machine and its state as a few tables of whole numbers, for the compiled engine.
 
-A row of ``A`` is an actor, of ``E`` an edge, of ``U`` an entity: what has one thing to do at a time, the transfers first
-and then the units. The names of columns stand below; those that change come first, so that a state can be compared and
-kept as a block.
+A row of ``A`` is an actor, of ``E`` an edge, of ``U`` an entity: what has one thing to do at a time, the transfers
+first and then the units. The names of columns stand below; those that change come first, so that a state can be
+compared and kept as a block.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from fusemodel.errors import InputError
 from fusemodel.simulate.machine import Ints, Machine
-from fusemodel.simulate.tasks import ISSUED, REASONS, Actor, strides
+from fusemodel.simulate.tasks import ISSUED, REASONS, Actor
 
 DEPTH, FORMS = 10, 6  # loops and forms that rows have columns for
 NEVER = 2**62
@@ -22,8 +22,8 @@ NEVER = 2**62
 # when a transfer begins, steps of the loops and values of the forms, all for the next firing.
 KEY, AT_EDGE, BEGIN, STEPS, FORM = 3, 4, 5, 6, 6 + DEPTH
 A_STATE = FORM + FORMS
-FIRINGS, A_UNIT, ENTITY, LOOPS, EDGE_FROM, EDGE_TO, N_FORMS, TABLE, DRAIN, DRAIN_TICKS, WAKE_FROM, WAKE_TO, BUFFER_FROM, \
-    BUFFER_TO = range(A_STATE, A_STATE + 14)  # fmt: skip
+FIRINGS, A_UNIT, ENTITY, LOOPS, EDGE_FROM, EDGE_TO, N_FORMS = range(A_STATE, A_STATE + 7)
+TABLE, DRAIN_ROW, DRAIN_TICKS, WAKE_FROM, WAKE_TO, BUFFER_FROM, BUFFER_TO = range(A_STATE + 7, A_STATE + 14)
 SIZES = BUFFER_TO + 1
 AXIS = SIZES + DEPTH  # for each loop of all, which of the actor's it is, or -1
 KEY_BY = AXIS + DEPTH  # by how much the key changes when a loop steps
@@ -98,7 +98,7 @@ def program_of(machine: Machine) -> Program:
     actors, n = tasks.actors, len(tasks.actors)
     if len(tasks.loops) > DEPTH or len(tasks.levels) > MAX_LEVELS:
         raise InputError(
-            f"{tasks.name!r} has {len(tasks.loops)} loops of several steps and {len(tasks.levels)} levels with a bandwidth",
+            f"{tasks.name!r} has {len(tasks.loops)} loops and {len(tasks.levels)} levels with a bandwidth",
             expected=f"at most {DEPTH} and {MAX_LEVELS}",
         )
     transfers = [i for i, a in enumerate(actors) if a.unit < 0]
@@ -122,7 +122,11 @@ def program_of(machine: Machine) -> Program:
     for i, a in enumerate(actors):
         _actor(A[i], a, machine, n)
         A[i, ENTITY] = transfers.index(i) if a.unit < 0 else len(transfers) + a.unit
-        A[i, [TABLE, DRAIN, DRAIN_TICKS]] = table[i], drained.index(i) if i in drained else -1, machine.drain_ticks[i]
+        A[i, [TABLE, DRAIN_ROW, DRAIN_TICKS]] = (
+            table[i],
+            drained.index(i) if i in drained else -1,
+            machine.drain_ticks[i],
+        )
         A[i, [AT_EDGE, EDGE_FROM, EDGE_TO]] = edge, edge, edge + len(a.edges)
         edge += len(a.edges)
         of_mine = [j for j, b in enumerate(order) if tasks.buffers[b].writer == i]
@@ -216,6 +220,3 @@ def _by_step(coefficients, sizes) -> list[int]:
         c - sum(b * (n - 1) for b, n in zip(coefficients[level + 1 :], sizes[level + 1 :], strict=True))
         for level, c in enumerate(coefficients)
     ]
-
-
-__all__ = ["Program", "Seen", "program_of", "seen_of", "strides"]

@@ -62,9 +62,9 @@ class EinsumSimulation:
 class Simulation:
     """The tile-level simulation of a design.
 
-    ``utilization`` is work / (cycles x size of the unit), as in the closed form; ``stalls[unit]`` has the cycles in which
-    the unit did nothing, by reason, so that these and its busy cycles make ``cycles``. ``timeline[unit]`` has the part of
-    the time for which the unit was busy in each interval, ``intervals`` their ends in cycles.
+    ``utilization`` is work / (cycles x size of the unit), as in the closed form; ``stalls[unit]`` has the cycles in
+    which the unit did nothing, by reason, so that these and its busy cycles make ``cycles``. ``timeline[unit]`` has the
+    part of the time for which the unit was busy in each interval, ``intervals`` their ends in cycles.
     """
 
     mapping: str

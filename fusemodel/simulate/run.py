@@ -38,8 +38,9 @@ def simulate(
     """Simulate a design tile by tile.
 
     ``schedule`` is ``given`` (the stages of the mapping) or ``asap`` (whatever is ready, oldest tile first). ``copies``
-    gives every kept tile room for at least so many, whether they fit or not (2: double buffering). ``skip`` leaves out periods that repeat; the result is the same. ``progress`` is told the group, the tasks done and how many
-    there are. Raises InputError for what the closed form refuses, and for a deadlock.
+    gives every kept tile room for at least so many, whether they fit or not (2: double buffering). ``skip`` leaves out
+    periods that repeat; the result is the same. ``progress`` is told the group, the tasks done and how many there are.
+    Raises InputError for what the closed form refuses, and for a deadlock.
     """
     extents, chosen = choices(design, workload, seq, sets)
     from fusemodel.simulate.engine import run  # loads the compiler

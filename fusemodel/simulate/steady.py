@@ -1,22 +1,18 @@
 """Whole periods left out: when the machine's state is that of some steps of a loop ago, what follows repeats.
 
 States are compared where an anchor Einsum takes a step of a loop. Two states are alike if every actor has either not
-moved at all, or moved on by the same number of steps of that loop and nothing else, while all that is under way takes as
-long as it did. What follows then is what followed before, moved on, until something that depends on the step itself comes
-into play: the end of the loop for any actor or edge; an actor that stands still and may come to its turn, or get what
-it waits for; a condition that changes. The number of periods left out stays clear of all of these. Loops are nested,
-and so are the periods. The state compared with is replaced after 1, 2, 4, ... steps (Brent, "An improved Monte Carlo
-factorization algorithm", BIT 1980), so that periods of any number of steps are found.
+moved at all, or moved on by the same number of steps of that loop and nothing else, while all that is under way takes
+as long as it did. What follows then is what followed before, moved on, until something that depends on the step itself
+comes into play: the end of the loop for any actor or edge; an actor that stands still and may come to its turn, or get
+what it waits for; a condition that changes. The number of periods left out stays clear of all of these. Loops are
+nested, and so are the periods. The state compared with is replaced after 1, 2, 4, ... steps (Brent, "An improved Monte
+Carlo factorization algorithm", BIT 1980), so that periods of any number of steps are found.
 """
 
-# ruff: noqa: N803
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
-
+from fusemodel.simulate.kernel import kernel
 from fusemodel.simulate.program import (
-    A_STATE,
     A_UNIT,
     ACTORS,
     AFTER,
@@ -28,7 +24,6 @@ from fusemodel.simulate.program import (
     CLASSES,
     DEPTH,
     DRAINS,
-    E_STATE,
     E_STEPS,
     EDGE_TO,
     END,
@@ -70,7 +65,7 @@ from fusemodel.simulate.tasks import ENDED, ISSUED, VALID
 _FAR = 2**60
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def forget(info, level: int) -> None:
     """States seen at a loop and those inside it are of no use any more."""
     for i in range(level, info.shape[0]):
@@ -79,7 +74,7 @@ def forget(info, level: int) -> None:
         info[i, 2] = 1
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def skip_periods(p, seen, level: int) -> None:
     """Look for a period at a loop of the anchor, and leave out as many as repeat."""
     G, A, E, _, _, _, _, _, _, _, _, _ = p
@@ -106,7 +101,7 @@ def skip_periods(p, seen, level: int) -> None:
         info[loop, 1] = 0
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def keep(table, to) -> None:
     """Copy the first columns."""
     for i in range(to.shape[0]):
@@ -114,7 +109,7 @@ def keep(table, to) -> None:
             to[i, j] = table[i, j]
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def remember(p, seen, loop: int) -> None:
     G, A, E, U, _, T, D, DT, DM, R, _, _ = p
     _, old_G, old_A, old_E, old_U, old_T, old_D, old_DT, old_DM, old_R = seen
@@ -134,7 +129,7 @@ def remember(p, seen, loop: int) -> None:
             old_DM[loop, d, j] = DM[d, at]
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def alike(p, seen, loop: int) -> int:
     """By how many steps of a loop a state has moved on, all else being the same; 0 if it has not."""
     G, A, E, U, _, _, _, _, _, _, _, _ = p
@@ -172,7 +167,7 @@ def alike(p, seen, loop: int) -> int:
     return steps
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def actor_alike(A, old, a: int, axis: int, steps: int, passed: int, now: int) -> bool:
     went = A[a, ISSUED] - old[a, ISSUED]
     if A[a, ENDED] - old[a, ENDED] != went or A[a, VALID] - old[a, VALID] != went:
@@ -184,16 +179,16 @@ def actor_alike(A, old, a: int, axis: int, steps: int, passed: int, now: int) ->
     return went == 0 or (axis >= 0 and moved(A[a], old[a], STEPS, axis, steps))
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def moved(new, old, at: int, axis: int, steps: int) -> bool:
     """Whether steps of loops have moved on by so many of one loop."""
+    found = True
     for x in range(DEPTH):
-        if new[at + x] - old[at + x] != (steps if x == axis else 0):
-            return False
-    return True
+        found = found and new[at + x] - old[at + x] == (steps if x == axis else 0)
+    return found
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def drains_alike(p, seen, loop: int, passed: int) -> bool:
     G, _, _, _, _, _, D, DT, DM, _, _, _ = p
     _, _, _, _, _, _, old_D, old_DT, old_DM, _ = seen
@@ -209,10 +204,10 @@ def drains_alike(p, seen, loop: int, passed: int) -> bool:
     return True
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def repeats(G, A, E, old, old_e, loop: int, steps: int) -> int:
     """How often a period repeats before anything in it may change."""
-    many, highest, by_key = np.int64(_FAR), np.int64(-_FAR), np.int64(1)
+    many, highest, by_key = _FAR, -_FAR, 1
     for a in range(G[ACTORS]):
         if A[a, ISSUED] == old[a, ISSUED]:
             continue
@@ -244,7 +239,7 @@ def repeats(G, A, E, old, old_e, loop: int, steps: int) -> int:
     return max(many, 0)
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def form_repeats(row, old, f: int, x: int, steps: int) -> int:
     """How often, until the class of an actor's firings may change along a condition."""
     c = row[FORM_OF + f * DEPTH + x]
@@ -265,7 +260,7 @@ def form_repeats(row, old, f: int, x: int, steps: int) -> int:
     return _FAR if first + high <= least else (last + low - most) // by
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def edge_repeats(A, row, old, old_row, loop: int, steps: int) -> int:
     """How often, until an edge may hold up what it did not, or let go what it held up."""
     owner, y = row[OWNER], row[OTHER]
@@ -288,31 +283,16 @@ def edge_repeats(A, row, old, old_row, loop: int, steps: int) -> int:
     return many
 
 
-@njit(cache=True, _nrt=False)
+@kernel
 def move_on(p, seen, loop: int, steps: int, many: int) -> None:
     """Leave out ``many`` periods: what moved moves on, what was counted is counted again."""
     G, A, E, U, _, T, D, DT, _, R, _, _ = p
     _, old_G, old_A, old_E, old_U, old_T, _, _, _, old_R = seen
     now = G[NOW]
     passed = many * (now - old_G[loop, NOW])
-    old, old_e, old_u = old_A[loop], old_E[loop], old_U[loop]
-    for a in range(G[ACTORS]):
-        if A[a, BEGIN] > now:
-            A[a, BEGIN] += passed
-        if A[a, ISSUED] == old[a, ISSUED]:
-            continue
-        for column in (ISSUED, ENDED, VALID, KEY):
-            A[a, column] += many * (A[a, column] - old[a, column])
-        A[a, STEPS + A[a, AXIS + loop]] += many * steps
-        for f in range(A[a, N_FORMS]):
-            A[a, FORM + f] += many * (A[a, FORM + f] - old[a, FORM + f])
-    for e in range(E.shape[0]):
-        E[e, HELD_UP] += many * (E[e, HELD_UP] - old_e[e, HELD_UP])
-        if E[e, POINTER] == old_e[e, POINTER]:
-            continue
-        for column in (POINTER, NEEDED, PASSED):
-            E[e, column] += many * (E[e, column] - old_e[e, column])
-        E[e, E_STEPS + A[E[e, OWNER], AXIS + loop]] += many * steps
+    move_actors(G, A, old_A[loop], loop, steps, many, passed)
+    move_edges(A, E, old_E[loop], loop, steps, many)
+    old_u = old_U[loop]
     for j in range(G[TRANSFERS] + G[UNITS]):
         if U[j, END] < NEVER:
             U[j, END] += passed
@@ -332,3 +312,28 @@ def move_on(p, seen, loop: int, steps: int, many: int) -> None:
         for r in range(R.shape[1]):
             R[a, r] += many * (R[a, r] - old_R[loop, a, r])
     G[NOW] = now + passed
+
+
+@kernel
+def move_actors(G, A, old, loop: int, steps: int, many: int, passed: int) -> None:
+    for a in range(G[ACTORS]):
+        if A[a, BEGIN] > G[NOW]:
+            A[a, BEGIN] += passed
+        if A[a, ISSUED] == old[a, ISSUED]:
+            continue
+        for column in (ISSUED, ENDED, VALID, KEY):
+            A[a, column] += many * (A[a, column] - old[a, column])
+        A[a, STEPS + A[a, AXIS + loop]] += many * steps
+        for f in range(A[a, N_FORMS]):
+            A[a, FORM + f] += many * (A[a, FORM + f] - old[a, FORM + f])
+
+
+@kernel
+def move_edges(A, E, old, loop: int, steps: int, many: int) -> None:
+    for e in range(E.shape[0]):
+        E[e, HELD_UP] += many * (E[e, HELD_UP] - old[e, HELD_UP])
+        if E[e, POINTER] == old[e, POINTER]:
+            continue
+        for column in (POINTER, NEEDED, PASSED):
+            E[e, column] += many * (E[e, column] - old[e, column])
+        E[e, E_STEPS + A[E[e, OWNER], AXIS + loop]] += many * steps

@@ -30,9 +30,9 @@ def table_of(
     firsts: Sequence[str] = (),
     lasts: Sequence[str] = (),
 ) -> Table | None:
-    """Amounts by class of the steps of ``loops``: ``counted`` is given the pieces with their steps put in. At steps of
-    ``firsts`` that are not the first one, or of ``lasts`` that are not the last, there is nothing. None where the classes
-    are too many, or depend on more than linear forms."""
+    """Amounts by class of the steps of ``loops``: ``counted`` is given the pieces with their steps put in. At steps
+    of ``firsts`` that are not the first one, or of ``lasts`` that are not the last, there is nothing. None where the
+    classes are too many, or depend on more than linear forms."""
     outer = set(loops)
     axes: dict[tuple[tuple[int, ...], int], tuple[int, int]] = {}
     for piece in pieces:
@@ -69,8 +69,8 @@ def table_of(
 
 
 def _axis(form: Linear, loops: Sequence[str], sizes: Mapping[str, int]):
-    """The outer part of a form, and between which values of it (less where it is always met, more where it never is) the
-    inner coordinates matter."""
+    """The outer part of a form, and between which values of it (less where it is always met, more where it never is)
+    the inner coordinates matter."""
     outer = {x: c for x, c in form.coefficients.items() if x in loops}
     inner = Linear({x: c for x, c in form.coefficients.items() if x not in loops}, form.constant)
     low, high = bounds_of(inner, sizes)
@@ -86,7 +86,9 @@ def _axis(form: Linear, loops: Sequence[str], sizes: Mapping[str, int]):
     return key, least, most
 
 
-def _put_in(pieces: Pieces, loops: Sequence[str], outside: Mapping[object, int]) -> list[list[Form]]:
+def _put_in(
+    pieces: Pieces, loops: Sequence[str], outside: Mapping[tuple[tuple[int, ...], int], int]
+) -> list[list[Form]]:
     found: list[list[Form]] = []
     for piece in pieces:
         forms: list[Form] = []
@@ -109,18 +111,18 @@ def total_of(table: Table, sizes: Sequence[int]) -> float:
     """The sum over every step of the loops."""
     if not table.coefficients:
         return float(table.values) * prod(sizes)
-    used = [i for i in range(len(sizes)) if any(c[i] for c in table.coefficients)]
+    used = [i for i in range(len(sizes)) if any(c[i] for c in table.coefficients)] or [0]
     rest = prod(n for i, n in enumerate(sizes) if i not in used)
-    first, *inner = used if used else [None]
+    first, *inner = used
     total = 0.0
     axes = np.ogrid[tuple(slice(0, sizes[i]) for i in inner)] if inner else []
     shape = tuple(sizes[i] for i in inner)
-    for step in range(sizes[first] if first is not None else 1):
+    for step in range(sizes[first]):
         place = np.zeros(shape, dtype=np.int64)
         for c, constant, low, n in zip(
             table.coefficients, table.constants, table.least, table.values.shape, strict=True
         ):
-            value = constant + (c[first] * step if first is not None else 0)
+            value = constant + c[first] * step
             value = value + sum((c[i] * axis for i, axis in zip(inner, axes, strict=True)), np.int64(0))
             place = place * n + np.clip(value - low, 0, n - 1)
         total += float(table.values.reshape(-1)[place].sum())

@@ -1,9 +1,9 @@
 """What a group does as tasks: actors that fire in order over their loops, and what each firing waits for.
 
-The description is periodic and small: nothing in it grows with the number of tasks. An *actor* is an Einsum on its unit,
-or a transfer between levels. It fires once for each step of its loops, in their order. An *edge* says what a firing needs
-of another actor: at the steps ``d`` of the loops of the actor that waits, firing number
-``constant + sum(coefficients * d)`` of the other one must have been issued, have ended or be valid.
+The description is periodic and small: nothing in it grows with the number of tasks. An *actor* is an Einsum on its
+unit, or a transfer between levels. It fires once for each step of its loops, in their order. An *edge* says what a
+firing needs of another actor: at the steps ``d`` of the loops of the actor that waits, firing number ``constant +
+sum(coefficients * d)`` of the other one must have been issued, have ended or be valid.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ INPUT, DEPENDENCE, DRAIN, UNIT, BUFFER, BANDWIDTH, STAGE, FINISHED = range(8)
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Firing ``k`` of an actor waits until ``other`` has passed firing ``g(k - slack)``, ``g`` affine in the steps of the
-    actor's loops. With ``slack`` (of a buffer: the pieces it has room for) the first ``slack`` firings do not wait.
-    ``tile`` says which buffer."""
+    """Firing ``k`` of an actor waits until ``other`` has passed firing ``g(k - slack)``, ``g`` affine in the steps
+    of the actor's loops. With ``slack`` (of a buffer: the pieces it has room for) the first ``slack`` firings do not
+    wait. ``tile`` says which buffer."""
 
     other: int
     event: int
@@ -73,11 +73,11 @@ def uniform(value: float) -> Table:
 class Actor:
     """An Einsum on a ``unit``, or a transfer (``unit`` -1) that occupies ``levels``.
 
-    ``amount`` has cycles of a firing for an Einsum, words for a transfer, of which ``shares[level]`` go through each level
-    (and ``flows`` says how they count as traffic: level, written, share). ``drain`` is how long after its end a result
-    appears. ``streams`` are transfers that an Einsum's firing needs to have been issued, and whose end its own end waits
-    for. ``stage`` and ``place`` are those of the schedule; ``lag`` says how many steps of all loops together the Einsum
-    runs behind (a software pipeline); ``turn`` is the step at which firing ``k`` falls, affine in its steps.
+    ``amount`` has cycles of a firing for an Einsum, words for a transfer, of which ``shares[level]`` go through each
+    level (and ``flows`` says how they count as traffic: level, written, share). ``drain`` is how long after its end a
+    result appears. ``streams`` are transfers that an Einsum's firing needs to have been issued, and whose end its own
+    end waits for. ``stage`` and ``place`` are those of the schedule; ``lag`` says how many steps of all loops together
+    the Einsum runs behind (a software pipeline); ``turn`` is the step at which firing ``k`` falls, affine in its steps.
     """
 
     name: str
@@ -105,8 +105,8 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A kept tile, or values in registers: so many firings of ``writer`` fit in (``pieces``), in ``places`` of ``words``
-    each (firings that add to what others wrote have no place of their own)."""
+    """A kept tile, or values in registers: so many firings of ``writer`` fit in (``pieces``), in ``places`` of
+    ``words`` each (firings that add to what others wrote have no place of their own)."""
 
     tile: str
     level: str

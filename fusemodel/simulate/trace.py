@@ -27,7 +27,7 @@ def trace_events(runs: Sequence[tuple[Machine, Sequence[Task]]], clock_hz: float
         for t in records:
             actor = tasks.actors[t.actor]
             steps = dict(zip(actor.loops, steps_of(t.firing, actor.sizes), strict=True))
-            args = {"task": t.firing, **steps}
+            args: dict[str, Any] = {"task": t.firing, **steps}
             if actor.unit >= 0:
                 lane = [actor.unit]
                 if t.waited:
