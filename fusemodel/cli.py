@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import asdict, replace
 from io import TextIOWrapper
@@ -351,6 +352,9 @@ def compare_mappings(
     seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
     arch: ArchOption = None,
     details: Annotated[bool, typer.Option("--details", help="Also print every evaluation.")] = False,
+    html: Annotated[
+        str | None, typer.Option("--html", help="Also write a report as one page of HTML, with interactive plots.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare mappings over workloads and lengths, or cascades mapped onto --arch; without arguments, the comparison
@@ -359,6 +363,11 @@ def compare_mappings(
 
     request = replace(_request(mappings or [], workload, seq), arch=arch)
     result = _with_progress(request) if sys.stderr.isatty() and not as_json else compare(request)
+    if html:
+        from fusemodel.library import write_text
+        from fusemodel.report.html import html_page
+
+        write_text(html, html_page(result, shlex.join(["fusemodel", *sys.argv[1:]])))
     if as_json:
         _print_json(
             {
@@ -371,6 +380,8 @@ def compare_mappings(
     from fusemodel.report.tables import comparison, show
 
     show(comparison(result, details=details))
+    if html:
+        sys.stderr.write(f"wrote {html}\n")
 
 
 def _request(mappings: list[str], workload: str | None, seq: str | None) -> Request:
@@ -380,7 +391,7 @@ def _request(mappings: list[str], workload: str | None, seq: str | None) -> Requ
     if not mappings:
         base = load_request()
         published = "" if workloads or seqs else base.published
-        return Request(base.sections, workloads or base.workloads, seqs or base.seqs, published)
+        return replace(base, workloads=workloads or base.workloads, seqs=seqs or base.seqs, published=published)
     if len(mappings) < 2:
         raise InputError("one mapping cannot be compared", expected="two or more, or none for the default comparison")
     if len(set(mappings)) != len(mappings):
