@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from html import unescape
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -185,7 +186,7 @@ def test_usable_by_keyboard_and_named_for_screen_readers(default_page, browser):
     assert not page.get_by_role("checkbox", name="unfused").is_checked()
     levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
     assert levels[0] == 1
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b - a <= 1 for a, b in pairwise(levels))
 
 
 @needs_browser

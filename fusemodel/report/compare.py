@@ -62,7 +62,8 @@ class Ratio:
 
 @dataclass(frozen=True)
 class PublishedPoint:
-    """A published figure of one design at one point; ``quantity`` is a field of an evaluation, or ``utilization.UNIT``."""
+    """A published figure of one design at one point. ``quantity`` is a field of an evaluation, or one of its parts
+    (``utilization.UNIT``)."""
 
     mapping: str
     workload: str

@@ -127,11 +127,9 @@ def content(found: Comparison, command: str) -> Page:
     known = {name: _known(name, given, found.request.arch) for name, given in found.given.items()}
     sections = tuple(_section(found, i, s) for i, s in enumerate(found.request.sections))
     first = found.request.sections[0]
-    baselines = ", ".join(dict.fromkeys(b for s in found.request.sections for b in s.baselines if b in s.labels)) or (
-        ", ".join(first.baselines)
-    )
+    others = first.baselines if len(first.baselines) < 3 else (first.baselines[0], "others")
     return Page(
-        title=f"{first.subject} against {baselines if len(first.baselines) < 3 else first.baselines[0] + ' and others'}",
+        title=f"{first.subject} against {' and '.join(others)}",
         about=found.request.about,
         source=found.request.source,
         lead=_lead(found),
@@ -285,12 +283,12 @@ def _waits(rows: Sequence[Evaluation]) -> str:
 
 def _cascades(known: dict[str, _Known], found: Comparison) -> list[CascadeNote]:
     notes: dict[str, CascadeNote] = {}
+    workloads = {w.name: w for w in map(load_workload, found.request.workloads)}
     for name, k in known.items():
         if k.cascade.name in notes:
             continue
         at = found.at(name)[-1]
-        workload = load_workload(at.workload) if at.workload in _workloads(found) else None
-        extents = extents_of(k.cascade, extents_for(k.cascade, workload, at.seq))
+        extents = extents_of(k.cascade, extents_for(k.cascade, workloads.get(at.workload or ""), at.seq))
         counted, least = passes(k.cascade, extents), bounds(k.cascade, extents)
         after = derive(k.cascade).passes_after
         several = [r for r, n in counted.passes.items() if n > 1]
@@ -313,11 +311,6 @@ def _cascades(known: dict[str, _Known], found: Comparison) -> list[CascadeNote]:
             tuple(f"{r}: {step}" for r in several for step in counted.why[r]),
         )
     return list(notes.values())
-
-
-def _workloads(found: Comparison) -> dict[str | None, str]:
-    """What each workload shown was asked for by."""
-    return {load_workload(w).name: w for w in found.request.workloads}
 
 
 def _published(found: Comparison) -> Table | None:
