@@ -359,10 +359,8 @@ def compare_mappings(
 ) -> None:
     """Compare mappings over workloads and lengths, or cascades mapped onto --arch; without arguments, the comparison
     the library comes with."""
-    from fusemodel.report import compare
-
     request = replace(_request(mappings or [], workload, seq), arch=arch)
-    result = _with_progress(request) if sys.stderr.isatty() and not as_json else compare(request)
+    result = _compared(request, quiet=as_json)
     if html:
         from fusemodel.library import write_text
         from fusemodel.report.html import html_page
@@ -384,6 +382,41 @@ def compare_mappings(
         sys.stderr.write(f"wrote {html}\n")
 
 
+@app.command("figures", epilog="Example: fusemodel figures --out figures --format svg,pdf")
+def draw_figures(
+    mappings: Annotated[
+        list[str] | None, typer.Argument(metavar="MAPPING...", help="As for compare; the last is judged.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="The folder to write to; it is made if needed.")] = "figures",
+    kind: Annotated[str, typer.Option("--format", help="svg, pdf, png; several separated by commas.")] = "svg",
+    workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
+    seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
+    arch: ArchOption = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a comparison for a paper: utilisation, active share by Einsum, speed-up and energy, with published figures
+    where there are any; without arguments, the comparison the library comes with."""
+    from fusemodel.library import make_folder
+    from fusemodel.report.figures import FORMATS, save
+    from fusemodel.report.paper import figures
+
+    kinds = _listed(kind)
+    for k in kinds:
+        if k not in FORMATS:
+            raise unknown("format of a picture", k, FORMATS)
+    request = replace(_request(mappings or [], workload, seq), arch=arch)
+    make_folder(out)
+    written = []
+    for name, figure in figures(_compared(request, quiet=as_json)):
+        for k in kinds:
+            written.append(os.path.join(out, f"{name}.{k}"))
+            save(figure, written[-1])
+    if as_json:
+        _print_json({"files": written})
+    else:
+        sys.stdout.write("\n".join(written) + "\n")
+
+
 def _request(mappings: list[str], workload: str | None, seq: str | None) -> Request:
     from fusemodel.report import Request, Section, load_request
 
@@ -399,11 +432,15 @@ def _request(mappings: list[str], workload: str | None, seq: str | None) -> Requ
     return Request((Section("Comparison", mappings[-1], tuple(mappings[:-1])),), workloads, seqs)
 
 
-def _with_progress(request: Request) -> Comparison:
+def _compared(request: Request, *, quiet: bool) -> Comparison:
+    """A comparison, with its progress where somebody looks."""
     from rich.console import Console
     from rich.progress import Progress
 
     from fusemodel.report import compare
+
+    if quiet or not sys.stderr.isatty():
+        return compare(request)
 
     designs = {m for s in request.sections for m in s.mappings}
     total = len(designs) * max(1, len(request.workloads)) * max(1, len(request.seqs))

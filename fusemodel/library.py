@@ -43,6 +43,14 @@ def write_text(path: str, text: str) -> None:
         raise InputError(f"cannot be written: {error.strerror or error}", Where(path)) from None
 
 
+def make_folder(path: str) -> None:
+    """Make a folder to write files to, if it is not there."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot be made: {error.strerror or error}", Where(path), expected="a folder") from None
+
+
 def published_dir() -> Path:
     """Figures published by others, as tables with citations."""
     packaged = root() / "published"
