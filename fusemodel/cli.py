@@ -449,6 +449,41 @@ def _compared(request: Request, *, quiet: bool) -> Comparison:
         return compare(request, lambda name: progress.update(task, advance=1, description=name))
 
 
+@app.command("init", epilog="Example: fusemodel init mine && fusemodel eval mine/mapping.yaml")
+def start(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where to write; it is made if needed.")] = ".",
+    as_json: Json = False,
+) -> None:
+    """Write a starter cascade, architecture and mapping, commented, that run as they are."""
+    from fusemodel.library import copy_starter
+
+    files = copy_starter(folder)
+    if as_json:
+        _print_json({"files": files})
+        return
+    sys.stdout.write("".join(f"wrote {f}\n" for f in files))
+    here = next(f for f in files if f.endswith("mapping.yaml"))
+    sys.stdout.write(f"next: fusemodel eval {here}\n      fusemodel compare fusemax {here} -w bert -s 1K,64K\n")
+
+
+@app.command("doctor", epilog="Example: fusemodel doctor")
+def check_installation(as_json: Json = False) -> None:
+    """Check this installation: versions, the library, places to write to, a GPU, optional parts. Exit code 1 if
+    something that is needed does not work."""
+    from fusemodel.doctor import diagnose
+
+    findings = list(diagnose())
+    if as_json:
+        _print_json({"findings": [asdict(f) for f in findings]})
+    else:
+        from fusemodel.report.library import findings_table
+        from fusemodel.report.tables import show
+
+        show(findings_table(findings))
+    if any(f.ok is False for f in findings):
+        raise typer.Exit(1)
+
+
 def _version(value: bool) -> None:
     if value:
         from fusemodel import __version__
