@@ -94,6 +94,11 @@ class Comparison:
         """The evaluations of one design, in the order of the points."""
         return [r for r in self.rows if r.mapping == mapping]
 
+    def _repr_html_(self) -> str:
+        from fusemodel.report.draw import comparison_html
+
+        return comparison_html(self)
+
 
 _FIELDS = ("name", "about", "source", "workloads", "seq", "sections", "published", "points")
 
