@@ -84,10 +84,10 @@ class Comparison:
     design was asked for by: a name or path of a mapping, or of a cascade."""
 
     request: Request
-    rows: tuple[Evaluation, ...]
+    rows: tuple[Evaluation, ...] = field(repr=False)
     mean: dict[str, dict[str, Ratio]]
-    published: tuple[dict[str, Any], ...] = field(default=())
-    points: tuple[PublishedPoint, ...] = field(default=())
+    published: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    points: tuple[PublishedPoint, ...] = field(default=(), repr=False)
     given: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, mapping: str) -> list[Evaluation]:
