@@ -175,7 +175,12 @@ GROUPS: dict[str, tuple[str, float, bool, Sweep]] = {
     "micro": ("launch floor, copies, exp2 and FMA loops, matrix products", 15, True, _micro),
     "sdpa": ("fused back-ends of PyTorch's attention", 55, True, _sdpa),
     "decode": ("one query per sequence, grouped heads", 45, True, _decode),
-    "unfused": ("scores in memory: the plain back-end, and product, softmax and product one by one", 35, True, _unfused),
+    "unfused": (
+        "scores in memory: the plain back-end, and its three parts one by one",
+        35,
+        True,
+        _unfused,
+    ),
     "triton": ("this project's kernels in 1, 2 and 3 passes, and chunked linear attention", 80, True, _triton),
     "waves": ("thread blocks around multiples of the multiprocessors", 15, False, _waves),
     "flex": ("compiled masks: causal and windows", 70, True, _flex),
@@ -201,7 +206,9 @@ def make_plan(
     if dtype not in ("bf16", "fp16"):
         raise unknown("dtype", dtype, ["bf16", "fp16"])
     if not 0 < minutes <= MAX_MINUTES:
-        raise InputError(f"--minutes {minutes:g} is no time to measure in", expected=f"above 0, at most {MAX_MINUTES:g}")
+        raise InputError(
+            f"--minutes {minutes:g} is no time to measure in", expected=f"above 0, at most {MAX_MINUTES:g}"
+        )
     machine = machine or Machine()
     chosen = [name for name in GROUPS if not groups or name in groups]
     budget_s = 60 * minutes
@@ -212,7 +219,9 @@ def make_plan(
         at += scale * seconds
         fits, too_large = [], []
         for case in sweep(machine, dtype):
-            fits.append(case) if footprint_bytes(case) <= MEMORY_SHARE * machine.memory_bytes else too_large.append(case)
+            fits.append(case) if footprint_bytes(case) <= MEMORY_SHARE * machine.memory_bytes else too_large.append(
+                case
+            )
         random.Random(f"{seed}:{name}").shuffle(fits)
         modes = (WARM, COLD) if both else (WARM,)
         entries = tuple(Entry(c, modes, estimate_s(c, modes)) for c in fits)

@@ -20,7 +20,7 @@ POINT = (
 )  # fmt: skip
 #: Of the device and the software, the same for all rows of a run.
 PROVENANCE = (
-    "source", "device", "sms", "l2_mb", "memory_gb", "power_limit_w", "max_sm_clock_mhz", "driver", "cuda_driver",
+    "source", "sms", "l2_mb", "memory_gb", "power_limit_w", "max_sm_clock_mhz", "driver", "cuda_driver",
     "cuda", "cudnn", "torch", "triton", "python",
 )  # fmt: skip
 #: Columns of a measurement; ``gpu`` to ``latency_us`` are those that a validation reads.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from fusemodel.validate.measure.stats import quantile
 
 PERIOD_S = 0.025
+#: Readings that are kept: a few minutes of them, longer than any one point takes.
+KEPT = 20_000
 #: Why the clocks were held down, bit by bit (nvmlClocksThrottleReasons). Bit 0, that the device was idle, is no reason.
 THROTTLE = {
     0x2: "applications_clocks", 0x4: "power_cap", 0x8: "hw_slowdown", 0x10: "sync_boost", 0x20: "sw_thermal",
@@ -84,18 +87,22 @@ class Telemetry:
 
     def __init__(self, read: Callable[[], Reading], period_s: float = PERIOD_S) -> None:
         self._read, self._period_s = read, period_s
-        self._readings: list[Reading] = []
+        self._readings: deque[Reading] = deque(maxlen=KEPT)
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="telemetry", daemon=True)
         self._thread.start()
 
     def _loop(self) -> None:
         while not self._stop.wait(self._period_s):
-            self._readings.append(self._read())
+            reading = self._read()
+            with self._lock:
+                self._readings.append(reading)
 
     def since(self, begin_s: float) -> list[Reading]:
         """The readings from about ``begin_s`` on."""
-        known = self._readings[:]
+        with self._lock:
+            known = list(self._readings)
         first = bisect_left(known, begin_s - 2.0, key=lambda r: r.at_s)
         return known[first:]
 

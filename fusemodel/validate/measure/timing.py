@@ -42,17 +42,16 @@ class Timer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class GraphTimer:
-    """Events of the device around graph replays. What cannot be captured is launched on the stream instead."""
+    """Events of a device (``torch.cuda``, say) around graph replays; ``scratch`` is what is overwritten to empty the
+    cache. What cannot be captured is launched on the stream instead."""
 
-    def __init__(self, l2_bytes: int = 0) -> None:
-        import torch
-
-        self._device = torch.cuda
-        self._scratch = torch.empty(max(FLUSH_BYTES, 2 * l2_bytes), dtype=torch.int8, device="cuda")
+    device: Any
+    scratch: Any
 
     def capture(self, run: Callable[[], Any], launches: int) -> tuple[Callable[[], Any], str]:
-        device = self._device
+        device = self.device
 
         def several() -> None:
             for _ in range(launches):
@@ -77,16 +76,26 @@ class GraphTimer:
         return graph.replay, "graph"
 
     def time_us(self, replay: Callable[[], Any], count: int, flush: bool) -> list[float]:
-        device = self._device
+        """Times from event to event. The host enqueues ahead while the device overwrites or runs, so that its own time
+        does not show."""
+        device = self.device
         events = [(device.Event(enable_timing=True), device.Event(enable_timing=True)) for _ in range(count)]
         for i, (start, end) in enumerate(events):
             if flush:
-                self._scratch.fill_(i % 127 + 1)
+                self.scratch.fill_(i % 127 + 1)
             start.record()
             replay()
             end.record()
         device.synchronize()
         return [1e3 * start.elapsed_time(end) for start, end in events]
+
+
+def graph_timer(l2_bytes: int) -> GraphTimer:
+    """The timer of the first GPU, with a level-2 cache of so many bytes."""
+    import torch
+
+    scratch = torch.empty(max(FLUSH_BYTES, 2 * l2_bytes), dtype=torch.int8, device="cuda")
+    return GraphTimer(torch.cuda, scratch)
 
 
 class HostTimer:

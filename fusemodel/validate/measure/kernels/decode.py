@@ -2,6 +2,7 @@
 
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false, reportInvalidTypeForm=false
 # pyright: reportArgumentType=false, reportIndexIssue=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportReturnType=false
 from __future__ import annotations
 
 import math
@@ -21,7 +22,7 @@ BLOCKS_PER_SM, MAX_SPLITS = 2, 128
 
 
 @triton.jit
-def _split(Q, K, V, TOP, TOTAL, PART, scale, kv_heads, share, seq_kv, per_split, D: tl.constexpr, GROUP: tl.constexpr,
+def _split(Q, K, V, TOP, TOTAL, PART, scale, share, seq_kv, per_split, D: tl.constexpr, GROUP: tl.constexpr,
            BN: tl.constexpr):  # fmt: skip
     """Maximum, sum of exponentials and weighted sum of the values of one part, for the heads that share keys."""
     split = tl.program_id(0)
@@ -98,13 +99,15 @@ def split_kv(case: Case, device: str) -> Launch:
                 for tail in ((), (), (d,))
             )
         top, total, part = store[splits]
-        _split[(splits, many)](q, k, v, top, total, part, scale, case.kv_heads, share, case.seq_kv, per, d, group, block,
-                               num_warps=warps, num_stages=stages)  # fmt: skip
+        _split[(splits, many)](
+            q, k, v, top, total, part, scale, share, case.seq_kv, per, d, group, block,
+            num_warps=warps, num_stages=stages,
+        )  # fmt: skip
         _merge[(case.batch * case.heads,)](top, total, part, out, splits, d, triton.next_power_of_2(splits))
         return out
 
     group = max(16, triton.next_power_of_2(share))
     settings = [(group, 32, 4, 1)] if device == "cpu" else [(group, 64, 4, 3), (group, 128, 4, 2), (group, 32, 4, 2)]
-    setting = choose((case.kernel, d, share, case.dtype), device, settings, run_as)
+    setting = choose(device, settings, run_as)
     config = f"{describe(setting)} splits={parts_of(setting[1])[1]}"
     return Launch(lambda: run_as(setting), lambda found: attention_error(case, q, k, v, found), config)

@@ -8,7 +8,15 @@ import warnings
 from typing import Any
 
 from fusemodel.validate.measure.case import Case
-from fusemodel.validate.measure.kernels.launch import Launch, Unsupported, dtype_of, heads, normal, relative_error, spread
+from fusemodel.validate.measure.kernels.launch import (
+    Launch,
+    Unsupported,
+    dtype_of,
+    heads,
+    normal,
+    relative_error,
+    spread,
+)
 from fusemodel.validate.measure.kernels.reference import attention_error
 
 
@@ -18,7 +26,12 @@ def sdpa(case: Case, device: str) -> Launch:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     name = case.kernel.partition("-")[2]
-    backends = {"flash": "FLASH_ATTENTION", "cudnn": "CUDNN_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "math": "MATH"}
+    backends = {
+        "flash": "FLASH_ATTENTION",
+        "cudnn": "CUDNN_ATTENTION",
+        "efficient": "EFFICIENT_ATTENTION",
+        "math": "MATH",
+    }
     backend = getattr(SDPBackend, backends[name], None)
     if backend is None:
         raise Unsupported(f"this PyTorch has no back-end {backends[name]}")

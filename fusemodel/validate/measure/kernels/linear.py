@@ -3,6 +3,7 @@ et al., state-space duality, ICML 2024, section 6, without decay)."""
 
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false, reportInvalidTypeForm=false
 # pyright: reportArgumentType=false, reportIndexIssue=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportReturnType=false
 from __future__ import annotations
 
 import math
@@ -38,7 +39,7 @@ def _running_sum(STATE, BEFORE, chunks, size, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     head = tl.program_id(1).to(tl.int64)
     total = tl.zeros([BLOCK], tl.float32)
-    for chunk in range(0, chunks):
+    for chunk in range(chunks):
         where = (head * chunks + chunk) * size + at
         tl.store(BEFORE + where, total.to(BEFORE.dtype.element_ty), mask=at < size)
         total += tl.load(STATE + where, mask=at < size, other=0.0)
@@ -89,5 +90,5 @@ def chunked(case: Case, device: str) -> Launch:
 
     columns = [d, d // 2] if d >= 64 else [d]
     settings = [(CHUNK, n, 8 if n > 64 else 4, 1) for n in columns]
-    setting = choose((case.kernel, d, case.dtype), device, settings, run_as)
+    setting = choose(device, settings, run_as)
     return Launch(lambda: run_as(setting), lambda found: linear_error(case, q, k, v, found), describe(setting))

@@ -1,7 +1,8 @@
-"""Loops that keep one kind of unit busy: exponentials on the special-function units, multiply-adds on the vector lanes."""
+"""Loops that keep one kind of unit busy: exponentials on the special-function units, multiply-adds on the lanes."""
 
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false, reportInvalidTypeForm=false
 # pyright: reportArgumentType=false, reportIndexIssue=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportReturnType=false
 from __future__ import annotations
 
 import math
@@ -22,7 +23,7 @@ SLOPE, SHIFT = 0.5, 0.25
 def _exp2_loop(X, Y, n, steps, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(X + at, mask=at < n, other=0.0)
-    for _ in range(0, steps):
+    for _ in range(steps):
         x = tl.exp2(-x)
     tl.store(Y + at, x, mask=at < n)
 
@@ -31,7 +32,7 @@ def _exp2_loop(X, Y, n, steps, BLOCK: tl.constexpr):
 def _fma_loop(X, Y, n, steps, slope, shift, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(X + at, mask=at < n, other=0.0)
-    for _ in range(0, steps):
+    for _ in range(steps):
         x = x * slope + shift
     tl.store(Y + at, x, mask=at < n)
 

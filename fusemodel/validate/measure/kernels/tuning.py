@@ -1,18 +1,17 @@
-"""How a kernel of ours is set up: the fastest of a few settings that the device can hold."""
+"""How a kernel of ours is set up: the faster of a few settings that the device can hold."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fusemodel.validate.measure.kernels.launch import Unsupported
 
 #: Tile rows, tile columns, warps, pipeline stages.
 Setting = tuple[int, int, int, int]
-TRIALS = 5
-
-_chosen: dict[Hashable, Setting] = {}  # of this process: a setting is compiled and tried once, not at every shape
+#: Settings that are compared (compiling one takes a second or so), and runs of each.
+COMPARED, TRIALS = 2, 5
 
 
 def describe(setting: Setting) -> str:
@@ -20,17 +19,18 @@ def describe(setting: Setting) -> str:
     return f"tile={rows}x{columns} warps={warps} stages={stages}"
 
 
-def choose(name: Hashable, device: str, settings: Sequence[Setting], run: Callable[[Setting], Any]) -> Setting:
-    """The fastest of ``settings`` for ``run``; one that needs more shared memory or registers than there are is passed
-    over. Unsupported where none fits. On the host the first is taken."""
+def choose(device: str, settings: Sequence[Setting], run: Callable[[Setting], Any]) -> Setting:
+    """The faster for ``run`` of the first settings that fit; one that needs more shared memory or registers than there
+    are is passed over. Unsupported where none fits. On the host the first is taken."""
     if device == "cpu":
         return settings[0]
-    if name not in _chosen:
-        times = {s: t for s in settings if (t := _trial(run, s)) is not None}
-        if not times:
-            raise Unsupported(f"none of {len(settings)} settings fits the device's shared memory")
-        _chosen[name] = min(times, key=lambda s: times[s])
-    return _chosen[name]
+    times: dict[Setting, float] = {}
+    for setting in settings:
+        if len(times) < COMPARED and (time := _trial(run, setting)) is not None:
+            times[setting] = time
+    if not times:
+        raise Unsupported(f"none of {len(settings)} settings fits the device's shared memory")
+    return min(times, key=lambda s: times[s])
 
 
 def _trial(run: Callable[[Setting], Any], setting: Setting) -> float | None:
