@@ -1,6 +1,6 @@
 """A worker without a device, for tests: answers each request with made-up times, or misbehaves at a given kernel.
 
-    python fake_worker.py REPLIES [crash:KERNEL | exit:KERNEL | hang:KERNEL | lose:KERNEL | fail:KERNEL | slow:SECONDS]...
+python fake_worker.py REPLIES [crash:KERNEL | exit:KERNEL | hang:KERNEL | lose:KERNEL | fail:KERNEL | slow:SECONDS]...
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
         request = json.loads(line)
         case = request["case"]
         kernel = case["kernel"]
-        print("working on", kernel, flush=True)
+        print("working on", kernel, flush=True)  # noqa: T201
         time.sleep(float(ways.get("slow", 0)))
         if kernel == ways.get("crash"):
             os.abort()

@@ -1,4 +1,4 @@
-"""Measuring without a GPU: the plan, the tables, the statistics, the telemetry, and a run with a worker that makes times up."""
+"""Measuring without a GPU: plan, tables, statistics, telemetry, and runs with a worker that makes times up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fusemodel.validate.measure import GROUPS, Machine, Settings, make_plan, mea
 from fusemodel.validate.measure.case import Case, pairs, work
 from fusemodel.validate.measure.plan import repeats
 from fusemodel.validate.measure.rows import drift_of, measured
-from fusemodel.validate.measure.run import Pace, failures_path, log_path
+from fusemodel.validate.measure.run import failures_path, log_path
 from fusemodel.validate.measure.stats import drift, summarise
 from fusemodel.validate.measure.store import COLUMNS, Table
 from fusemodel.validate.measure.telemetry import Reading, Telemetry, condition, energy_between_j
@@ -226,8 +226,12 @@ def test_energy_between_two_moments() -> None:
 
 
 def test_condition_of_the_device() -> None:
-    readings = [Reading(0, 100, 10, 1.0, 30, 0), Reading(1, 1980, 2600, 500.0, 60, 0x4 | 0x1), Reading(2, 1700, 2600, 690.0, 62, 0x20),
-                Reading(3, 200, 10, 70.0, 40, 0x1)]  # fmt: skip
+    readings = [
+        Reading(0, 100, 10, 1.0, 30, 0),
+        Reading(1, 1980, 2600, 500.0, 60, 0x4 | 0x1),
+        Reading(2, 1700, 2600, 690.0, 62, 0x20),
+        Reading(3, 200, 10, 70.0, 40, 0x1),
+    ]
     found = condition(readings, 0.5, 2.5)
     assert found["throttle"] == "power_cap+sw_thermal"
     assert (found["sm_clock_mhz"], found["sm_clock_min_mhz"], found["power_w"]) == (1840, 1700, 595)
@@ -279,7 +283,7 @@ class Device:
             if self.fails:
                 raise RuntimeError("operation not permitted when stream is capturing")
 
-    def Stream(self) -> Device:  # noqa: N802
+    def Stream(self) -> Device:
         return self
 
     def wait_stream(self, _: object) -> None: ...
@@ -293,7 +297,7 @@ class Device:
     def synchronize(self) -> None:
         self.log.append("synchronize")
 
-    def CUDAGraph(self) -> Device:  # noqa: N802
+    def CUDAGraph(self) -> Device:
         return self
 
     def replay(self) -> None:
@@ -303,7 +307,7 @@ class Device:
     def graph(self, _: object) -> Device._Context:
         return Device._Context(fails=not self.capturable)
 
-    def Event(self, enable_timing: bool) -> Event:  # noqa: N802
+    def Event(self, enable_timing: bool) -> Event:
         assert enable_timing
         return Event(self)
 
