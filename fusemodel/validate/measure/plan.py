@@ -116,14 +116,14 @@ def _decode(machine: Machine, dtype: str) -> Iterator[Case]:
                     yield Case("decode", kernel, "generation_attention", dtype, batch, 32, kv_heads, 1, keys, 128)
 
 
-def _unfused(machine: Machine, dtype: str) -> Iterator[Case]:
+def _stored(machine: Machine, dtype: str) -> Iterator[Case]:
     del machine
     for head_dim in (64, 128):
         for length in LENGTHS[:-1]:
             for causal in (0, 1):
-                yield _prefill("unfused", "sdpa-math", dtype, length, head_dim, causal)
+                yield _prefill("stored", "sdpa-math", dtype, length, head_dim, causal)
             for kernel, op in (("bmm", "bmm_qk"), ("softmax", "softmax"), ("bmm", "bmm_pv")):
-                yield Case("unfused", kernel, op, dtype, **_tokens(length, head_dim))
+                yield Case("stored", kernel, op, dtype, **_tokens(length, head_dim))
 
 
 def _triton(machine: Machine, dtype: str) -> Iterator[Case]:
@@ -175,11 +175,11 @@ GROUPS: dict[str, tuple[str, float, bool, Sweep]] = {
     "micro": ("launch floor, copies, exp2 and FMA loops, matrix products", 15, True, _micro),
     "sdpa": ("fused back-ends of PyTorch's attention", 55, True, _sdpa),
     "decode": ("one query per sequence, grouped heads", 45, True, _decode),
-    "unfused": (
+    "stored": (
         "scores in memory: the plain back-end, and its three parts one by one",
         35,
         True,
-        _unfused,
+        _stored,
     ),
     "triton": ("this project's kernels in 1, 2 and 3 passes, and chunked linear attention", 80, True, _triton),
     "waves": ("thread blocks around multiples of the multiprocessors", 15, False, _waves),

@@ -5,10 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from fusemodel.errors import InputError
 from fusemodel.validate.measure.plan import Plan, make_plan
 from fusemodel.validate.measure.run import Progress, Report, Settings, find_machine
+from fusemodel.validate.measure.store import COLUMNS, read
+
+if TYPE_CHECKING:
+    from fusemodel.validate.measure.energy import EnergyFit
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:
@@ -54,9 +60,11 @@ def plan_text(plan: Plan, *, cases: bool = True) -> str:
 
 
 def report_data(report: Report) -> dict[str, Any]:
-    """A report as JSON."""
-    data = asdict(report)
-    return {**data, "total": asdict(report.total)}
+    """A report as JSON, with the energies per operation where the energy group was measured."""
+    fit = _energies(report)
+    energy = None if fit is None else asdict(fit) | {"fitted_error_pct": fit.error_pct(fitted=True),
+                                                     "unseen_error_pct": fit.error_pct(fitted=False)}  # fmt: skip
+    return {**asdict(report), "total": asdict(report.total), "energy": energy}
 
 
 def report_text(report: Report) -> str:
@@ -72,12 +80,28 @@ def report_text(report: Report) -> str:
                      f"at most {d.max_abs_pct:.2f} %")  # fmt: skip
     if report.idle_w is not None:
         lines.append(f"at rest {report.idle_w:.1f} W")
+    if fit := _energies(report):
+        told = [f"{v:.3g} pJ per {name}" for name in ("flop", "byte", "exp")
+                if (v := getattr(fit, f"pj_per_{name}")) is not None]  # fmt: skip
+        errors = [f"{kind} {e:.1f} %" for kind, seen in (("on its own rows", True), ("on unseen rows", False))
+                  if (e := fit.error_pct(fitted=seen)) is not None]  # fmt: skip
+        lines.append(f"energy: {fit.idle_w:.0f} W, {', '.join(told)}; mean error {', '.join(errors)}")
     if report.repaired:
         lines.append("a last line that was cut off was removed before")
     if report.total.failed:
         lines.append(f"failures are in {report.failures}")
     lines.append(f"{report.gpu}: {report.out}")
     return "\n".join(lines)
+
+
+def _energies(report: Report) -> EnergyFit | None:
+    """The fit of the rows of this report's table and GPU; None where there are too few, or no NumPy to fit with."""
+    try:
+        from fusemodel.validate.measure.energy import fit_energy
+
+        return fit_energy(read(Path(report.out), COLUMNS), report.gpu)
+    except (ImportError, InputError):
+        return None
 
 
 def _columns(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

@@ -1,5 +1,6 @@
-"""Causal linear attention in chunks: a state of each chunk, their running sum, and the outputs (the three steps of Dao
-et al., state-space duality, ICML 2024, section 6, without decay)."""
+"""Causal linear attention in chunks: a state of each chunk, their running sum, and the outputs.
+
+The steps of Dao et al., Transformers are SSMs, ICML 2024, section 6, without decay."""
 
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false, reportInvalidTypeForm=false
 # pyright: reportArgumentType=false, reportIndexIssue=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
