@@ -70,7 +70,7 @@ def test_the_plan_is_the_sweeps_that_were_asked_for() -> None:
     assert {100, 101, 200, 201, 300, 301} <= {
         e.case.heads for e in make_plan(Machine(sms=100), groups=["waves"]).groups[0].entries
     }
-    assert sum(c.op == "idle" for c in cases["energy"]) == 1
+    assert [c.op == "idle" for c in cases["energy"]] == [True] + [False] * 12
     assert len(cases["energy"]) == 13
 
 
@@ -219,10 +219,13 @@ def counter(rate_w: float, step_s: float) -> list[Reading]:
 
 def test_energy_between_two_moments() -> None:
     readings = counter(300.0, 0.1)
-    assert energy_between_j(readings, 2.0, 7.0) == pytest.approx(1500, rel=0.02)
+    assert energy_between_j(readings, 2.0, 7.0) == (pytest.approx(1500, rel=0.02), "energy-counter")
     assert energy_between_j(readings, 9.0, 11.0) is None
     assert energy_between_j([], 1.0, 2.0) is None
     assert energy_between_j([Reading(t) for t in range(10)], 1.0, 2.0) is None
+    uncounted = [Reading(r.at_s, power_w=200 + 100 * (r.at_s >= 5)) for r in readings]
+    assert energy_between_j(uncounted, 4.0, 6.0) == (pytest.approx(500, rel=0.02), "power-readings")
+    assert energy_between_j(uncounted, 4.0, 4.1) is None
 
 
 def test_condition_of_the_device() -> None:
@@ -499,6 +502,10 @@ def test_without_a_gpu_one_line_and_exit_code_2(tmp_path: Path, monkeypatch: pyt
     refused(ran, "", "there is no GPU to measure: PyTorch ", "expected an NVIDIA GPU")
     assert ran.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_in_no_folder_is_refused(tmp_path: Path) -> None:
+    refused(fusemodel("measure", "--out", tmp_path / "no" / "m.csv"), "", "cannot be written", "there is no folder")
 
 
 def test_a_worker_that_cannot_start_is_one_line(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ TRUTH = (80.0, 0.45, 40.0, 12.0)
 
 
 def row(case: Case, truth: Sequence[float] = TRUTH, noise: float = 1.0, gpu: str = "Imagined") -> dict[str, Any]:
-    """A case as measured where the model holds, at a time that follows from rates of 600 TFLOP/s, 3 TB/s, 3.5 T exp/s."""
+    """A case as measured where the model holds, at a time from rates of 600 TFLOP/s, 3 TB/s, 3.5 T exp/s."""
     need = work(case)
     seconds = max(need.flop / 6e14, need.bytes / 3e12, need.exps / 3.5e12) or 1.0
     joules = seconds * truth[0] + 1e-12 * (truth[1] * need.flop + truth[2] * need.bytes + truth[3] * need.exps)

@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the order (%(default)s)")
     parser.add_argument("--retry", action="store_true", help="try again what failed in an earlier run")
     parser.add_argument("--plan", "--dry-run", action="store_true", help="only list the points and the time they take")
+    parser.add_argument("--report", metavar="FILE", help="also write what --json would print to this file")
     parser.add_argument("--json", action="store_true", help="print only JSON")
     given = parser.parse_args(arguments)
     groups = tuple(name.strip() for name in given.groups.split(",") if name.strip())
@@ -39,7 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
             text = json.dumps(plan_data(plan), indent=2) if given.json else plan_text(plan)
         else:
             report = measure(settings, progress=None if given.json else line_progress())
-            text = json.dumps(report_data(report), indent=2) if given.json else report_text(report)
+            data = json.dumps(report_data(report), indent=2)
+            text = data if given.json else report_text(report)
+            if given.report:
+                Path(given.report).write_text(data + "\n", encoding="utf-8")
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

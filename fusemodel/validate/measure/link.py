@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -50,7 +51,8 @@ class Link:
             if not isinstance(output, int):
                 output.close()
         self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, args=(reading,), name="replies", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(reading,), name="replies", daemon=True)
+        self._reader.start()
 
     def _read(self, reading: int) -> None:
         with os.fdopen(reading, encoding="utf-8") as file:
@@ -85,7 +87,10 @@ class Link:
             raise Lost("timeout", "no answer in time") from None
         if line is None:
             raise Lost("crashed", f"the worker ended: {self._ending()}")
-        return json.loads(line)
+        try:
+            return json.loads(line)
+        except json.JSONDecodeError:
+            raise Lost("crashed", f"the worker ended in the middle of a reply: {self._ending()}") from None
 
     def _ending(self) -> str:
         try:
@@ -95,12 +100,12 @@ class Link:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def close(self) -> None:
-        """End the worker, at once if it does not end by itself."""
+        """End the worker, at once if it does not end by itself, and what a compiler may have started in its session."""
         if self._process.stdin is not None:
             with suppress(OSError):  # it is gone already
                 self._process.stdin.close()
-        try:
-            self._process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        self._reader.join(timeout=1)
+        if self._process.returncode is None:  # not waited for: the number is still its own
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

@@ -195,9 +195,11 @@ def make_plan(
     minutes: float = 8.0,
     dtype: str = "bf16",
     seed: int = 0,
+    started_s: float | None = None,
 ) -> Plan:
     """The points of some groups (all by default), each group in an order drawn from ``seed``, with a share of
-    ``minutes`` in proportion to the seconds it is given in a run of all of them.
+    ``minutes`` in proportion to the seconds it is given in a run of all of them. Of that time ``started_s`` have gone
+    by (a usual start where it is not given).
 
     InputError for an unknown group or dtype, and for minutes that are not a usable positive number."""
     for name in groups:
@@ -212,8 +214,9 @@ def make_plan(
     machine = machine or Machine()
     chosen = [name for name in GROUPS if not groups or name in groups]
     budget_s = 60 * minutes
-    scale = budget_s / (START_S + REPEAT_S + sum(GROUPS[name][1] for name in chosen))
-    at, planned = scale * START_S, []
+    shares = REPEAT_S + sum(GROUPS[name][1] for name in chosen)
+    at = budget_s * START_S / (START_S + shares) if started_s is None else started_s
+    scale, planned = max(0.0, budget_s - at) / shares, []
     for name in chosen:
         about, seconds, both, sweep = GROUPS[name]
         at += scale * seconds
@@ -223,6 +226,7 @@ def make_plan(
                 case
             )
         random.Random(f"{seed}:{name}").shuffle(fits)
+        fits.sort(key=lambda c: c.op != "idle")  # the others' energy is told above it
         modes = (WARM, COLD) if both else (WARM,)
         entries = tuple(Entry(c, modes, estimate_s(c, modes)) for c in fits)
         planned.append(Group(name, about, scale * seconds, at, entries, tuple(too_large)))

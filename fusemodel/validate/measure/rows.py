@@ -39,9 +39,10 @@ def _under_load(
 ) -> dict[str, Any]:
     seconds, calls = reply["end_s"] - reply["begin_s"], reply["calls"]
     row: dict[str, Any] = {"latency_us": 1e6 * seconds / calls, "n": calls}
-    joules = energy_between_j(readings, reply["begin_s"], reply["end_s"])
-    if joules is None:
+    found = energy_between_j(readings, reply["begin_s"], reply["end_s"])
+    if found is None:
         return row
+    joules, row["how"] = found
     power_w = joules / seconds
     row |= {"power_w": power_w, "energy_j": joules / calls, "idle_w": power_w if case.op == "idle" else idle_w}
     if row["idle_w"] is not None:

@@ -118,12 +118,14 @@ def measure(
     are kept and KeyboardInterrupt goes on to the caller."""
     begin_s = time.monotonic()
     make_plan(groups=settings.groups, minutes=settings.minutes, dtype=settings.dtype)
+    if not settings.out.parent.is_dir():
+        raise InputError(f"{settings.out} cannot be written: there is no folder {settings.out.parent}")
     with _terminated_as_interrupted():
         said, link = _start(command, log_path(settings.out))
         observed = None
         try:
             plan = make_plan(_machine(said), groups=settings.groups, minutes=settings.minutes, dtype=settings.dtype,
-                             seed=settings.seed)  # fmt: skip
+                             seed=settings.seed, started_s=time.monotonic() - begin_s)  # fmt: skip
             observed = watch(said["uuid"])
             out = Table(settings.out, COLUMNS)
             failures = Table(failures_path(settings.out), FAILURE_COLUMNS)
@@ -242,7 +244,12 @@ class _Run:
                 if "failed" in reply:
                     self._fail(entry.case, reply, [m for m in modes if m not in written])
                     continue
-                self._write(entry.case, reply, repeat)
+                try:
+                    self._write(entry.case, reply, repeat)
+                except ValueError as error:
+                    said = {"failed": "statistics", "error": "no time", "message": str(error)}
+                    self._fail(entry.case, said, [reply["l2"]])
+                    continue
                 written.append(reply["l2"])
         except Lost as error:
             left = [m for m in modes if m not in written]

@@ -69,9 +69,12 @@ class Table:
     def add(self, row: Row) -> None:
         """Append a row: one write, then to the disk."""
         values = {c: _text(row.get(c)) for c in self.columns}
-        self._file.write(_line([values[c] for c in self.columns]))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(_line([values[c] for c in self.columns]))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written: {error.strerror or error}") from error
         self.rows.append(values)
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ from fusemodel.validate.measure.stats import quantile
 PERIOD_S = 0.025
 #: Readings that are kept: a few minutes of them, longer than any one point takes.
 KEPT = 20_000
+#: Readings of power that make a mean.
+MIN_POWER_READINGS = 10
 #: Why the clocks were held down, bit by bit (nvmlClocksThrottleReasons). Bit 0, that the device was idle, is no reason.
 THROTTLE = {
     0x2: "applications_clocks", 0x4: "power_cap", 0x8: "hw_slowdown", 0x10: "sync_boost", 0x20: "sw_thermal",
@@ -58,13 +60,18 @@ def condition(readings: Sequence[Reading], begin_s: float, end_s: float) -> dict
     return found
 
 
-def energy_between_j(readings: Sequence[Reading], begin_s: float, end_s: float) -> float | None:
-    """Joules between two moments, by linear interpolation of the device's total-energy counter. None where the counter
-    is missing or was not read on both sides."""
-    steps = _steps([r for r in readings if r.energy_j is not None])
-    if len(steps) < 2 or not steps[0][0] <= begin_s < end_s <= steps[-1][0]:
+def energy_between_j(readings: Sequence[Reading], begin_s: float, end_s: float) -> tuple[float, str] | None:
+    """Joules between two moments and how they were found: from the device's ``energy-counter``, interpolated, or, where
+    it has none, from the mean of ``power-readings``. None where there are too few of either."""
+    steps = _steps(readings)
+    if len(steps) >= 2 and steps[0][0] <= begin_s < end_s <= steps[-1][0]:
+        return _at(steps, end_s) - _at(steps, begin_s), "energy-counter"
+    if len(steps) >= 2:
         return None
-    return _at(steps, end_s) - _at(steps, begin_s)
+    power = [r.power_w for r in readings if r.power_w is not None and begin_s <= r.at_s <= end_s]
+    if len(power) < MIN_POWER_READINGS:
+        return None
+    return sum(power) / len(power) * (end_s - begin_s), "power-readings"
 
 
 def _steps(readings: Sequence[Reading]) -> list[tuple[float, float]]:
