@@ -431,7 +431,8 @@ def measure_kernels(
         tasks: dict[str, Any] = {}
 
         def show(group: str, done: int, total: int, text: str) -> None:
-            tasks[group] = tasks.get(group) or bar.add_task(group, total=total)
+            if group not in tasks:
+                tasks[group] = bar.add_task(group, total=total)
             bar.update(tasks[group], completed=done, description=f"{group} {text}")
 
         report = measure(settings, progress=show)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from hypothesis import strategies as st
 
 from fusemodel.errors import InputError
 from fusemodel.validate.measure import GROUPS, Machine, Settings, make_plan, measure
+from fusemodel.validate.measure.__main__ import main as bare_main
 from fusemodel.validate.measure.case import Case, pairs, work
-from fusemodel.validate.measure.plan import repeats
+from fusemodel.validate.measure.plan import START_S, repeats
 from fusemodel.validate.measure.rows import drift_of, measured
 from fusemodel.validate.measure.run import failures_path, log_path
 from fusemodel.validate.measure.stats import drift, summarise
@@ -76,7 +78,8 @@ def test_the_plan_is_the_sweeps_that_were_asked_for() -> None:
 
 def test_a_plan_keeps_to_its_minutes() -> None:
     plan = make_plan(minutes=8)
-    assert sum(g.estimate_s for g in plan.groups) < 8 * 60
+    spent = itertools.accumulate((g.estimate_s for g in plan.groups), initial=START_S)
+    assert all(until <= g.deadline_s for until, g in zip(itertools.islice(spent, 1, None), plan.groups, strict=True))
     ends = [g.deadline_s for g in plan.groups]
     assert ends == sorted(ends)
     assert ends[-1] < plan.budget_s == 480
@@ -528,6 +531,30 @@ def test_the_plan_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "about" in text.splitlines()[0]
     assert "(assumed)" in text.splitlines()[0]
     assert "flex context_attention b1 h16 s16384 d128 causal window 1024  [warm, cold]" in text
+
+
+def test_a_run_on_both_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_fake = partial(measure, command=fake("fail:copy"))
+    monkeypatch.setattr("fusemodel.validate.measure.measure", with_fake)
+    out = tmp_path / "m.csv"
+    ran = fusemodel("measure", "--out", out, "--groups", "micro,energy", "--json")
+    found = json.loads(ran.out)
+    assert (ran.code, ran.err) == (0, "")
+    assert (found["out"], found["gpu"]) == (str(out), "Imagined 9000")
+    assert set(found["groups"]) == {"micro", "energy", "again"}
+    assert found["total"]["failed"] == 6 * 2 + 2
+    assert found["total"]["measured"] == len(rows_of(out))
+    assert found["drift"]["max_abs_pct"] == 0
+    assert found["energy"] is None  # there was no telemetry
+    text = fusemodel("measure", "--out", out, "--groups", "micro,energy").out
+    assert f"failures are in {failures_path(out)}" not in text  # they are of an earlier run
+    assert "Imagined 9000" in text
+
+    monkeypatch.setattr("fusemodel.validate.measure.__main__.measure", with_fake)
+    report = tmp_path / "report.json"
+    assert bare_main(["--out", str(out), "--groups", "micro,energy", "--report", str(report)]) == 0
+    assert json.loads(report.read_text())["total"]["there"] == found["total"]["planned"]
+    assert bare_main(["--out", str(tmp_path)]) == 2
 
 
 BARE = """

@@ -4,6 +4,7 @@ Skipped only where PyTorch or Triton is not installed."""
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import os
@@ -18,11 +19,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from fusemodel.validate.measure import Settings, measure  # noqa: E402
 from fusemodel.validate.measure.case import Case  # noqa: E402
 from fusemodel.validate.measure.kernels import HOMES, TOLERANCE, Unsupported, build  # noqa: E402
 from fusemodel.validate.measure.kernels.launch import spread  # noqa: E402
 from fusemodel.validate.measure.kernels.reference import attention_error, linear_error  # noqa: E402
 from fusemodel.validate.measure.plan import make_plan  # noqa: E402
+from fusemodel.validate.measure.run import Pace, failures_path  # noqa: E402
 from fusemodel.validate.measure.timing import HostTimer  # noqa: E402
 from fusemodel.validate.measure.worker import answer  # noqa: E402
 
@@ -214,6 +217,29 @@ def test_a_worker_process_serves_until_its_input_ends() -> None:
     assert (ran.returncode, hello["torch"], hello["device"]) == (0, torch.__version__, "host")
     assert reply["rel_error"] < 2**-8
     assert done == {"done": True, "lost": ""}
+
+
+def test_a_run_with_kernels_that_are_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [
+        Case("micro", "gemm", "gemm", "bf16", m=16, n=16, k=16),
+        attention("sdpa-math", 1, 2, 2, 16, 16, 16),
+        attention("sdpa-efficient", 1, 2, 2, 16, 16, 16),
+        Case("energy", "copy", "copy", "bf16", m=1000),
+        Case("energy", "idle", "idle"),
+    ]
+    monkeypatch.setattr("fusemodel.validate.measure.plan.GROUPS", {"micro": ("", 1, False, lambda *_: iter(cases))})
+    command = (sys.executable, "-m", "fusemodel.validate.measure.worker", "{replies}", "cpu")
+    settings = Settings(tmp_path / "m.csv", minutes=5)
+    report = measure(settings, command=command, pace=Pace(timed_ms=1, load_s=0.05, settle_s=0.0, rest_s=0.05))
+    assert (report.groups["micro"].measured, report.total.failed, report.lost_workers) == (4, 1, 0)
+    rows = {r["kernel"]: r for r in csv.DictReader(settings.out.open())}
+    assert set(rows) == {"gemm", "sdpa-math", "copy", "idle"}
+    low, median, high = (float(rows["gemm"][c]) for c in ("p10_us", "latency_us", "p90_us"))
+    assert low <= median <= high
+    assert float(rows["gemm"]["tflops"]) == pytest.approx(2 * 16**3 / median / 1e6, rel=1e-4)
+    assert 0 < float(rows["gemm"]["rel_error"]) < TOLERANCE["bf16"]
+    (failure,) = csv.DictReader(failures_path(settings.out).open())
+    assert (failure["kernel"], failure["error"]) == ("sdpa-efficient", "unsupported")
 
 
 # The machine code, which the interpreter does not make

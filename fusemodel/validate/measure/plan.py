@@ -172,19 +172,19 @@ def _energy(machine: Machine, dtype: str) -> Iterator[Case]:
 
 #: Name: what it is, seconds of an eight-minute run, whether the L2 cache is also timed cold, the points.
 GROUPS: dict[str, tuple[str, float, bool, Sweep]] = {
-    "micro": ("launch floor, copies, exp2 and FMA loops, matrix products", 15, True, _micro),
-    "sdpa": ("fused back-ends of PyTorch's attention", 55, True, _sdpa),
-    "decode": ("one query per sequence, grouped heads", 45, True, _decode),
+    "micro": ("launch floor, copies, exp2 and FMA loops, matrix products", 10, True, _micro),
+    "sdpa": ("fused back-ends of PyTorch's attention", 60, True, _sdpa),
+    "decode": ("one query per sequence, grouped heads", 75, True, _decode),
     "stored": (
         "scores in memory: the plain back-end, and its three parts one by one",
-        35,
+        28,
         True,
         _stored,
     ),
-    "triton": ("this project's kernels in 1, 2 and 3 passes, and chunked linear attention", 80, True, _triton),
-    "waves": ("thread blocks around multiples of the multiprocessors", 15, False, _waves),
-    "flex": ("compiled masks: causal and windows", 70, True, _flex),
-    "energy": ("steady load, by the device's energy counter, and rest", 80, False, _energy),
+    "triton": ("this project's kernels in 1, 2 and 3 passes, and chunked linear attention", 74, True, _triton),
+    "waves": ("thread blocks around multiples of the multiprocessors", 16, False, _waves),
+    "flex": ("compiled masks: causal and windows", 65, True, _flex),
+    "energy": ("steady load, by the device's energy counter, and rest", 78, False, _energy),
 }
 
 
@@ -236,8 +236,8 @@ def make_plan(
 #: Rates of the order of a data-centre GPU: they only foretell how long a plan takes, and no result depends on them.
 _FLOP_PER_S, _BYTES_PER_S, _EXPS_PER_S = 3e14, 2e12, 2e12
 _PLAIN_SLOWDOWN = 8
-#: Seconds to set a point up: inputs and the check; more where a kernel is compiled.
-_SETUP_S, _COMPILE_S = 0.12, {"flex": 4.0, "triton": 0.5}
+#: Seconds to set a point up: inputs and the check; more where a kernel is compiled, by the name it begins with.
+_SETUP_S, _COMPILE_S = 0.12, {"flex": 4.0, "triton": 0.5, "sdpa-cudnn": 0.4}
 
 
 def estimate_s(case: Case, modes: Sequence[str]) -> float:
@@ -249,7 +249,8 @@ def estimate_s(case: Case, modes: Sequence[str]) -> float:
     need = work(case)
     kernel = max(need.flop / _FLOP_PER_S, need.bytes / _BYTES_PER_S, need.exps / _EXPS_PER_S) + 1e-5
     kernel *= _PLAIN_SLOWDOWN if case.kernel == "sdpa-math" else 1
-    setup = _SETUP_S + footprint_bytes(case) / 2e11 + _COMPILE_S.get(case.kernel.partition("-")[0], 0.0)
+    setup = _SETUP_S + footprint_bytes(case) / 2e11
+    setup += sum(s for name, s in _COMPILE_S.items() if case.kernel.startswith(name))
     if case.group == "energy":
         return setup + ENERGY_S + SETTLE_S
     return setup + len(modes) * (max(WARMUP_MS / 1e3, 3 * kernel) + max(TIMED_MS / 1e3, MIN_SAMPLES * kernel) + 0.03)
