@@ -246,6 +246,8 @@ class _Run:
                     continue
                 try:
                     self._write(entry.case, reply, repeat)
+                except InputError:  # the table cannot be written
+                    raise
                 except ValueError as error:
                     said = {"failed": "statistics", "error": "no time", "message": str(error)}
                     self._fail(entry.case, said, [reply["l2"]])

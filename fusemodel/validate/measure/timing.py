@@ -16,6 +16,8 @@ MIN_SAMPLES, MAX_SAMPLES = 9, 1000
 REPLAY_US, MAX_LAUNCHES = 250.0, 64
 #: Bytes overwritten before each launch that must find a cold cache; twice the cache where that is more.
 FLUSH_BYTES = 256 * 10**6
+#: About how long that takes, to foretell how many samples fit.
+FLUSH_MS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,11 @@ def sample(run: Callable[[], Any], timer: Timer, *, cold: bool, timed_ms: float 
     replay = single
     if launches > 1:
         replay, how = timer.capture(run, launches)
-    duration_ms = launches * estimate / 1e3 + (FLUSH_BYTES / 2.5e9 if cold else 0.0)
-    warmups = max(3, min(MAX_SAMPLES, math.ceil(WARMUP_MS / duration_ms)))
-    count = max(MIN_SAMPLES, min(MAX_SAMPLES, math.ceil(timed_ms / duration_ms)))
-    timer.time_us(replay, warmups, cold)
+    flush_ms = FLUSH_MS if cold else 0.0
+    warmups = max(3, min(MAX_SAMPLES, math.ceil(WARMUP_MS / (launches * estimate / 1e3 + flush_ms))))
+    warm = timer.time_us(replay, warmups, cold)
+    settled_ms = max(sorted(warm[-5:])[len(warm[-5:]) // 2], 1e-3) / 1e3  # clocks were lower at the first estimate
+    count = max(MIN_SAMPLES, min(MAX_SAMPLES, math.ceil(timed_ms / (settled_ms + flush_ms))))
     begin = time.monotonic()
     us = timer.time_us(replay, count, cold)
     return Samples(tuple(t / launches for t in us), launches, how, begin, time.monotonic())
@@ -146,7 +149,7 @@ class Load:
 
 
 def load(run: Callable[[], Any], timer: Timer, *, settle_s: float, seconds: float) -> Load:
-    """Launch a kernel again and again, with no gaps, for ``seconds`` after ``settle_s``."""
+    """Launch a kernel again and again, with hardly a gap, for ``seconds`` after ``settle_s``."""
     estimate = max(sorted(timer.time_us(timer.capture(run, 1)[0], 3, flush=False))[1], 1e-3)
     launches = max(1, min(MAX_LAUNCHES, math.ceil(5e3 / estimate)))
     replay, _ = timer.capture(run, launches)
