@@ -501,7 +501,7 @@ def start(
         return
     sys.stdout.write("".join(f"wrote {f}\n" for f in files))
     here = next(f for f in files if f.endswith("mapping.yaml"))
-    sys.stdout.write(f"next: fusemodel eval {here}\n      fusemodel compare fusemax {here} -w bert -s 1K,64K\n")
+    sys.stdout.write(f"next: fusemodel eval {here}\n")
 
 
 @app.command("doctor", epilog="Example: fusemodel doctor")
