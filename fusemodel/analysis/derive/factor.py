@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from fusemodel.analysis.derive.emit import Names, access, name_of_product
-from fusemodel.analysis.derive.fiber import START, Fiber, StuckError, conjunction, conjuncts
+from fusemodel.analysis.derive.fiber import START, Fiber, StuckError, by_rank, conjunction, conjuncts
 from fusemodel.analysis.derive.identities import (
     Split,
     monotone_part,
@@ -26,6 +26,7 @@ from fusemodel.analysis.derive.terms import (
     Poly,
     add,
     atom,
+    inverse_mono,
     mono,
     multiply,
     parts,
@@ -46,6 +47,7 @@ from fusemodel.cascade.ir import (
     rank_values,
     reads,
     reduction_op,
+    substitute,
     target_ranks,
 )
 from fusemodel.cascade.printer import format_einsum, format_expr
@@ -124,7 +126,7 @@ class Factoring:
     def reduction(self, e: Einsum) -> None:
         if self.fiber.definition(e.name) is None and not e.selection:
             raise StuckError("it is not defined by one plain equation")
-        body, conditions = self.inlined(e)
+        e, body, conditions = self.interchanged(e)
         if any(self.fiber.waits(c) for c in conditions):
             raise StuckError("its condition depends on what is complete only after a traversal")
         where = conjunction(conditions)
@@ -137,6 +139,37 @@ class Factoring:
             self.linear(e, body, poly, conditions)
         else:
             raise StuckError(f"nothing distributes over {op}")
+
+    def interchanged(self, e: Einsum) -> tuple[Einsum, Expr, tuple[Expr, ...]]:
+        """sum[m](a[m] * sum[g](b[g, m])) = sum[m, g](a[m] * b[g, m]), for late sums over other ranks: the Einsum with
+        these ranks, its body down to what is there in the first traversal, and the conditions."""
+        body, conditions = self.inlined(e)
+        names = self.fiber.late | self.fiber.composites
+        while reduction_op(e) == "sum" and not e.selection:
+            inner = next((a for a in accesses(body) if self.is_sum(a.tensor)), None)
+            made = None if inner is None else self.fiber.definition(inner.tensor)
+            if inner is None or made is None:
+                break
+            ranks = self.fiber.reduced(made)
+            factor, poly = mono([(bare(inner), Fraction(1))]), normal_form(self.fiber, body)
+            if not all(dict(m.powers).get(bare(inner)) == 1 for m, _ in poly.terms):
+                break
+            if set(ranks) & {*rank_values(body), *target_ranks(e), *self.fiber.reduced(e)}:
+                break
+            change = by_rank(self.fiber.cascade, inner)
+            within, found = self.fiber.inline(substitute(made.body, change), names)
+            below = () if made.where is None else (self.fiber.inline(substitute(made.where, change), names)[0],)
+            left = Poly(tuple((times_mono(m, inverse_mono(factor)), c) for m, c in poly.terms))
+            body = Apply("*", (to_expr(left), within))
+            conditions = conjuncts([*conditions, *found, *below])
+            e = replace(e, reduction=Reduction("sum", (*self.fiber.reduced(e), *ranks)))
+            self.steps.append(f"{e.name}: sums are interchanged, so {inner.tensor} is summed over {', '.join(ranks)} last.")
+        return e, body, conditions
+
+    def is_sum(self, tensor: str) -> bool:
+        """Whether a late tensor is a sum over other ranks."""
+        e = self.fiber.definition(tensor) if tensor in self.fiber.late else None
+        return e is not None and not e.selection and bool(self.fiber.reduced(e)) and reduction_op(e) == "sum"
 
     def selection(self, e: Einsum, poly: Poly, where: Expr | None) -> None:
         body = to_expr(monotone_part(self.fiber, poly))
@@ -264,7 +297,8 @@ class Factoring:
     def combine(self, e: Einsum, groups: dict[frozenset[str], list[tuple[Mono, Fraction]]], filled: bool) -> None:
         """The tensor made of its reductions, element by element or summed over ranks along which what waits changes;
         0 where nothing was summed, unless ``filled``: something always is."""
-        if len(groups) == 1:
+        shared = {outer: shared_factor(terms, outer) for outer, terms in groups.items()}
+        if len(groups) == 1 and set(shared.values()) == {ONE}:
             outer, terms = next(iter(groups.items()))
             self.out.append(self.summed(e, e.target, outer, terms, filled))
             return
@@ -274,8 +308,9 @@ class Factoring:
                 whole += terms
                 continue
             part = replace(e.target, tensor=self.names.fresh(f"{e.name}P"))
-            self.out.append(self.summed(e, part, outer, terms, filled))
-            whole.append((mono([(part, Fraction(1))]), Fraction(1)))
+            inverse = inverse_mono(shared[outer])
+            self.out.append(self.summed(e, part, outer, [(times_mono(m, inverse), c) for m, c in terms], filled))
+            whole.append((times_mono(shared[outer], mono([(part, Fraction(1))])), Fraction(1)))
         self.out.append(self.summed(e, e.target, frozenset(), whole, filled))
 
     def summed(
@@ -308,6 +343,14 @@ class Factoring:
                 self.steps.append(
                     f"{e.name}: the factor {factor} lacks {rank}, so it is applied after the {op} over {rank}{nonzero}."
                 )
+
+
+def shared_factor(terms: Sequence[tuple[Mono, Fraction]], summed: frozenset[str]) -> Mono:
+    """What all terms share and lacks the ranks over which they are summed."""
+    if not summed:
+        return ONE
+    powers = [{a: p for a, p in m.powers if not summed & set(rank_values(a))} for m, _ in terms]
+    return mono((a, p) for a, p in powers[0].items() if all(other.get(a) == p for other in powers[1:]))
 
 
 def factored(fiber: Fiber) -> Factoring:

@@ -12,6 +12,7 @@ from fusemodel.analysis.derive.check import Check
 from fusemodel.analysis.derive.emit import assemble
 from fusemodel.analysis.derive.factor import factored
 from fusemodel.analysis.derive.fiber import Fiber, StuckError, closure, reduced
+from fusemodel.analysis.derive.regular import apart, joined
 from fusemodel.analysis.derive.running import TILE, tiled
 from fusemodel.analysis.derive.stable import stabilised
 from fusemodel.analysis.passes import Passes, passes
@@ -52,6 +53,8 @@ class Search:
     stages: list[Cascade] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     stuck: dict[str, list[str]] = field(default_factory=dict)
+    whole: set[str] = field(default_factory=set)  # ranks that were given split, and are so no more
+    waiting: list[str] = field(default_factory=list)  # steps that make nothing better by themselves
 
     @property
     def counts(self) -> dict[str, int]:
@@ -76,7 +79,8 @@ class Search:
             return self.refuse(rank, f"a candidate fails the numerical check: {wrong}")
         self.current, self.found = cascade, found
         self.stages.append(cascade)
-        self.steps += steps
+        self.steps += self.waiting + steps
+        self.waiting = []
         return True
 
     def refuse(self, rank: str | None, reason: str) -> bool:
@@ -110,20 +114,54 @@ class Search:
             raise StuckError("chunks do not halve the work")
         return cascade, work.steps, (inner,)
 
-    def fiber(self, rank: str, after: int) -> Fiber:
-        """A rank seen from the traversal after the first few."""
+    def settled(self, rank: str, after: int) -> frozenset[str]:
+        """The summaries of the first few traversals."""
         done = self.found.tensors
         early = (n for n, t in self.current.tensors.items() if rank not in t.ranks and done.get(n, {}).get(rank))
-        return Fiber(self.current, rank, frozenset(n for n in early if done[n][rank] <= after))
+        return frozenset(n for n in early if done[n][rank] <= after)
+
+    def fiber(self, rank: str, after: int) -> Fiber:
+        """A rank seen from the traversal after the first few."""
+        return Fiber(self.current, rank, self.settled(rank, after))
 
     def factor(self, rank: str, after: int) -> Candidate:
         """Along a rank, or the inner part of one that was given split."""
-        given = self.check.original.split.get(rank)
-        work = factored(self.fiber(given[1] if given else rank, after))
+        given = self.current.split.get(rank) if self.apart(rank) else None
+        along = given[1] if given else rank
+        cascade, steps = self.current, []
+        try:
+            cascade, steps = apart(cascade, along)
+        except StuckError:
+            pass
+        work = factored(Fiber(cascade, along, self.settled(along, after)))
         self.stuck[rank] = list(work.stuck)
         if not work.steps:
             raise StuckError("")
-        return assemble(self.current, work.out), work.steps, ()
+        return assemble(cascade, work.out), steps + work.steps, ()
+
+    def apart(self, rank: str) -> bool:
+        """Whether a rank was given split, and its parts are still used one without the other."""
+        return rank in self.check.original.split and rank not in self.whole
+
+    def both(self, rank: str, after: int) -> Candidate:
+        """What waits taken out of reductions, and the rest with running values."""
+        cascade, steps, _ = self.factor(rank, after)
+        tiles, more, new = self.tile(Fiber(cascade, rank, self.settled(rank, after)))
+        return tiles, steps + more, new
+
+    def join(self) -> None:
+        """Ranks that were given split, and whose parts are used together everywhere, as if they were whole."""
+        for rank in self.check.original.split:
+            if self.counts[rank] < 2:
+                continue
+            try:
+                cascade, steps = joined(self.current, rank)
+            except StuckError:
+                continue
+            found = passes(cascade, extents_of(cascade))
+            if found.passes[rank] <= self.counts[rank]:
+                self.current, self.found, self.waiting = cascade, found, [*self.waiting, *steps]
+                self.whole.add(rank)
 
     def stabilise(self, rank: str) -> Candidate:
         """A maximum subtracted in every sum of exponentials, and tiles over which it runs."""
@@ -133,11 +171,12 @@ class Search:
 
     def tile(self, fiber: Fiber) -> Candidate:
         rank, current = fiber.rank, fiber.cascade
-        parts = None if rank in self.check.original.split else current.split.get(rank)
+        parts = None if self.apart(rank) else current.split.get(rank)
         work = tiled(fiber, parts, chunks=self.merge == "chunks")
         outer, inner = work.outer, work.inner
         if parts:
-            return assemble(current, work.out), work.steps, (inner,)
+            new = () if rank in self.whole else (inner,)
+            return assemble(current, work.out), work.steps, new
         sizes = extents_of(current)
         count: Expr = Apply("neg", (Apply("//", (Apply("neg", (Extent(rank),)), Extent(inner))),))
         ranks = {inner: Number(max(1, min(TILE, sizes[rank]))), outer: count}
@@ -155,6 +194,8 @@ class Search:
             found = self.counts[rank] > 1 and self.offer(lambda n=after: self.factor(rank, n), rank)
             if self.counts[rank] > 1:
                 found |= self.offer(lambda n=after: self.tile(self.fiber(rank, n)), rank)
+            if self.counts[rank] > 1 and not found:
+                found = self.offer(lambda n=after: self.both(rank, n), rank)
             self.stuck[rank] = known or self.stuck.get(rank, [])
             after = 0 if found else self.next_traversal(rank, after)
         if self.stable and rank not in self.current.split:
@@ -231,6 +272,7 @@ def derive(cascade: Cascade, *, stable: bool = False, rank: str | None = None, m
     found = passes(cascade, extents_of(cascade))
     before = found.passes
     search = Search(Check(cascade), merge, stable, cascade, found)
+    search.join()
     for r in [rank] if rank else [r for r in cascade.ranks if r not in cascade.parents]:
         if search.counts[r] > 1 or (stable and search.counts[r] == 1):
             search.reduce(r)
