@@ -11,7 +11,9 @@ from fusemodel.analysis.derive.fiber import START, Fiber, StuckError, by_rank, c
 from fusemodel.analysis.derive.identities import (
     Split,
     monotone_part,
-    normal_form,
+    differs,
+    expanded_form,
+    kept_form,
     pull_from_extreme,
     ranks_of_mono,
     signs_of_nothing,
@@ -61,6 +63,7 @@ class Factoring:
 
     fiber: Fiber
     names: Names
+    spread: bool = False  # multiply powers of differences out
     out: list[Einsum] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
@@ -68,8 +71,8 @@ class Factoring:
     named: list[Named] = field(default_factory=list)
 
     @classmethod
-    def of(cls, fiber: Fiber) -> Factoring:
-        work = cls(fiber, Names.of(fiber.cascade))
+    def of(cls, fiber: Fiber, *, spread: bool) -> Factoring:
+        work = cls(fiber, Names.of(fiber.cascade), spread)
         work.remember()
         for e in fiber.cascade.einsums:
             work.visit(e)
@@ -81,16 +84,18 @@ class Factoring:
         for e in fiber.cascade.einsums:
             try:
                 if fiber.reduces(e) and not e.selection and not fiber.is_late(e) and fiber.definition(e.name):
-                    poly = normal_form(fiber, e.body)
+                    poly = expanded_form(fiber, e.body)
                     if len(poly.terms) == 1:
                         m, c = poly.terms[0]
                         self.bases.setdefault(self.key(e, frozenset(self.fiber.reduced(e)), m, e.where), (e.target, c))
                 elif fiber.pointwise(e.name) and e.name in fiber.late:
                     body, conditions = self.inlined(e)
-                    poly = normal_form(fiber, body)
+                    poly = expanded_form(fiber, body)
+                    texts = frozenset(map(format_expr, conditions))
                     if len(poly.terms) == 1 and poly.terms[0][1] == 1:
-                        texts = frozenset(map(format_expr, conditions))
                         self.named.append(Named(poly.terms[0][0], e.target, texts))
+                    elif differs(fiber, whole := to_expr(poly)):
+                        self.named.append(Named(mono([(whole, Fraction(1))]), e.target, texts))
             except StuckError:
                 continue
         self.named.sort(key=lambda n: -len(list(parts(n.value))))
@@ -130,7 +135,8 @@ class Factoring:
         if any(self.fiber.waits(c) for c in conditions):
             raise StuckError("its condition depends on what is complete only after a traversal")
         where = conjunction(conditions)
-        poly = normal_form(self.fiber, body)
+        summed = reduction_op(e) in ("sum", "mean") and not e.selection
+        poly = (kept_form if summed and not self.spread else expanded_form)(self.fiber, body)
         if e.selection:
             self.selection(e, poly, where)
         elif (op := reduction_op(e)) in ("max", "min"):
@@ -151,7 +157,7 @@ class Factoring:
             if inner is None or made is None:
                 break
             ranks = self.fiber.reduced(made)
-            factor, poly = mono([(bare(inner), Fraction(1))]), normal_form(self.fiber, body)
+            factor, poly = mono([(bare(inner), Fraction(1))]), expanded_form(self.fiber, body)
             if not all(dict(m.powers).get(bare(inner)) == 1 for m, _ in poly.terms):
                 break
             if set(ranks) & {*rank_values(body), *target_ranks(e), *self.fiber.reduced(e)}:
@@ -353,6 +359,7 @@ def shared_factor(terms: Sequence[tuple[Mono, Fraction]], summed: frozenset[str]
     return mono((a, p) for a, p in powers[0].items() if all(other.get(a) == p for other in powers[1:]))
 
 
-def factored(fiber: Fiber) -> Factoring:
-    """Every reduction over the rank with what waits taken out of it, as far as the identities reach."""
-    return Factoring.of(fiber)
+def factored(fiber: Fiber, *, spread: bool = False) -> Factoring:
+    """Every reduction over the rank with what waits taken out of it, as far as the identities reach; powers of
+    differences from what waits are multiplied out only where ``spread``."""
+    return Factoring.of(fiber, spread=spread)

@@ -21,6 +21,10 @@ from fusemodel.cascade.ir import Apply, Cascade, Expr, Extent, Number, reads
 from fusemodel.errors import InputError, unknown
 from fusemodel.numerics.interpret import count_points
 
+CANCELS = (
+    "side condition: where a mean is far from 0 beside the spread, the powers multiplied out nearly cancel, and digits "
+    "are lost in proportion to (mean / spread)^2."
+)
 Merge = Literal["running", "chunks"]
 Candidate = tuple[Cascade, list[str], tuple[str, ...]]  # a cascade, the steps to it, and ranks that are sizes of tiles
 Make = Callable[[], Candidate]
@@ -54,15 +58,16 @@ class Search:
     steps: list[str] = field(default_factory=list)
     stuck: dict[str, list[str]] = field(default_factory=dict)
     whole: set[str] = field(default_factory=set)  # ranks that were given split, and are so no more
+    cancels: bool = False  # whether the current cascade loses digits where inputs are far from zero
     waiting: list[str] = field(default_factory=list)  # steps that make nothing better by themselves
 
     @property
     def counts(self) -> dict[str, int]:
         return self.found.passes
 
-    def offer(self, make: Make, rank: str | None, *, fewer: bool = True) -> bool:
+    def offer(self, make: Make, rank: str | None, *, fewer: bool = True, cancelling: bool = False) -> bool:
         """Take a candidate if it is legal, traverses the rank less often (unless not ``fewer``: no more often) and no
-        other more, and computes the same."""
+        other more, and computes the same; one that loses digits far from zero only if it may be ``cancelling``."""
         try:
             cascade, steps, new = make()
         except StuckError as reason:
@@ -77,6 +82,10 @@ class Search:
             return False
         if (wrong := self.check.same_numbers(cascade, new)) is not None:
             return self.refuse(rank, f"a candidate fails the numerical check: {wrong}")
+        if self.check.cancels(cascade, new) and not self.cancels:
+            if not cancelling:
+                return self.refuse(rank, "what is multiplied out nearly cancels where the mean is far from zero")
+            self.cancels, steps = True, [*steps, CANCELS]
         self.current, self.found = cascade, found
         self.stages.append(cascade)
         self.steps += self.waiting + steps
@@ -124,7 +133,7 @@ class Search:
         """A rank seen from the traversal after the first few."""
         return Fiber(self.current, rank, self.settled(rank, after))
 
-    def factor(self, rank: str, after: int) -> Candidate:
+    def factor(self, rank: str, after: int, *, spread: bool = False) -> Candidate:
         """Along a rank, or the inner part of one that was given split."""
         given = self.current.split.get(rank) if self.apart(rank) else None
         along = given[1] if given else rank
@@ -133,7 +142,7 @@ class Search:
             cascade, steps = apart(cascade, along)
         except StuckError:
             pass
-        work = factored(Fiber(cascade, along, self.settled(along, after)))
+        work = factored(Fiber(cascade, along, self.settled(along, after)), spread=spread)
         self.stuck[rank] = list(work.stuck)
         if not work.steps:
             raise StuckError("")
@@ -143,9 +152,9 @@ class Search:
         """Whether a rank was given split, and its parts are still used one without the other."""
         return rank in self.check.original.split and rank not in self.whole
 
-    def both(self, rank: str, after: int) -> Candidate:
+    def both(self, rank: str, after: int, *, spread: bool = False) -> Candidate:
         """What waits taken out of reductions, and the rest with running values."""
-        cascade, steps, _ = self.factor(rank, after)
+        cascade, steps, _ = self.factor(rank, after, spread=spread)
         tiles, more, new = self.tile(Fiber(cascade, rank, self.settled(rank, after)))
         return tiles, steps + more, new
 
@@ -196,6 +205,10 @@ class Search:
                 found |= self.offer(lambda n=after: self.tile(self.fiber(rank, n)), rank)
             if self.counts[rank] > 1 and not found:
                 found = self.offer(lambda n=after: self.both(rank, n), rank)
+            if self.counts[rank] > 1 and not found:
+                found = self.offer(lambda n=after: self.factor(rank, n, spread=True), rank, cancelling=True)
+            if self.counts[rank] > 1 and not found:
+                found = self.offer(lambda n=after: self.both(rank, n, spread=True), rank, cancelling=True)
             self.stuck[rank] = known or self.stuck.get(rank, [])
             after = 0 if found else self.next_traversal(rank, after)
         if self.stable and rank not in self.current.split:
