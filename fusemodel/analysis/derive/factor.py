@@ -10,17 +10,18 @@ from fusemodel.analysis.derive.emit import Names, access, name_of_product
 from fusemodel.analysis.derive.fiber import START, Fiber, StuckError, by_rank, conjunction, conjuncts
 from fusemodel.analysis.derive.identities import (
     Split,
-    monotone_part,
     differs,
     expanded_form,
     kept_form,
+    monotone_part,
+    piloted_form,
     pull_from_extreme,
     ranks_of_mono,
     signs_of_nothing,
     split_product,
 )
 from fusemodel.analysis.derive.known import Named, recognised
-from fusemodel.analysis.derive.normal import bare
+from fusemodel.analysis.derive.normal import Normal, bare
 from fusemodel.analysis.derive.presence import Condition, conditions_of, surely_some
 from fusemodel.analysis.derive.terms import (
     ONE,
@@ -63,7 +64,8 @@ class Factoring:
 
     fiber: Fiber
     names: Names
-    spread: bool = False  # multiply powers of differences out
+    spread: bool = False  # multiply powers of differences out, relative to a first element
+    shifts: bool = False  # whether a power of a difference stayed whole
     out: list[Einsum] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
@@ -119,6 +121,8 @@ class Factoring:
             if fiber.reduces(e) and fiber.is_late(e):
                 self.reduction(e)
                 return
+            if self.cancelled(e):
+                return
             if fiber.rank not in target_ranks(e) and any(a.tensor in fiber.late for a in reads(e)):
                 body, conditions = self.inlined(e)
                 self.out.append(replace(e, body=body, where=conjunction(conditions)))
@@ -128,6 +132,18 @@ class Factoring:
             self.stuck.append(f"{e.name} reduces {fiber.rank} after {fiber.waiting_for(e)}: {reason}.")
         self.out.append(e)
 
+    def cancelled(self, e: Einsum) -> bool:
+        """Write an elementwise tensor without what it waits for, where that cancels."""
+        if e.name not in self.fiber.late or self.fiber.pointwise(e.name) is None:
+            return False
+        body, conditions = self.inlined(e)
+        poly = Normal()(body) if len(conditions) == 0 else Poly()
+        if len(poly.terms) != 1 or self.fiber.waits(to_expr(poly)) or self.fiber.waits(e.where):
+            return False
+        self.out.append(replace(e, body=to_expr(poly)))
+        self.steps.append(f"{e.name}: {self.fiber.waiting_for(e)} cancels in it, so it waits for nothing.")
+        return True
+
     def reduction(self, e: Einsum) -> None:
         if self.fiber.definition(e.name) is None and not e.selection:
             raise StuckError("it is not defined by one plain equation")
@@ -136,7 +152,7 @@ class Factoring:
             raise StuckError("its condition depends on what is complete only after a traversal")
         where = conjunction(conditions)
         summed = reduction_op(e) in ("sum", "mean") and not e.selection
-        poly = (kept_form if summed and not self.spread else expanded_form)(self.fiber, body)
+        poly = self.form(e, body) if summed else expanded_form(self.fiber, body)
         if e.selection:
             self.selection(e, poly, where)
         elif (op := reduction_op(e)) in ("max", "min"):
@@ -157,6 +173,11 @@ class Factoring:
             if inner is None or made is None:
                 break
             ranks = self.fiber.reduced(made)
+            size = mono([])
+            if reduction_op(made) == "mean":
+                if made.where is not None or any(self.fiber.may_be_absent(a, self.fiber.partial) for a in reads(made)):
+                    break
+                size = mono((Extent(r), Fraction(-1)) for r in ranks)
             factor, poly = mono([(bare(inner), Fraction(1))]), expanded_form(self.fiber, body)
             if not all(dict(m.powers).get(bare(inner)) == 1 for m, _ in poly.terms):
                 break
@@ -166,16 +187,30 @@ class Factoring:
             within, found = self.fiber.inline(substitute(made.body, change), names)
             below = () if made.where is None else (self.fiber.inline(substitute(made.where, change), names)[0],)
             left = Poly(tuple((times_mono(m, inverse_mono(factor)), c) for m, c in poly.terms))
-            body = Apply("*", (to_expr(left), within))
+            body = Apply("*", (to_expr(multiply(left, Poly(((size, Fraction(1)),)))), within))
             conditions = conjuncts([*conditions, *found, *below])
             e = replace(e, reduction=Reduction("sum", (*self.fiber.reduced(e), *ranks)))
             self.steps.append(f"{e.name}: sums are interchanged, so {inner.tensor} is summed over {', '.join(ranks)} last.")
         return e, body, conditions
 
     def is_sum(self, tensor: str) -> bool:
-        """Whether a late tensor is a sum over other ranks."""
+        """Whether a late tensor is a sum or mean over other ranks."""
         e = self.fiber.definition(tensor) if tensor in self.fiber.late else None
-        return e is not None and not e.selection and bool(self.fiber.reduced(e)) and reduction_op(e) == "sum"
+        return e is not None and not e.selection and bool(self.fiber.reduced(e)) and reduction_op(e) in ("sum", "mean")
+
+    def form(self, e: Einsum, body: Expr) -> Poly:
+        """The normal form of a sum."""
+        poly = kept_form(self.fiber, body)
+        if not any(differs(self.fiber, a) for m, _ in poly.terms for a, _ in m.powers):
+            return poly
+        if not self.spread:
+            self.shifts = True
+            return poly
+        self.steps.append(
+            f"{e.name}: x - d = (x - x[0]) + (x[0] - d), so that powers are multiplied out relative to the first "
+            "element (digits are lost where that is far from the others beside their spread)."
+        )
+        return piloted_form(self.fiber, body, self.fiber.reduced(e))
 
     def selection(self, e: Einsum, poly: Poly, where: Expr | None) -> None:
         body = to_expr(monotone_part(self.fiber, poly))
@@ -242,6 +277,8 @@ class Factoring:
         if len(splits) == 1 and len(made) == 1 and not next(iter(groups)) and self.is_alone(groups, made[0]):
             (base,) = made
             self.out.append(replace(base, target=e.target))
+            if not any(map(fiber.waits, parts(splits[0].inside))):
+                self.steps.append(f"{e.name}: {fiber.waiting_for(e)} cancels in it, so it waits for nothing.")
             key = self.key(e, frozenset(self.fiber.reduced(base)), splits[0].inside, conjunction(wheres[0]))
             self.bases[key] = (e.target, Fraction(1))
             return
@@ -282,8 +319,8 @@ class Factoring:
         if op == "sum":
             for r in sorted(inner - present):
                 outside = times_mono(outside, mono([(Extent(r), Fraction(1))]))
-        elif s.inside == ONE and where is not None:
-            raise StuckError("the mean of a condition is not its count")
+        elif s.inside == ONE:
+            return outside, c, []
         inner &= present
         if not inner:
             return times_mono(outside, s.inside), c, []

@@ -6,7 +6,7 @@ bring t to the form G(x) * H(d) (or G(x) + H(d)), where the reduction distribute
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,6 +19,7 @@ from fusemodel.analysis.derive.terms import (
     Poly,
     TooLargeError,
     add,
+    atom,
     mono,
     multiply,
     parts,
@@ -26,7 +27,7 @@ from fusemodel.analysis.derive.terms import (
     to_expr,
     total,
 )
-from fusemodel.cascade.ir import Apply, Expr, Number, accesses, rank_values, reduction_op
+from fusemodel.cascade.ir import Apply, Expr, Number, accesses, rank_values, reduction_op, substitute
 from fusemodel.cascade.printer import format_expr
 
 _INCREASING = frozenset(("log", "exp", "exp2", "sigmoid", "tanh"))
@@ -95,6 +96,38 @@ def _spread(fiber: Fiber, m: Mono, c: Fraction) -> Poly:
     if shared & {x.tensor for x in accesses(difference) if fiber.along(x)}:
         return Poly(((m, c),))
     return multiply(Poly(((rest, c),)), expanded_form(fiber, difference))
+
+
+def piloted_form(fiber: Fiber, expr: Expr, ranks: Iterable[str]) -> Poly:
+    """As :func:`kept_form`, with powers of differences multiplied out relative to the first element of the fiber:
+    x - d = (x - x[0]) + (x[0] - d), where neither side is large unless the first element is far from the others (the
+    shifted data algorithm of Chan, Golub and LeVeque, The American Statistician, 1983)."""
+    first = dict.fromkeys(ranks, Number(0))
+    result = Poly()
+    try:
+        for m, c in kept_form(fiber, expr).terms:
+            product = Poly(((mono([x for x in m.powers if not _difference(fiber, *x)], m.exponent), c),))
+            for a, p in m.powers:
+                for _ in range(int(p) if _difference(fiber, a, p) else 0):
+                    product = multiply(product, _about_first(fiber, a, first))
+            result = add(result, product)
+    except TooLargeError:
+        raise StuckError("its normal form has too many terms") from None
+    return result
+
+
+def _difference(fiber: Fiber, a: Expr, p: Fraction) -> bool:
+    return p.denominator == 1 and p > 0 and differs(fiber, a)
+
+
+def _about_first(fiber: Fiber, difference: Expr, first: Mapping[str, Expr]) -> Poly:
+    terms = Normal()(difference).terms
+    along = to_expr(total(t for t in terms if any(map(fiber.along, parts(t[0])))))
+    rest = to_expr(total(t for t in terms if not any(map(fiber.along, parts(t[0])))))
+    pilot = substitute(along, first)
+    if any(fiber.may_be_absent(a, fiber.partial) for a in accesses(pilot)):
+        pilot = Apply("coalesce", (pilot, Number(0)))
+    return add(atom(Apply("-", (along, pilot))), atom(Apply("+", (pilot, rest))))
 
 
 def differs(fiber: Fiber, expr: Expr) -> bool:

@@ -56,6 +56,8 @@ class Search:
     found: Passes
     stages: list[Cascade] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
+    spread: bool = False  # multiply powers of differences out at once
+    shifts: bool = False  # whether a sum of such powers was left whole
     stuck: dict[str, list[str]] = field(default_factory=dict)
     whole: set[str] = field(default_factory=set)  # ranks that were given split, and are so no more
     cancels: bool = False  # whether the current cascade loses digits where inputs are far from zero
@@ -142,7 +144,8 @@ class Search:
             cascade, steps = apart(cascade, along)
         except StuckError:
             pass
-        work = factored(Fiber(cascade, along, self.settled(along, after)), spread=spread)
+        work = factored(Fiber(cascade, along, self.settled(along, after)), spread=spread or self.spread)
+        self.shifts |= work.shifts
         self.stuck[rank] = list(work.stuck)
         if not work.steps:
             raise StuckError("")
@@ -272,6 +275,16 @@ def _needs(cascade: Cascade, name: str, family: set[str], ended: set[str]) -> li
     return list(found)
 
 
+def _searched(cascade: Cascade, stable: bool, rank: str | None, merge: Merge, found: Passes, spread: bool) -> Search:
+    search = Search(Check(cascade), merge, stable, cascade, found, spread=spread)
+    search.join()
+    for r in [rank] if rank else [r for r in cascade.ranks if r not in cascade.parents]:
+        if search.counts[r] > 1 or (stable and search.counts[r] == 1):
+            search.reduce(r)
+    search.regroup()
+    return search
+
+
 def derive(cascade: Cascade, *, stable: bool = False, rank: str | None = None, merge: Merge = "running") -> Derivation:
     """An algebraically equal cascade that traverses fewer fibers more than once, if the identities reach one.
 
@@ -284,12 +297,12 @@ def derive(cascade: Cascade, *, stable: bool = False, rank: str | None = None, m
         raise unknown("merge", str(merge), ("running", "chunks"))
     found = passes(cascade, extents_of(cascade))
     before = found.passes
-    search = Search(Check(cascade), merge, stable, cascade, found)
-    search.join()
-    for r in [rank] if rank else [r for r in cascade.ranks if r not in cascade.parents]:
-        if search.counts[r] > 1 or (stable and search.counts[r] == 1):
-            search.reduce(r)
-    search.regroup()
+    search = _searched(cascade, stable, rank, merge, found, False)
+    if search.shifts:
+        # running values along one rank can keep another from having them; powers multiplied out cannot
+        other = _searched(cascade, stable, rank, merge, found, True)
+        if sum(other.counts[r] for r in before) < sum(search.counts[r] for r in before):
+            search = other
     named = [replace(c, name=f"{cascade.name}-derived") for c in search.stages]
     after = {r: search.counts[r] for r in before if r in search.counts}
     best = named[-1] if named else cascade
