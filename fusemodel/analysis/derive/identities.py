@@ -123,11 +123,11 @@ def _difference(fiber: Fiber, a: Expr, p: Fraction) -> bool:
 def _about_first(fiber: Fiber, difference: Expr, first: Mapping[str, Expr]) -> Poly:
     terms = Normal()(difference).terms
     along = to_expr(total(t for t in terms if any(map(fiber.along, parts(t[0])))))
-    rest = to_expr(total(t for t in terms if not any(map(fiber.along, parts(t[0])))))
+    rest = to_expr(total((m, -c) for m, c in terms if not any(map(fiber.along, parts(m)))))
     pilot = substitute(along, first)
     if any(fiber.may_be_absent(a, fiber.partial) for a in accesses(pilot)):
         pilot = Apply("coalesce", (pilot, Number(0)))
-    return add(atom(Apply("-", (along, pilot))), atom(Apply("+", (pilot, rest))))
+    return add(atom(Apply("-", (along, pilot))), atom(Apply("-", (pilot, rest))))
 
 
 def differs(fiber: Fiber, expr: Expr) -> bool:

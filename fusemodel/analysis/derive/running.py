@@ -63,7 +63,8 @@ class Tiling(Roles):
     @classmethod
     def of(cls, fiber: Fiber, parts: tuple[str, str] | None, *, chunks: bool) -> Tiling:
         cascade, rank = fiber.cascade, fiber.rank
-        if (rank in cascade.split and not parts) or rank in cascade.parents or rank in cascade.batch:
+        outer = [parts[0] for parts in cascade.split.values()]
+        if (rank in cascade.split and not parts) or rank in outer or rank in cascade.batch:
             raise StuckError(f"rank {rank} is split already, or is a batch rank")
         work = cls(fiber, names=Names.of(cascade), chunks=chunks)
         work.outer, work.inner = parts or (work.names.rank(f"{rank}1"), work.names.rank(f"{rank}0"))
@@ -115,9 +116,9 @@ class Tiling(Roles):
             return e
 
         def index(tensor: str, i: Expr) -> tuple[Expr, ...]:
-            own = (
-                self.rank in self.fiber.cascade.tensors[tensor].ranks if tensor in self.fiber.cascade.tensors else False
-            )
+            known = self.fiber.cascade.tensors
+            family = {self.rank, self.fiber.cascade.parents.get(self.rank)}
+            own = tensor in known and not family.isdisjoint(known[tensor].ranks)
             if i == RankValue(self.rank) and own:
                 return RankValue(self.outer), RankValue(self.inner)
             return (go(i),)

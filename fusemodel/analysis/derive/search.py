@@ -198,6 +198,12 @@ class Search:
         cascade = assemble(current, work.out, ranks=ranks, split={rank: (outer, inner)}, test=test)
         return cascade, work.steps, (inner,)
 
+    def tiles(self, only: str | None) -> list[str]:
+        """Inner parts of ranks that were given split, whose tiles are independent of one another."""
+        stepped = {r for t in self.current.tensors.values() for r in t.iterative}
+        parts = (p for whole, p in self.check.original.split.items() if whole not in self.whole | stepped)
+        return [inner for outer, inner in parts if outer not in stepped and only in (None, inner)]
+
     def reduce(self, rank: str) -> None:
         """Fewer passes over one rank: what waits for the first traversal, then what waits for later ones."""
         after: int | None = 0
@@ -278,9 +284,13 @@ def _needs(cascade: Cascade, name: str, family: set[str], ended: set[str]) -> li
 def _searched(cascade: Cascade, stable: bool, rank: str | None, merge: Merge, found: Passes, spread: bool) -> Search:
     search = Search(Check(cascade), merge, stable, cascade, found, spread=spread)
     search.join()
-    for r in [rank] if rank else [r for r in cascade.ranks if r not in cascade.parents]:
-        if search.counts[r] > 1 or (stable and search.counts[r] == 1):
-            search.reduce(r)
+    ranks = [r for r in cascade.ranks if r not in cascade.parents and rank in (None, r)]
+    stages = -1
+    while stages != len(search.stages):  # what one rank waits for may cancel after another is done
+        first, stages = stages < 0, len(search.stages)
+        for r in (*ranks, *search.tiles(rank)):
+            if search.counts[r] > 1 or (first and stable and search.counts[r] == 1):
+                search.reduce(r)
     search.regroup()
     return search
 

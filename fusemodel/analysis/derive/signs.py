@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+
 from fusemodel.analysis.derive.fiber import reduced
 from fusemodel.analysis.derive.terms import Mono
 from fusemodel.cascade.ir import Access, Apply, Cascade, Expr, Extent, Number, RankValue, reduction_op
@@ -17,6 +18,8 @@ def nonnegative(cascade: Cascade, expr: Expr, seen: frozenset[str] = frozenset()
         case Extent() | RankValue():
             return True
         case Apply("*", (a, b)) if a == b:
+            return True
+        case Apply("pow", (_, Number(value))) if value % 2 == 0:
             return True
         case Apply("+" | "*" | "/" | "//" | "%", (a, b)):
             return nonnegative(cascade, a, seen) and nonnegative(cascade, b, seen)
@@ -44,4 +47,4 @@ def nonnegative(cascade: Cascade, expr: Expr, seen: frozenset[str] = frozenset()
 
 
 def nonnegative_product(cascade: Cascade, mono: Mono) -> bool:
-    return all(p % 2 == 0 or nonnegative(cascade, a) for a, p in mono.powers)
+    return all(p % 2 == 0 or p.denominator == 2 or nonnegative(cascade, a) for a, p in mono.powers)
