@@ -232,8 +232,12 @@ class Search:
         """For each rank still traversed more than once: outputs that hold it, else what no identity could take out."""
         result: list[str] = []
         why = self.found.why
+        inner = [parts[1] for parts in self.check.original.split.values()]
         for rank, count in self.counts.items():
-            if count < 2 or rank in self.current.parents:
+            if count < 2 or (rank in self.current.parents and rank not in inner):
+                continue
+            if rank in inner and rank not in self.stuck:
+                result.append(f"{rank}: it is traversed {count} times on chip, a tile at a time: {'; '.join(why[rank])}.")
                 continue
             found = self.unreduced(rank)
             found = found or [f"{rank}: {reason}" for reason in self.stuck.get(rank, ())]
