@@ -72,7 +72,9 @@ def test_the_update_of_a_variance_is_that_of_chan():
     lines = format_cascade(found.cascade).splitlines()
     (update,) = [" ".join(line.split()) for line in lines if "min(n1 * N0, N)" in line]
     name = update.split("[")[0]
-    assert update == f"{name}[n1 + 1, p] = {name}[n1, p] + min(n1 * N0, N) * DMU[n1, p] * DMU[n1, p] + L{name[1:]}[n1, p]"
+    assert (
+        update == f"{name}[n1 + 1, p] = {name}[n1, p] + min(n1 * N0, N) * DMU[n1, p] * DMU[n1, p] + L{name[1:]}[n1, p]"
+    )
     assert not any("side condition" in s for s in found.steps)
 
 

@@ -13,9 +13,9 @@ from fusemodel.analysis.derive.check import Check
 from fusemodel.analysis.derive.fiber import Fiber, StuckError
 from fusemodel.analysis.derive.identities import (
     correction,
+    expanded_form,
     exponent_that_waits,
     monotone_part,
-    expanded_form,
     pull_from_extreme,
     split_product,
 )

@@ -6,5 +6,12 @@ from fusemodel.cascade.load import at_extents, load_cascade, parse_cascade
 from fusemodel.cascade.printer import format_cascade, format_einsums
 
 __all__ = [
-    "Cascade", "Einsum", "at_extents", "extents_of", "format_cascade", "format_einsums", "load_cascade", "parse_cascade",
-]  # fmt: skip
+    "Cascade",
+    "Einsum",
+    "at_extents",
+    "extents_of",
+    "format_cascade",
+    "format_einsums",
+    "load_cascade",
+    "parse_cascade",
+]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from fusemodel.analysis.derive.emit import Names, access, name_of_product
-from fusemodel.analysis.derive.fiber import START, Fiber, StuckError, by_rank, conjunction, conjuncts
+from fusemodel.analysis.derive.fiber import START, Fiber, StuckError, conjunction, conjuncts
 from fusemodel.analysis.derive.identities import (
     Split,
     differs,
@@ -20,6 +20,7 @@ from fusemodel.analysis.derive.identities import (
     signs_of_nothing,
     split_product,
 )
+from fusemodel.analysis.derive.interchange import inlined, interchanged
 from fusemodel.analysis.derive.known import Named, recognised
 from fusemodel.analysis.derive.normal import Normal, bare
 from fusemodel.analysis.derive.presence import Condition, conditions_of, surely_some
@@ -50,7 +51,6 @@ from fusemodel.cascade.ir import (
     rank_values,
     reads,
     reduction_op,
-    substitute,
     target_ranks,
 )
 from fusemodel.cascade.printer import format_einsum, format_expr
@@ -91,7 +91,7 @@ class Factoring:
                         m, c = poly.terms[0]
                         self.bases.setdefault(self.key(e, frozenset(self.fiber.reduced(e)), m, e.where), (e.target, c))
                 elif fiber.pointwise(e.name) and e.name in fiber.late:
-                    body, conditions = self.inlined(e)
+                    body, conditions = inlined(self.fiber, e)
                     poly = expanded_form(fiber, body)
                     texts = frozenset(map(format_expr, conditions))
                     if len(poly.terms) == 1 and poly.terms[0][1] == 1:
@@ -105,16 +105,6 @@ class Factoring:
     def key(self, e: Einsum, inner: frozenset[str], m: Mono, where: Expr | None) -> _Key:
         return reduction_op(e), inner, m, format_expr(where) if where is not None else ""
 
-    def inlined(self, e: Einsum) -> tuple[Expr, tuple[Expr, ...]]:
-        """The body down to what is there in the first traversal, and the conditions that go with it, one by one."""
-        names = self.fiber.late | self.fiber.composites
-        body, found = self.fiber.inline(e.body, names)
-        where, more = self.fiber.inline(e.where, names) if e.where is not None else (None, ())
-        joined = conjunction([where, *found, *more])
-        if joined is None:
-            return body, ()
-        return body, joined.args if isinstance(joined, Apply) and joined.op == "and" else (joined,)
-
     def visit(self, e: Einsum) -> None:
         fiber = self.fiber
         try:
@@ -124,7 +114,7 @@ class Factoring:
             if self.cancelled(e):
                 return
             if fiber.rank not in target_ranks(e) and any(a.tensor in fiber.late for a in reads(e)):
-                body, conditions = self.inlined(e)
+                body, conditions = inlined(self.fiber, e)
                 self.out.append(replace(e, body=body, where=conjunction(conditions)))
                 self.steps.append(f"{e.name}: the elements it picks are computed from what they are made of.")
                 return
@@ -136,7 +126,7 @@ class Factoring:
         """Write an elementwise tensor without what it waits for, where that cancels."""
         if e.name not in self.fiber.late or self.fiber.pointwise(e.name) is None:
             return False
-        body, conditions = self.inlined(e)
+        body, conditions = inlined(self.fiber, e)
         poly = Normal()(body) if len(conditions) == 0 else Poly()
         if len(poly.terms) != 1 or self.fiber.waits(to_expr(poly)) or self.fiber.waits(e.where):
             return False
@@ -147,7 +137,7 @@ class Factoring:
     def reduction(self, e: Einsum) -> None:
         if self.fiber.definition(e.name) is None and not e.selection:
             raise StuckError("it is not defined by one plain equation")
-        e, body, conditions = self.interchanged(e)
+        e, body, conditions = interchanged(self.fiber, e, self.steps)
         if any(self.fiber.waits(c) for c in conditions):
             raise StuckError("its condition depends on what is complete only after a traversal")
         where = conjunction(conditions)
@@ -161,42 +151,6 @@ class Factoring:
             self.linear(e, body, poly, conditions)
         else:
             raise StuckError(f"nothing distributes over {op}")
-
-    def interchanged(self, e: Einsum) -> tuple[Einsum, Expr, tuple[Expr, ...]]:
-        """sum[m](a[m] * sum[g](b[g, m])) = sum[m, g](a[m] * b[g, m]), for late sums over other ranks: the Einsum with
-        these ranks, its body down to what is there in the first traversal, and the conditions."""
-        body, conditions = self.inlined(e)
-        names = self.fiber.late | self.fiber.composites
-        while reduction_op(e) == "sum" and not e.selection:
-            inner = next((a for a in accesses(body) if self.is_sum(a.tensor)), None)
-            made = None if inner is None else self.fiber.definition(inner.tensor)
-            if inner is None or made is None:
-                break
-            ranks = self.fiber.reduced(made)
-            size = mono([])
-            if reduction_op(made) == "mean":
-                if made.where is not None or any(self.fiber.may_be_absent(a, self.fiber.partial) for a in reads(made)):
-                    break
-                size = mono((Extent(r), Fraction(-1)) for r in ranks)
-            factor, poly = mono([(bare(inner), Fraction(1))]), expanded_form(self.fiber, body)
-            if not all(dict(m.powers).get(bare(inner)) == 1 for m, _ in poly.terms):
-                break
-            if set(ranks) & {*rank_values(body), *target_ranks(e), *self.fiber.reduced(e)}:
-                break
-            change = by_rank(self.fiber.cascade, inner)
-            within, found = self.fiber.inline(substitute(made.body, change), names)
-            below = () if made.where is None else (self.fiber.inline(substitute(made.where, change), names)[0],)
-            left = Poly(tuple((times_mono(m, inverse_mono(factor)), c) for m, c in poly.terms))
-            body = Apply("*", (to_expr(multiply(left, Poly(((size, Fraction(1)),)))), within))
-            conditions = conjuncts([*conditions, *found, *below])
-            e = replace(e, reduction=Reduction("sum", (*self.fiber.reduced(e), *ranks)))
-            self.steps.append(f"{e.name}: sums are interchanged, so {inner.tensor} is summed over {', '.join(ranks)} last.")
-        return e, body, conditions
-
-    def is_sum(self, tensor: str) -> bool:
-        """Whether a late tensor is a sum or mean over other ranks."""
-        e = self.fiber.definition(tensor) if tensor in self.fiber.late else None
-        return e is not None and not e.selection and bool(self.fiber.reduced(e)) and reduction_op(e) in ("sum", "mean")
 
     def form(self, e: Einsum, body: Expr) -> Poly:
         """The normal form of a sum."""

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from fusemodel.analysis.derive.emit import access
 from fusemodel.analysis.derive.fiber import START, Fiber, StuckError
-from fusemodel.analysis.derive.identities import exponent_that_waits, expanded_form
+from fusemodel.analysis.derive.identities import expanded_form, exponent_that_waits
 from fusemodel.analysis.derive.moments import centres_in, sources
 from fusemodel.analysis.derive.terms import Poly, to_expr
 from fusemodel.cascade.ir import (

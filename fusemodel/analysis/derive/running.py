@@ -258,7 +258,9 @@ class Tiling(Roles):
         tile = access(self.names.fresh(f"L{e.name}"), (self.outer, *kept))
         reduction = self.in_tile(e) if e.reduction else None
         self.out.append(
-            replace(e, target=tile, body=self.cut(bare(body)), reduction=reduction, where=self.guarded(body, conditions))
+            replace(
+                e, target=tile, body=self.cut(bare(body)), reduction=reduction, where=self.guarded(body, conditions)
+            )
         )
         centres = sorted(self.shifting.get(e.name, ()), key=lambda a: a.tensor)
         if self.chunks:
@@ -309,7 +311,8 @@ class Tiling(Roles):
         return self.merges[key]
 
     def scaling(self, exponent: Poly, kept: tuple[str, ...], whole: Poly | None = None) -> Access:
-        """The tensor that rescales a sum when the running value moves on; that of a chunk, relative to the ``whole``."""
+        """The tensor that rescales a sum when the running value moves on; that of a chunk, to be relative to the
+        ``whole``."""
         form = Normal()
         old = form(self.with_values(to_expr(exponent), self.moving if whole else self.before))
         new = form(to_expr(whole) if whole else self.with_values(to_expr(exponent), self.moving))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -140,10 +141,8 @@ class Search:
         given = self.current.split.get(rank) if self.apart(rank) else None
         along = given[1] if given else rank
         cascade, steps = self.current, []
-        try:
+        with suppress(StuckError):
             cascade, steps = apart(cascade, along)
-        except StuckError:
-            pass
         work = factored(Fiber(cascade, along, self.settled(along, after)), spread=spread or self.spread)
         self.shifts |= work.shifts
         self.stuck[rank] = list(work.stuck)
@@ -237,7 +236,9 @@ class Search:
             if count < 2 or (rank in self.current.parents and rank not in inner):
                 continue
             if rank in inner and rank not in self.stuck:
-                result.append(f"{rank}: it is traversed {count} times on chip, a tile at a time: {'; '.join(why[rank])}.")
+                result.append(
+                    f"{rank}: it is traversed {count} times on chip, a tile at a time: {'; '.join(why[rank])}."
+                )
                 continue
             found = self.unreduced(rank)
             found = found or [f"{rank}: {reason}" for reason in self.stuck.get(rank, ())]

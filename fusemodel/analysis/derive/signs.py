@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from fusemodel.analysis.derive.fiber import reduced
 from fusemodel.analysis.derive.terms import Mono
 from fusemodel.cascade.ir import Access, Apply, Cascade, Expr, Extent, Number, RankValue, reduction_op
