@@ -1,10 +1,12 @@
 """Cascades in many styles whose passes were counted by hand, and sums that must not cancel."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from commandline import fusemodel
 from references.build import cascade_of
 
 from fusemodel.analysis import passes
@@ -140,3 +142,12 @@ def test_other_extents():
     assert derive(cascade).passes_after["i"] == 8
     with pytest.raises(InputError, match="unknown rank 'q'"):
         at_extents(cascade, {"q": 3})
+
+
+def test_derive_at_other_extents_and_a_table_where_only_points_fall():
+    found = json.loads(fusemodel("derive", "linear-attention", "--set", "p=64", "--json").out)
+    assert "p: 64" in found["text"]
+    assert fusemodel("derive", "linear-attention", "--set", "q=3").code == 2
+    shown = fusemodel("derive", "flash-decoding").out
+    assert [line.split() for line in shown.splitlines() if line.startswith(" c ")] == [["c", "2", "1"]]
+    assert "in the way: m0: it is traversed 2 times on chip" in fusemodel("derive", "attention-1pass").out
