@@ -240,7 +240,7 @@ class _Lowering:
             loops, sizes = (*loops, f"part of {label}"), (*sizes, parts)
         me = self._add(
             Actor(label, verb, bring.einsums[0], bring.tensor, loops, sizes, table, shares=shares, flows=bring.flows,
-                  turn=turn)
+                  turn=turn, tiles=tuple(m.tile for m in bring.moves))
         )  # fmt: skip
         self.serves[me] = frozenset(_access(m) for m in bring.moves) if inward else frozenset()
         if bring.sink and not (inward and stream):
@@ -516,8 +516,8 @@ class _Lowering:
         if not readers or self.cascade.tensors[name].iterative or not self.lowered(name):
             return
         me = self.of[name]
-        words = float(product(self.plan.passed_on.get(name, ()), self.sizes))
-        words /= product([x for x in self.plan.passed_on.get(name, ()) if x in self.lowered(name)], self.sizes)
+        leaves = {x for r in self.cascade.full_ranks(name) for x in self.group.leaves(r, self.cascade)}
+        words = float(product(leaves - set(self.lowered(name)), self.sizes))
         tile = f"{name} in registers"
         self.buffers.append(Buffer(tile, "", name, me, 2, 2, words))
         for reader in readers:

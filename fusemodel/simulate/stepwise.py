@@ -48,18 +48,18 @@ class Task:
 
 
 class Stepwise:
-    """A run of a machine. ``record`` is called with each task that starts; ``ended`` with each (actor, firing) that has
-    ended; ``limit`` stops after so many tasks."""
+    """A run of a machine. ``record`` is called with each task that starts; ``valid`` with each (actor, firing) whose
+    result is there; ``limit`` stops after so many tasks."""
 
     def __init__(
         self,
         machine: Machine,
         record: Callable[[Task], None] | None = None,
-        ended: Callable[[int, int], None] | None = None,
+        valid: Callable[[int, int], None] | None = None,
         limit: int | None = None,
     ) -> None:
         self.machine, self.tasks = machine, machine.tasks
-        self.record, self.on_end, self.limit = record, ended, limit
+        self.record, self.on_valid, self.limit = record, valid, limit
         actors = self.tasks.actors
         self.actors = actors
         self.transfers = [i for i, a in enumerate(actors) if a.unit < 0]
@@ -275,12 +275,16 @@ class Stepwise:
                     last = self.drains[a][-1] if self.drains[a] else self.now
                     self.drains[a].append(self.now + self.machine.drain_ticks[a] if self.worked[u] else last)
                 else:
-                    self.count[a][VALID] += 1
-                if self.on_end:
-                    self.on_end(a, self.count[a][ENDED] - 1)
+                    self.valid(a)
             while self.drains[a] and self.drains[a][0] == self.now:
                 self.drains[a].popleft()
-                self.count[a][VALID] += 1
+                self.valid(a)
+
+    def valid(self, a: int) -> None:
+        """The result of an actor's next firing is at hand."""
+        self.count[a][VALID] += 1
+        if self.on_valid:
+            self.on_valid(a, self.count[a][VALID] - 1)
 
     def deadlock(self) -> tuple[Blocked, ...]:
         """Each actor with something left, and the edge that holds it up (-1: the order of its unit)."""

@@ -15,6 +15,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from fusemodel.model.plan import Tile
+
 #: What an edge waits for: that the other firing was issued, has ended, or has its result at hand (after a drain).
 ISSUED, ENDED, VALID = 0, 1, 2
 
@@ -97,6 +99,7 @@ class Actor:
     turn: tuple[int, tuple[int, ...]] = (0, ())
     edges: tuple[Edge, ...] = ()
     streams: tuple[int, ...] = ()
+    tiles: tuple[Tile, ...] = ()
 
     @property
     def firings(self) -> int:
