@@ -1,8 +1,8 @@
 """The functional mode: tasks move and compute real numbers, through buffers of the declared size.
 
-Tasks run in the order of the plain event engine. A tile is at a level from the end of the transfer (or of the task) that
-puts it there until as many others have taken its place as there is room for. A task that reads what is not there yet, or
-not any more, ends the run with a message; so does a buffer that holds more than it has room for.
+Tasks run in the order of the plain event engine. A tile is at a level from the end of the transfer (or of the task)
+that puts it there until as many others have taken its place as there is room for. A task that reads what is not there
+yet, or not any more, ends the run with a message; so does a buffer that holds more than it has room for.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def execute(
 ) -> dict[str, Array]:
     """The outputs of a design's cascade, computed task by task; absent elements are NaN. Meant for small sizes.
 
-    ``inputs`` are random (from ``seed``) where not given. InputError says which task reads what is not there, and what of
-    a cascade this mode does not run (selections, scatters and reductions but sum, mean, max, min and prod).
+    ``inputs`` are random (from ``seed``) where not given. InputError says which task reads what is not there, and what
+    of a cascade this mode does not run (selections, scatters and reductions but sum, mean, max, min and prod).
     """
     extents, chosen = choices(design, workload, seq, sets)
     given = random_inputs(design.cascade, extents, seed=seed) if inputs is None else dict(inputs)
@@ -77,7 +77,8 @@ def execute(
 
 
 class _World:
-    """Values of every tensor, and which elements a run of the cascade makes. Starts of recurrences are there at once."""
+    """Values of every tensor, and which elements a run of the cascade makes. Starts of recurrences are there at
+    once."""
 
     def __init__(self, cascade: Cascade, extents: Mapping[str, int], inputs: Mapping[str, Any]) -> None:
         self.cascade, self.extents = cascade, extents
@@ -85,8 +86,10 @@ class _World:
         for einsum in self.main.values():
             simple = all(isinstance(i, RankValue | Apply) for i in einsum.target.indices)
             if einsum.selection or not simple or (reduced_ranks(einsum) and reduction_op(einsum) not in _FOLDS):
-                raise InputError(f"the functional mode does not run {einsum.name!r}", einsum.at,
-                                 expected="products, elementwise operators, and sums, means, maxima, minima and products")  # fmt: skip
+                raise InputError(
+                    f"the functional mode does not run {einsum.name!r}", einsum.at,
+                    expected="elementwise operators, and sums, means, maxima, minima and products",
+                )  # fmt: skip
         truth = interpret(cascade, inputs, extents)
         self.values: dict[str, Array] = {}
         self.present: dict[str, Array] = {}
