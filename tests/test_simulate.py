@@ -26,6 +26,7 @@ from fusemodel.model.tiles import Chosen
 from fusemodel.numerics import random_inputs
 from fusemodel.numerics import run as interpret
 from fusemodel.simulate import simulate
+from fusemodel.simulate.array import product, reduction
 from fusemodel.simulate.engine import run
 from fusemodel.simulate.functional import execute
 from fusemodel.simulate.lower import lower
@@ -379,3 +380,29 @@ def test_reading_what_is_not_there_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(functional, "lower", careless(BUFFER, 1))
     with pytest.raises(InputError, match="where it has been replaced"):
         execute(design, sets=sets)
+
+
+@pytest.mark.parametrize(("x", "y", "e"), [(1, 1, 1), (4, 4, 3), (5, 3, 7), (16, 8, 64), (64, 64, 64)])
+def test_elements_of_an_array_make_the_product(x: int, y: int, e: int) -> None:
+    """Values are NumPy's; an array of x by y elements takes e cycles a task, and fills for x + y - 2."""
+    rng = np.random.default_rng(x + y + e)
+    a, b = rng.normal(size=(x, e)), rng.normal(size=(e, y))
+    found = product(a, b)
+    np.testing.assert_allclose(found.values, a @ b, rtol=1e-12, atol=1e-12)
+    assert found.cycles == e + found.fill == e + x + y - 2
+    assert found.busy == x * y * e
+    for op, expected in (("sum", a.sum(axis=1)), ("max", a.max(axis=1))):
+        reduced = reduction(a, op)
+        np.testing.assert_allclose(reduced.values, expected)
+        assert reduced.cycles == e
+
+
+def test_costs_of_tiles_are_those_of_the_elements() -> None:
+    """The tile level charges a product its steps, and a spatial reduction the length of the column it runs down."""
+    extents, chosen = choices(load_design("fusemax"), sets={"b": 1, "h": 1, "p": 1024, "m": 1024})
+    tasks = lower(chosen[0], extents).actors
+    by_name = {a.name: a for a in tasks}
+    rng = np.random.default_rng(0)
+    run_of_tile = product(rng.normal(size=(256, 64)), rng.normal(size=(64, 256)))
+    assert float(by_name["QK"].amount.values) == run_of_tile.cycles - run_of_tile.fill == 64
+    assert by_name["LM"].drain == reduction(rng.normal(size=(4, 256)), "max").cycles == 256
