@@ -70,6 +70,7 @@ from fusemodel.simulate.program import (
     OVERFLOW,
     PASSED,
     PEAK,
+    PENDING,
     PIECES,
     POINTER,
     REASON,
@@ -173,8 +174,9 @@ def held_back(G, U, u: int) -> bool:
 
 
 @kernel
-def wake(A, U, L, a: int) -> None:
+def wake(G, A, U, L, a: int) -> None:
     """Whoever waits for an actor looks again."""
+    G[PENDING] = 1
     for i in range(A[a, WAKE_FROM], A[a, WAKE_TO]):
         U[L[i], AWAKE] = 1
 
@@ -182,6 +184,7 @@ def wake(A, U, L, a: int) -> None:
 @kernel
 def wake_units(G, U) -> None:
     """Where stages follow each other, every unit looks again."""
+    G[PENDING] = 1
     if G[ORDERED] and G[STAGES] > 1:
         for v in range(G[TRANSFERS], G[TRANSFERS] + G[UNITS]):
             U[v, AWAKE] = 1
@@ -246,7 +249,7 @@ def issue(G, A, E, U, L, T, B, a: int) -> None:
             begin, end = max(begin, first), max(end, first + ticks)
     A[a, BEGIN] = begin
     U[A[a, ENTITY], END] = end
-    wake(A, U, L, a)
+    wake(G, A, U, L, a)
 
 
 @kernel
@@ -269,21 +272,20 @@ def start(G, A, E, U, L, T, R, B, u: int, a: int) -> None:
     U[u, SLOT] = U[u, NEXT_SLOT]
     U[u, WORKED] = busy
     choose(G, A, E, U, L, u)
-    wake(A, U, L, a)
+    wake(G, A, U, L, a)
     wake_units(G, U)
 
 
 @kernel
-def start_all(G, A, E, U, L, T, R, B) -> bool:
-    """Start what can start; whether anything did."""
-    changed = False
+def start_all(G, A, E, U, L, T, R, B) -> None:
+    """Start what can start."""
+    G[PENDING] = 0
     for t in range(G[TRANSFERS]):
         if U[t, AWAKE]:
             U[t, AWAKE] = 0
             a = U[t, ACTOR]
             if U[t, END] == NEVER and A[a, ISSUED] < A[a, FIRINGS] and ready(A, E, a):
                 issue(G, A, E, U, L, T, B, a)
-                changed = True
     for u in range(G[TRANSFERS], G[TRANSFERS] + G[UNITS]):
         if U[u, AWAKE]:
             U[u, AWAKE] = 0
@@ -294,8 +296,6 @@ def start_all(G, A, E, U, L, T, R, B) -> bool:
             a = U[u, NEXT]
             if a >= 0 and ready(A, E, a) and not held_back(G, U, u):
                 start(G, A, E, U, L, T, R, B, u, a)
-                changed = True
-    return changed
 
 
 @kernel
@@ -371,6 +371,7 @@ def end_all(G, A, U, L, D, DT, DM) -> None:
             continue
         U[i, END] = NEVER
         U[i, AWAKE] = 1
+        G[PENDING] = 1
         a = U[i, ACTOR] if i < transfers else U[i, RUNNING]
         A[a, ENDED] += 1
         if i >= transfers:
@@ -381,14 +382,14 @@ def end_all(G, A, U, L, D, DT, DM) -> None:
             put_drain(G, D, DT, DM, d, now + A[a, DRAIN_TICKS] if U[i, WORKED] > 0 else now)
         else:
             A[a, VALID] += 1
-        wake(A, U, L, a)
+        wake(G, A, U, L, a)
     for d in range(G[DRAINS]):
         while D[d, LENGTH] > 0 and DT[d, D[d, HEAD]] == now:
             a = D[d, D_ACTOR]
             A[a, VALID] += DM[d, D[d, HEAD]]
             D[d, HEAD] = (D[d, HEAD] + 1) % DT.shape[1]
             D[d, LENGTH] -= 1
-            wake(A, U, L, a)
+            wake(G, A, U, L, a)
 
 
 @kernel
@@ -436,8 +437,8 @@ def advance(p, seen, tasks: int, skip: bool) -> int:
             choose(G, A, E, U, L, u)
     until = G[TASKS] + tasks
     while True:
-        while start_all(G, A, E, U, L, T, R, B):
-            pass
+        while G[PENDING]:
+            start_all(G, A, E, U, L, T, R, B)
         if G[CROSSED] >= 0:
             level = G[CROSSED]
             G[CROSSED] = -1

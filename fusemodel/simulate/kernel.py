@@ -12,5 +12,5 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def kernel(function: F) -> F:
     """A compiled function that allocates no arrays."""
-    compiled: Any = njit(cache=True, _nrt=False)  # pyright: ignore[reportCallIssue]
+    compiled: Any = njit(cache=True, _nrt=False, error_model="numpy")  # pyright: ignore[reportCallIssue]
     return compiled(function)

@@ -45,9 +45,9 @@ E_COLUMNS = NEEDED_BY + DEPTH
 END, RUNNING, NEXT, SLOT, NEXT_SLOT, AWAKE, WORKED, BUSY, AFTER, ACTOR, FROM, TO = range(12)
 U_COLUMNS = 12
 
-# Places in G
+# Places in G (PENDING: whether some entity is awake)
 NOW, TASKS, CROSSED, OVERFLOW, MARKS, MARK_STEP, MARK_NEXT = range(7)
-TRANSFERS, UNITS, LEVELS, DRAINS, STAGES, ORDERED, ANCHOR, ACTORS = range(7, 15)
+TRANSFERS, UNITS, LEVELS, DRAINS, STAGES, ORDERED, ANCHOR, ACTORS, PENDING = range(7, 16)
 FREE = 16
 MAX_LEVELS = 8
 
@@ -136,7 +136,8 @@ def program_of(machine: Machine) -> Program:
         A[i, [WAKE_FROM, WAKE_TO]] = len(L), len(L) + len(waiting)
         L += waiting
     G = np.zeros(FREE + MAX_LEVELS, dtype=np.int64)
-    G[[CROSSED, MARK_STEP, MARK_NEXT]] = -1, machine.ticks_per_cycle, machine.ticks_per_cycle
+    G[[CROSSED, PENDING]] = -1, 1
+    G[[MARK_STEP, MARK_NEXT]] = machine.ticks_per_cycle
     G[[TRANSFERS, UNITS, LEVELS, DRAINS]] = len(transfers), len(by_unit), len(tasks.levels), len(drained)
     G[[STAGES, ORDERED, ANCHOR, ACTORS]] = tasks.stages, tasks.ordered, _anchor(actors), n
     T = np.zeros((int(table[-1]), LEVEL_TICKS + len(tasks.levels)), dtype=np.int64)
