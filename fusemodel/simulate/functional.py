@@ -164,7 +164,7 @@ class _Group:
 
     def run(self) -> None:
         with np.errstate(all="ignore"):
-            Stepwise(self.machine, self.started, self.ended).run()
+            Stepwise(self.machine, self.started, self.ended, peaks=False).run()
         for name in self.plan.einsums:
             self.world.made[name] = self.world.made[name] | self.touched[name]
 

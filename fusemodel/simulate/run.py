@@ -18,7 +18,7 @@ from fusemodel.simulate.stepwise import Stepwise, Task
 from fusemodel.simulate.tasks import BUFFER, REASONS, Edge, Tasks
 
 #: Tasks recorded one by one for a critical path.
-PATH_TASKS = 3000
+PATH_TASKS = 2000
 _INTERVALS = 64
 
 Progress = Callable[[str, int, int], None]
@@ -69,7 +69,7 @@ def machines(
 def record(machine: Machine, limit: int) -> list[Task]:
     """The first tasks of a machine, in the order in which they start."""
     records: list[Task] = []
-    Stepwise(machine, records.append, limit=limit).run()
+    Stepwise(machine, records.append, limit=limit, peaks=False).run()
     return records
 
 

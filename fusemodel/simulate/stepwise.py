@@ -49,7 +49,7 @@ class Task:
 
 class Stepwise:
     """A run of a machine. ``record`` is called with each task that starts; ``valid`` with each (actor, firing) whose
-    result is there; ``limit`` stops after so many tasks."""
+    result is there; ``limit`` stops after so many tasks; without ``peaks`` what buffers hold is not counted."""
 
     def __init__(
         self,
@@ -57,9 +57,11 @@ class Stepwise:
         record: Callable[[Task], None] | None = None,
         valid: Callable[[int, int], None] | None = None,
         limit: int | None = None,
+        peaks: bool = True,
     ) -> None:
         self.machine, self.tasks = machine, machine.tasks
         self.record, self.on_valid, self.limit = record, valid, limit
+        self.buffers = list(enumerate(self.tasks.buffers)) if peaks else []
         actors = self.tasks.actors
         self.actors = actors
         self.transfers = [i for i, a in enumerate(actors) if a.unit < 0]
@@ -174,7 +176,7 @@ class Stepwise:
         self.fired[a][place] += 1
         self.count[a][ISSUED] += 1
         self.started += 1
-        for b, buffer in enumerate(self.tasks.buffers):
+        for b, buffer in self.buffers:
             if buffer.writer == a:
                 self.peak[b] = max(self.peak[b], min(self.held(a, buffer.tile, k), buffer.pieces))
         return k, place
