@@ -12,23 +12,21 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from fusemodel.cascade.ir import Apply, Einsum, Extent, Number, RankValue, reads
-from fusemodel.mapping.check import innermost, main_einsums
-from fusemodel.mapping.spec import ALL, Keep
+from fusemodel.mapping.check import main_einsums
 from fusemodel.model.cost import EinsumCost
 from fusemodel.model.domain import count_union
 from fusemodel.model.frame import Frame, ceil_div, frames_of, product, settled
 from fusemodel.model.plan import Move, Plan
 from fusemodel.model.space import Space, space_of
 from fusemodel.model.tiles import Chosen
-from fusemodel.simulate.bring import Bring, brings, words_of
+from fusemodel.simulate.bring import brings
 from fusemodel.simulate.lags import with_lags
+from fusemodel.simulate.room import wait_for_room
 from fusemodel.simulate.tables import table_of
 from fusemodel.simulate.tasks import (
     BUFFER,
     DEPENDENCE,
-    ENDED,
     INPUT,
-    ISSUED,
     VALID,
     Actor,
     Buffer,
@@ -38,19 +36,17 @@ from fusemodel.simulate.tasks import (
     strides,
     uniform,
 )
-
-#: Transfers are served in parts of at least so many cycles, and at most so many parts.
-PART_CYCLES, MAX_PARTS = 64.0, 16
+from fusemodel.simulate.transfers import access_of, link, transfer
 
 
 def lower(chosen: Chosen, extents: Mapping[str, int], *, asap: bool = False, copies: int = 1) -> Tasks:
     """The tasks of a group with its sizes. ``asap``: units take whatever is ready, not what the schedule says;
     ``copies``: at least so many of every kept tile, whether they fit or not."""
-    return _Lowering(chosen, extents, asap, copies).tasks()
+    return Lowering(chosen, extents, asap, copies).tasks()
 
 
 @dataclass
-class _Lowering:
+class Lowering:
     chosen: Chosen
     extents: Mapping[str, int]
     asap: bool
@@ -122,12 +118,12 @@ class _Lowering:
         place = {n: i for i, n in enumerate(sorted(stage, key=lambda n: (stage[n], computed.index(n))))}
         for name in self.inside:
             self._einsum(name, units.index(self.plan.einsums[name].unit), stage[name], place[name])
-        moved = [m for b in brings(self.plan, self.frames, self.sizes, self.space, []) if (m := self._transfer(b))]
+        moved = [m for b in brings(self.plan, self.frames, self.sizes, self.space, []) if (m := transfer(self, b))]
         for me, bring, stream in moved:
-            self._linked(me, bring, stream)
+            link(self, me, bring, stream)
         for name, einsum in self.inside.items():
             self._reads(name, einsum)
-        self._spaces()
+        wait_for_room(self)
         actors = [replace(a, edges=tuple(sorted(self.edges.get(i, ()), key=lambda e: (e.reason == BUFFER, e.reason))))
                   for i, a in enumerate(self.actors)]  # fmt: skip
         levels = tuple(x for x in self.arch.levels if x in self.timed)
@@ -140,7 +136,7 @@ class _Lowering:
         )  # fmt: skip
         return with_lags(tasks, self._registers(), interleave=self.group.interleave)
 
-    def _add(self, actor: Actor) -> int:
+    def add(self, actor: Actor) -> int:
         self.actors.append(actor)
         return len(self.actors) - 1
 
@@ -154,7 +150,7 @@ class _Lowering:
             over = [x for x in leaves if x in plan.reduced]
             if over:
                 length = max(length, float(min(product(over, self.sizes), dimensions[dimension])))
-        self.of[name] = self._add(
+        self.of[name] = self.add(
             Actor(name, "einsum", name, name, loops, sizes, self._cycles(name, cost, loops), unit, drain=length,
                   stage=stage, place=place, turn=self._turn(name, loops))
         )  # fmt: skip
@@ -211,171 +207,36 @@ class _Lowering:
             self.notes.append(f"{name}: every task takes the mean of its cycles")
         return table or mean
 
-    # Transfers
-
-    def _transfer(self, bring: Bring) -> tuple[int, Bring, bool] | None:
-        """An actor for a movement that takes time, and whether it goes along with single tasks; the rest is only
-        counted."""
-        shares: dict[str, float] = {}
-        for level, _, share in bring.flows:
-            if level in self.timed and share:
-                shares[level] = shares.get(level, 0.0) + share
-        if not shares or not bring.words:
-            self.untimed += [(level, bring.tensor, write, share * bring.words) for level, write, share in bring.flows]
-            return None
-        lowered = tuple(x for x in bring.loops if x in self.loops)
-        whole = all(x in self.loops for x in bring.loops)
-        stream = bring.source is None or bring.sink is None or bring.inside or not whole
-        pieces = () if stream else self._pieces(bring, lowered)
-        table, _ = words_of(bring, self.frames, self.sizes, lowered, pieces)
-        loops = (*lowered, *pieces)
-        inward = bring.kind in ("fill", "read", "partial")
-        verb = "load" if inward else "store"
-        where = bring.sink or f"for {bring.einsums[0]}"
-        label = f"{verb} {bring.tensor}" + (f" {where}" if bring.sink is None or len(self.arch.levels) > 2 else "")
-        turn = self._plain_turn(loops)
-        sizes = tuple(self.sizes[x] for x in loops)
-        if not (inward and stream) and (parts := self._parts(table, shares)) > 1:
-            table, turn = _divided(table, parts), (turn[0], (*turn[1], 0))
-            loops, sizes = (*loops, f"part of {label}"), (*sizes, parts)
-        me = self._add(
-            Actor(label, verb, bring.einsums[0], bring.tensor, loops, sizes, table, shares=shares, flows=bring.flows,
-                  turn=turn, tiles=tuple(m.tile for m in bring.moves))
-        )  # fmt: skip
-        self.serves[me] = frozenset(_access(m) for m in bring.moves) if inward else frozenset()
-        if bring.sink and not (inward and stream):
-            self.at_level.setdefault((bring.tensor, bring.sink), []).append(me)
-        if bring.source:
-            self.leaving.setdefault((bring.tensor, bring.source), []).append(me)
-        return me, bring, stream
-
-    def _linked(self, me: int, bring: Bring, stream: bool) -> None:
-        if bring.kind == "write":
-            self._stored(me, bring, stream)
-        elif stream:
-            self._streamed_in(me, bring)
-        else:
-            self._loaded(me, bring)
-
-    def _parts(self, table: Table, shares: Mapping[str, float]) -> int:
-        """In how many parts a transfer is served, so that one that is long does not keep others from a level."""
-        longest = 0.0
-        for level, share in shares.items():
-            bandwidth = self.arch.levels[level].bandwidth_bytes_per_s or 1.0
-            words = share * float(table.values.max())
-            longest = max(longest, words * self.arch.word_bytes * self.arch.clock_hz / bandwidth)
-        return max(1, min(MAX_PARTS, int(longest // PART_CYCLES)))
-
-    def _plain_turn(self, loops: Sequence[str]) -> tuple[int, tuple[int, ...]]:
-        every = dict(zip(self.loops, strides([self.sizes[x] for x in self.loops]), strict=True))
-        return 0, tuple(every[x] for x in loops)
-
-    def _pieces(self, bring: Bring, lowered: tuple[str, ...]) -> tuple[str, ...]:
-        """Loops inside a tile whose steps each use a part of it of their own."""
-        found: list[str] = []
-        for x in self.loops:
-            if x in lowered or any(x in m.tile.outside for m in bring.moves):
-                continue
-            parts = [d for m in bring.moves for d in m.tile.dims if x in d.all_leaves]
-            each = all(any(x in d.all_leaves for d in m.tile.dims) for m in bring.moves)
-            simple = all(len(d.leaves) == 1 and not d.data and not d.iterative for d in parts)
-            if each and simple and all(x in self.lowered(e) for e in bring.einsums):
-                found.append(x)
-        order = [x for x in self.loops if x in found]
-        first = min((self.loops.index(x) for x in order), default=0)
-        return tuple(order) if all(self.loops.index(x) < first for x in lowered) else ()
-
-    def _streamed_in(self, me: int, bring: Bring) -> None:
-        """Operands that pass a level by flow in while the Einsum runs, at most one task ahead."""
-        reader = self.of[bring.einsums[0]]
-        self._wait(me, reader, ISSUED, INPUT, lacking="first", slack=1)
-        for name in bring.einsums:
-            self._wait(self.of[name], me, ISSUED, INPUT)
-            actor = self.actors[self.of[name]]
-            self.actors[self.of[name]] = replace(actor, streams=(*actor.streams, me))
-        if bring.kind == "partial":
-            self._after_store(me, bring)
-        elif bring.source:
-            self._from(me, bring.tensor, bring.source)
-
-    def _loaded(self, me: int, bring: Bring) -> None:
-        """A tile brought to where it is kept: as soon as there is room, which :meth:`_spaces` sees to."""
-        if bring.kind == "partial":
-            self._after_store(me, bring)
-            self._wait(self.of[bring.einsums[0]], me, VALID, INPUT)
-        elif bring.source:
-            self._from(me, bring.tensor, bring.source)
-
-    def _after_store(self, me: int, bring: Bring) -> None:
-        """What comes back was stored when the tile was last here."""
-        used = {x for d in bring.moves[0].tile.dims for x in d.all_leaves}
-        again = [x for x in self.actors[me].loops if x not in used]
-        for other in self.at_level.get((bring.tensor, bring.source or ""), []):
-            if self.actors[other].kind == "store" and again:
-                self._wait(me, other, ENDED, DEPENDENCE, back={again[-1]: 1})
-
-    def _stored(self, me: int, bring: Bring, stream: bool) -> None:
-        """A result on its way out: when it is complete; a task's own result has room for two."""
-        made = self.of[bring.einsums[0]]
-        self._wait(me, made, VALID, DEPENDENCE)
-        order = list(self.arch.levels)
-        for level in order[order.index(bring.source) :] if bring.source else ():
-            put = [a for a in self.at_level.get((bring.tensor, level), []) if self.actors[a].kind == "store"]
-            for other in put:
-                self._wait(me, other, VALID, DEPENDENCE)
-            if put:
-                break
-        if stream:
-            self._wait(made, me, ENDED, BUFFER, before=2)
-
-    def _from(self, me: int, tensor: str, level: str) -> None:
-        """Whoever takes a tensor from a level waits for those that put it there."""
-        order = list(self.arch.levels)
-        while True:
-            put = [a for a in self.at_level.get((tensor, level), []) if a != me and self._same_tile(a, me)]
-            for other in put:
-                self._wait(me, other, VALID, INPUT)
-            if tensor in self.of:
-                self._wait(me, self.of[tensor], VALID, DEPENDENCE)
-            outer = order.index(level) - 1
-            if put or outer < 0:
-                return
-            level = order[outer]
-
-    def _same_tile(self, a: int, b: int) -> bool:
-        """Whether two transfers are for the same accesses; what an Einsum makes is for all."""
-        return self.actors[a].kind == "store" or bool(self.serves[a] & self.serves[b])
-
     # Dependences between Einsums
 
     def _reads(self, name: str, einsum: Einsum) -> None:
         me = self.of[name]
         streamed = {s for stream in self.actors[me].streams for s in self.serves[stream]}
         for move in self.plan.moves:
-            if move.key[3:] == ("read", name) and _access(move) not in streamed:
+            if move.key[3:] == ("read", name) and access_of(move) not in streamed:
                 self._from_kept(me, move)
         for access in dict.fromkeys(reads(einsum)):
             if access.tensor not in self.of:
                 continue
             other = self.of[access.tensor]
-            back, there = self._step_of(access)
+            back, there = self.step_of(access)
             if not there or (other == me and not back):
                 continue
-            self._wait(me, other, VALID, DEPENDENCE, back=back)
+            self.wait(me, other, VALID, DEPENDENCE, back=back)
 
     def _from_kept(self, me: int, move: Move) -> None:
         order = list(self.arch.levels)
         for at in reversed(order[: order.index(str(move.source)) + 1]):
             put = [
                 a for a in self.at_level.get((move.tensor, at), [])
-                if self.actors[a].kind == "load" and _access(move) in self.serves[a]
+                if self.actors[a].kind == "load" and access_of(move) in self.serves[a]
             ]  # fmt: skip
             for other in put:
-                self._wait(me, other, VALID, INPUT)
+                self.wait(me, other, VALID, INPUT)
             if put:
                 return
 
-    def _step_of(self, access) -> tuple[dict[str, int], bool]:
+    def step_of(self, access) -> tuple[dict[str, int], bool]:
         """By how many steps an access looks back along an iterative rank, and whether anything is made for it."""
         tensor = self.cascade.tensors[access.tensor]
         for rank, index in zip(self.cascade.full_ranks(access.tensor), access.indices, strict=True):
@@ -393,7 +254,7 @@ class _Lowering:
                     return {}, True
         return {}, True
 
-    def _wait(
+    def wait(
         self, me: int, other: int, event: int, reason: int, *, lacking: str = "last", slack: int = 0,
         back: Mapping[str, int] | None = None, before: int = 0, last: frozenset[str] = frozenset(), tile: str = "",
     ) -> None:  # fmt: skip
@@ -413,177 +274,12 @@ class _Lowering:
         if edge not in self.edges.setdefault(me, []):
             self.edges[me].append(edge)
 
-    # Space
-
-    def _spaces(self) -> None:
-        """Nothing is written where something is still wanted."""
-        shared: dict[tuple[str, str], list[Keep]] = {}
-        for keep in self.group.keeps:
-            if keep.share:
-                shared.setdefault((keep.level, keep.share), []).append(keep)
-        for keep in self.group.keeps:
-            together = shared.get((keep.level, keep.share or ""), [keep])
-            if self.arch.levels[keep.level].size_bytes is None and keep.level not in self.group.budget_bytes:
-                continue
-            if keep.under == ALL or innermost(keep.under, self.group, self.cascade) in self.group.loops:
-                self._tile_space(keep, [k.tensor for k in together])
-        kept = {k.tensor for k in self.group.keeps}
-        for name in self.inside:
-            if name not in kept:
-                self._register_space(name)
-            if self.cascade.tensors[name].iterative:
-                self._in_place(name, [max(k.copies, self.copies) for k in self.group.keeps if k.tensor == name])
-
-    def _generation(self, keep: Keep) -> tuple[str, ...]:
-        """The loops whose steps put another tile in the place of one. A state stays from step to step, with all that
-        the loops inside the stepped one make."""
-        if keep.under == ALL:
-            return ()
-        loop = innermost(keep.under, self.group, self.cascade)
-        found = [x for x in self.shared if self.group.loops.index(x) <= self.group.loops.index(loop)]
-        used = {x for r in self.cascade.full_ranks(keep.tensor) for x in self.group.leaves(r, self.cascade)}
-        used |= {x for m in self.plan.moves if m.tensor == keep.tensor for d in m.tile.dims for x in d.all_leaves}
-        while found and found[-1] not in used:
-            found.pop()
-        stepped = [x for r in self.cascade.tensors[keep.tensor].iterative for x in self.group.leaves(r, self.cascade)]
-        for i, x in enumerate(found):
-            if x in stepped:
-                if len(found) > i + 1:
-                    self.notes.append(
-                        f"{keep.tensor} lives from step to step of {x}: {keep.level} holds it for every step of "
-                        f"{', '.join(found[i + 1 :])}, not for one"
-                    )
-                return tuple(found[:i])
-        return tuple(found)
-
-    def _tile_space(self, keep: Keep, tensors: Sequence[str]) -> None:
-        generation = self._generation(keep)
-        writers = [a for a in self.at_level.get((keep.tensor, keep.level), []) if self.actors[a].kind == "load"]
-        if keep.tensor in self.of:
-            writers.append(self.of[keep.tensor])
-        words = float(self.space.footprint.get(keep.level, {}).get(keep.tensor, 0.0)) / keep.copies
-        copies = max(keep.copies, self.copies)
-        for me in writers:
-            loops = self.actors[me].loops
-            size = dict(zip(loops, self.actors[me].sizes, strict=True))
-            inner = [x for x in loops if x not in generation]
-            pieces = copies * product(inner, size)
-            places = copies * product([x for x in inner if self._own_place(keep.tensor, x, me)], size)
-            tile = f"{keep.tensor} in {keep.level}"
-            if self.actors[me].kind == "load":
-                word = float(self.actors[me].amount.values.max())
-            else:
-                word = words * copies / places
-            self.buffers.append(Buffer(tile, keep.level, keep.tensor, me, pieces, places, word))
-            if not any(x in generation for x in loops):
-                continue  # there is one, for good
-            for other in self._readers(tensors, keep.level, me):
-                y = self.actors[other]
-                last = frozenset(x for x in y.loops if x not in generation and not self._own_place(keep.tensor, x, me))
-                self._wait(me, other, ENDED, BUFFER, slack=pieces, last=last, tile=tile)
-
-    def _own_place(self, tensor: str, loop: str, writer: int) -> bool:
-        """Whether each step of a loop has a place of its own in a tile."""
-        if loop not in self.actors[writer].loops:
-            return False
-        if loop not in self.sizes:
-            return True  # a part of a transfer
-        iterative = self.cascade.tensors[tensor].iterative
-        return any(
-            loop in self.group.leaves(r, self.cascade) for r in self.cascade.full_ranks(tensor) if r not in iterative
-        )
-
-    def _readers(self, tensors: Sequence[str], level: str, writer: int) -> list[int]:
-        """Who takes some tensors from a level, or out of it; from a tile that was loaded, those that it is for."""
-        found: dict[int, None] = {}
-        loaded = self.actors[writer].kind == "load"
-        for move in self.plan.moves:
-            read = move.tensor in tensors and move.source == level and move.key[3] == "read"
-            if read and (not loaded or _access(move) in self.serves[writer]):
-                found[self.of[str(move.key[4])]] = None
-        for name, einsum in self.inside.items():
-            if any(a.tensor in tensors and a.tensor in self.inside for a in reads(einsum)):
-                found[self.of[name]] = None
-        for tensor in tensors:
-            for other in self.leaving.get((tensor, level), []):
-                if not loaded or self._same_tile(other, writer):
-                    found[other] = None
-        return [a for a in found if a != writer]
-
-    def _register_space(self, name: str) -> None:
-        """Values passed on in registers: so many tiles are in flight (see :func:`with_lags`)."""
-        readers = [n for n, e in self.inside.items() if n != name and any(a.tensor == name for a in reads(e))]
-        if not readers or self.cascade.tensors[name].iterative or not self.lowered(name):
-            return
-        me = self.of[name]
-        leaves = {x for r in self.cascade.full_ranks(name) for x in self.group.leaves(r, self.cascade)}
-        words = float(product(leaves - set(self.lowered(name)), self.sizes))
-        tile = f"{name} in registers"
-        self.buffers.append(Buffer(tile, "", name, me, 2, 2, words))
-        for reader in readers:
-            self._wait(me, self.of[reader], ENDED, BUFFER, slack=2, tile=tile)
-
-    def _in_place(self, name: str, copies: Sequence[int]) -> None:
-        """A state is overwritten step by step: its readers of the step before come first."""
-        after = self._made_from(name, set())
-        before = {n for n, e in self.inside.items() for a in reads(e) if a.tensor == name and self._step_of(a)[0]}
-        # what needs the old value and the new one finds both
-        me, versions = self.of[name], max([*copies, 1]) + bool(after & before)
-        leaves = [
-            x for r in self.cascade.tensors[name].iterative for x in self.group.leaves(r, self.cascade)
-            if x in self.lowered(name)
-        ]  # fmt: skip
-        if not leaves:
-            return
-        tile = f"{name}, step by step"
-        first = self.loops.index(leaves[0])
-        for reader, einsum in self.inside.items():
-            for access in dict.fromkeys(reads(einsum)):
-                if access.tensor != name or reader == name:
-                    continue
-                back, there = self._step_of(access)
-                ends = leaves[0] not in self.lowered(reader)
-                if not there and not back:
-                    continue
-                if not ends:
-                    steps = {leaves[-1]: versions - 1 if back else versions}
-                    self._wait(me, self.of[reader], ENDED, BUFFER, back=steps, tile=tile)
-                elif name not in {k.tensor for k in self.group.keeps}:
-                    outside = [x for x in self.lowered(name) if self.loops.index(x) < first]
-                    inner = [x for x in self.lowered(name) if x not in outside]
-                    if outside:
-                        last = frozenset(
-                            x for x in self.lowered(reader) if x not in outside and not self._own_place(name, x, me)
-                        )
-                        slack = product(inner, self.sizes)
-                        self._wait(me, self.of[reader], ENDED, BUFFER, slack=slack, last=last, tile=tile)
-
-    def _made_from(self, name: str, found: set[str]) -> set[str]:
-        """What is computed, in one step, from a value of that step."""
-        for reader, einsum in self.inside.items():
-            for access in reads(einsum):
-                if access.tensor == name and reader not in found and not self._step_of(access)[0]:
-                    found.add(reader)
-                    self._made_from(reader, found)
-        return found
-
     def _registers(self) -> float | None:
         """Words that the registers of the group's units hold; None where the architecture does not say."""
         units = [self.arch.units[u] for u in {e.unit for e in self.plan.einsums.values()}]
         if not all(u.registers for u in units):
             return None
         return float(sum(u.size * u.registers.words for u in units if u.registers))
-
-
-def _access(move: Move) -> tuple[object, ...]:
-    """What identifies an access of an Einsum."""
-    return move.tile.einsum, move.tensor, tuple(d.index for d in move.tile.dims)
-
-
-def _divided(table: Table, parts: int) -> Table:
-    """Amounts of the parts of a transfer."""
-    part = table.scaled(1 / parts)
-    return Table(part.values, tuple((*c, 0) for c in part.coefficients), part.constants, part.least)
 
 
 def _at_last(
