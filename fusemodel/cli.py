@@ -364,6 +364,9 @@ def simulate_mapping(
     plot: Annotated[
         str | None, typer.Option("--plot", help="Draw the first tasks, a lane for each unit (.svg, .png or .pdf).")
     ] = None,
+    instances: Annotated[
+        int | None, typer.Option(min=1, max=2**20, help="Arrays that share heads and batches; the architecture's.")
+    ] = None,
     tasks: Annotated[int, typer.Option("--tasks", min=1, max=10**6, help="Tasks in a trace or a picture.")] = 2000,
     full: Annotated[bool, typer.Option("--full", help="Run every task, also where periods repeat.")] = False,
     every: Annotated[
@@ -394,7 +397,17 @@ def simulate_mapping(
     length = None if seq is None else _seq(seq)
     files = Files(trace, plot, tasks)
     result = simulated(
-        str(mapping), workload, length, _sets(sets), arch, schedule, files, copies=copies, skip=not full, progress=shown
+        str(mapping),
+        workload,
+        length,
+        _sets(sets),
+        arch,
+        schedule,
+        files,
+        copies=copies,
+        instances=instances,
+        skip=not full,
+        progress=shown,
     )
     if as_json:
         _print_json(result.to_dict())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from commandline import fusemodel
 from hypothesis import HealthCheck, given, settings
 from test_counts import design_of, designs
 
@@ -406,3 +409,43 @@ def test_costs_of_tiles_are_those_of_the_elements() -> None:
     run_of_tile = product(rng.normal(size=(256, 64)), rng.normal(size=(64, 256)))
     assert float(by_name["QK"].amount.values) == run_of_tile.cycles - run_of_tile.fill == 64
     assert by_name["LM"].drain == reduction(rng.normal(size=(4, 256)), "max").cycles == 256
+
+
+def test_heads_are_divided_among_instances() -> None:
+    """Four arrays with 12 heads have three each, and a quarter of the memory's bandwidth."""
+    design, workload = load_design("fusemax"), load_workload("bert")
+    four = simulate(design, workload, 2**13, {"b": 1}, instances=4)
+    dram = design.arch.levels["dram"]
+    quarter = replace(dram, bandwidth_bytes_per_s=(dram.bandwidth_bytes_per_s or 0) / 4)
+    slower = replace(design.arch, levels={**design.arch.levels, "dram": quarter})
+    alone = simulate(replace(design, arch=slower), workload, 2**13, {"b": 3, "h": 1})
+    assert four.cycles == alone.cycles
+    assert four.instances == 4
+    whole = simulate(design, workload, 2**13, {"b": 1})
+    assert 3 < whole.cycles / four.cycles <= 4
+    for tensor, moved in whole.traffic_bytes["dram"].items():
+        assert four.traffic_bytes["dram"][tensor] == pytest.approx(moved)
+    with pytest.raises(InputError, match="no batch rank to divide among 2 instances"):
+        simulate(design, workload, 2**13, {"b": 1, "h": 1}, instances=2)
+
+
+def test_command_line(tmp_path) -> None:
+    trace, picture = tmp_path / "t.json", tmp_path / "w.svg"
+    arguments = ("simulate", "fusemax", "-w", "bert", "-s", "4K", "--set", "b=1", "--trace", str(trace), "--plot")
+    result = fusemodel(*arguments, picture, "--tasks", "400", "--json")
+    data = json.loads(result.out)
+    assert {"cycles", "closed_form_cycles", "utilization", "stalls"} <= data.keys()
+    assert data["cycles"] >= data["closed_form_cycles"]
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert {e["ph"] for e in events} == {"M", "X"}
+    lanes = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    assert lanes == {"array_2d", "array_1d", "dram"}
+    for lane in range(2):  # a unit does one thing at a time
+        spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["ph"] == "X" and e["tid"] == lane)
+        assert all(b >= a2 - 1e-9 for (_, a2), (b, _) in pairwise(spans))
+    assert "<svg" in picture.read_text()
+    assert "QK" in picture.read_text()
+    for wrong, message in ((("fusemax", "--schedule", "soon"), "unknown schedule"), ((), "give one mapping")):
+        refused = fusemodel("simulate", *wrong)
+        assert refused.code == 2
+        assert refused.err.startswith(f"error: {message}")

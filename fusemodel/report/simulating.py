@@ -26,7 +26,8 @@ class Files:
 
 def simulated(
     mapping: str, workload: str | None, seq: int | None, sets: Mapping[str, int], arch: str | None, schedule: str,
-    files: Files, *, copies: int = 1, skip: bool = True, progress: bool = False,
+    files: Files, *, copies: int = 1, instances: int | None = None, skip: bool = True,
+    progress: bool = False,
 ) -> Simulation:  # fmt: skip
     """Simulate a mapping (or a cascade, mapped onto ``arch``) and write what is asked for."""
     from rich.console import Console
@@ -41,7 +42,15 @@ def simulated(
             shown.update(task, description=name[:40], completed=done, total=every)
 
         result = simulate(
-            design, machine, seq, sets, schedule=schedule, copies=copies, skip=skip, progress=tell if progress else None
+            design,
+            machine,
+            seq,
+            sets,
+            schedule=schedule,
+            copies=copies,
+            instances=instances,
+            skip=skip,
+            progress=tell if progress else None,
         )
     if files.trace or files.plot:
         from fusemodel.simulate.run import machines, record

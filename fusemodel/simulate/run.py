@@ -10,6 +10,7 @@ from fusemodel.mapping.spec import Design
 from fusemodel.model.evaluate import choices
 from fusemodel.model.tiles import Chosen
 from fusemodel.quantities import size
+from fusemodel.simulate.instances import instances_of, share_of
 from fusemodel.simulate.lower import lower
 from fusemodel.simulate.machine import Counts, Deadlock, Machine, machine_of
 from fusemodel.simulate.path import critical_path
@@ -32,19 +33,26 @@ def simulate(
     *,
     schedule: str = "given",
     copies: int = 1,
+    instances: int | None = None,
     skip: bool = True,
     progress: Progress | None = None,
 ) -> Simulation:
     """Simulate a design tile by tile.
 
     ``schedule`` is ``given`` (the stages of the mapping) or ``asap`` (whatever is ready, oldest tile first). ``copies``
-    gives every kept tile room for at least so many, whether they fit or not (2: double buffering). ``skip`` leaves out
-    periods that repeat; the result is the same. ``progress`` is told the group, the tasks done and how many there are.
-    Raises InputError for what the closed form refuses, and for a deadlock.
+    gives every kept tile room for at least so many, whether they fit or not (2: double buffering). Batches and heads
+    are divided among ``instances`` (those of the architecture where not given): what is said is that of the one with
+    most to do, traffic that of all. ``skip`` leaves out periods that repeat; the result is the same. ``progress`` is
+    told the group, the tasks done and how many there are. Raises InputError for what the closed form refuses, and for a
+    deadlock.
     """
-    extents, chosen = choices(design, workload, seq, sets)
     from fusemodel.simulate.engine import run  # loads the compiler
 
+    many = instances_of(design.arch) if instances is None else instances
+    whole = choices(design, workload, seq, sets)[0] if many > 1 else {}
+    share = share_of(design, whole, sets or {}, many)
+    design = share.design
+    extents, chosen = choices(design, workload, seq, share.sets)
     runs: list[tuple[Chosen, Machine, Counts]] = []
     for c in chosen:
         machine = machine_of(lower(c, extents, asap=schedule == "asap", copies=copies))
@@ -54,7 +62,7 @@ def simulate(
             runs.append((c, machine, run(machine, skip=skip, progress=tell)))
         except Deadlock as stuck:
             raise deadlock_error(design, c, machine, stuck) from None
-    return _total(design, runs, extents, workload, seq, schedule)
+    return _total(design, runs, whole or extents, workload, seq, schedule, share.times, many)
 
 
 def machines(
@@ -75,7 +83,7 @@ def record(machine: Machine, limit: int) -> list[Task]:
 
 def _total(
     design: Design, runs: Sequence[tuple[Chosen, Machine, Counts]], extents: dict[str, int], workload: Workload | None,
-    seq: int | None, schedule: str,
+    seq: int | None, schedule: str, times: float, instances: int,
 ) -> Simulation:  # fmt: skip
     arch = design.arch
     cycles = sum(m.cycles(n.ticks) for _, m, n in runs)
@@ -99,11 +107,12 @@ def _total(
         utilization={u: slots[u] / (cycles * arch.units[u].size) if cycles else 0.0 for u in arch.units},
         busy={u: busy[u] / cycles if cycles else 0.0 for u in arch.units},
         stalls={u: {r: v for r, v in by.items() if v} for u, by in stalls.items()},
-        traffic_bytes=_traffic(design, runs),
+        traffic_bytes=_traffic(design, runs, times),
         buffers=[b for c, m, n in runs for b in _buffers(design, m, n)],
         einsums=[e for _, m, n in runs for e in _einsums(m, n)],
         groups=groups, intervals=intervals, timeline=timeline,
         tasks=sum(g.tasks for g in groups), simulated=sum(g.simulated for g in groups), extents=extents,
+        instances=instances,
         notes=list(dict.fromkeys(x for c, m, _ in runs for x in (*c.cost.notes, *m.tasks.notes))),
     )  # fmt: skip
 
@@ -143,13 +152,15 @@ def _amount(tasks: Tasks, counts: Counts, a: int) -> float:
     return float((counts.fired[a] * tasks.actors[a].amount.values.reshape(-1)).sum())
 
 
-def _traffic(design: Design, runs: Sequence[tuple[Chosen, Machine, Counts]]) -> dict[str, dict[str, dict[str, float]]]:
+def _traffic(
+    design: Design, runs: Sequence[tuple[Chosen, Machine, Counts]], times: float
+) -> dict[str, dict[str, dict[str, float]]]:
     found: dict[str, dict[str, dict[str, float]]] = {level: {} for level in design.arch.levels}
 
     def add(level: str, tensor: str, write: bool, words: float) -> None:
         if words:
             entry = found[level].setdefault(tensor, {"read": 0.0, "write": 0.0})
-            entry["write" if write else "read"] += words * design.arch.word_bytes
+            entry["write" if write else "read"] += words * times * design.arch.word_bytes
 
     for _, machine, counts in runs:
         for a, actor in enumerate(machine.tasks.actors):
