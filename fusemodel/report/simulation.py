@@ -29,11 +29,17 @@ def ratio(result: Simulation) -> float:
 
 
 def main_stall(result: Simulation) -> tuple[str, str, float]:
-    """The unit that is busiest, the reason for which it waits most, and the part of the time that takes."""
-    unit = max(result.busy, key=lambda u: result.busy[u])
-    waits = {r: v for r, v in result.stalls[unit].items() if r != "finished"} or {"-": 0.0}
-    reason = max(waits, key=lambda r: waits[r])
-    return unit, reason, waits[reason] / result.cycles if result.cycles else 0.0
+    """The unit that is busiest, the reason for which it waits most, and the part of the time that takes; if it waits
+    for room, which others are to make, what the one that waits most waits for."""
+    busiest = max(result.busy, key=lambda u: result.busy[u])
+    waits = {u: {r: v for r, v in by.items() if r != "finished"} for u, by in result.stalls.items()}
+    reason = max(waits[busiest], key=lambda r: waits[busiest][r], default="-")
+    if reason in ("buffer", "-"):
+        others = [(v, u, r) for u, by in waits.items() for r, v in by.items() if r != "buffer"]
+        value, unit, reason = max(others, default=(0.0, busiest, reason))
+    else:
+        unit, value = busiest, waits[busiest][reason]
+    return unit, reason, value / result.cycles if result.cycles else 0.0
 
 
 def differences(rows: Sequence[Difference]) -> RenderableType:
