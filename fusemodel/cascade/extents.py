@@ -68,6 +68,8 @@ def _power(a: Value, b: Value) -> Value:
 
 def integer(expr: Expr, extents: Mapping[str, int], what: str, where: Where = NOWHERE) -> int:
     """A whole number of at least 1 and at most ``MAX_EXTENT``."""
+    if isinstance(expr, Number) and expr.value.__class__ is int and 1 <= expr.value <= MAX_EXTENT:
+        return int(expr.value)
     value = evaluate(expr, extents, where)
     if value != value or value in (float("inf"), float("-inf")):
         raise InputError(f"{what} is {value}", where, expected="a whole number")

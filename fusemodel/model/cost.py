@@ -9,22 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from fusemodel.cascade.printer import format_expr
+from fusemodel.model.amounts import Amount, Sizes, are_numbers, ceil_div, maximum, minimum, present, product
 from fusemodel.model.elements import touched
 from fusemodel.model.frame import (
-    Amount,
     Frame,
-    Sizes,
     brought,
-    ceil_div,
     frames_of,
-    maximum,
-    minimum,
     plain,
     plain_words,
-    product,
     settled,
     simple_leaves,
     steps,
@@ -77,23 +70,34 @@ class GroupCost:
 def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
     """Evaluate a plan. With arrays in ``sizes`` every result is an array; :func:`needs_numbers` says when it cannot."""
     plan = settled(plan)
-    batch = any(isinstance(n, np.ndarray) for n in sizes.values())
+    batch = not are_numbers(sizes)
     if batch and needs_numbers(plan, extents):
         raise ValueError("counts of this plan need plain numbers")
-    notes: list[str] = []
     frames = frames_of(plan, extents)
+    return cost_in(plan, frames, sizes, extents, products=batch or is_product(plan, extents))
+
+
+def excess_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> dict[str, Amount]:
+    """Words that there are too many of at each level, without the rest of the cost."""
+    plan = settled(plan)
+    return space_of(plan, frames_of(plan, extents), sizes, extents, []).excess
+
+
+def cost_in(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Sizes, *, products: bool) -> GroupCost:
+    """Evaluate a settled plan in the frames of its Einsums; ``products``: every count is a product of sizes."""
+    notes: list[str] = []
     for name, frame in frames.items():
         notes += [f"{name}: `{format_expr(c)}` depends on data; every point is charged" for c in frame.other]
         if frame.doubtful:
             notes.append(f"{name}: what follows an absent step or choice is charged, an upper bound")
     einsums = {n: _einsum_cost(e, frames[n], sizes, notes) for n, e in plan.einsums.items()}
     space = space_of(plan, frames, sizes, extents, notes)
-    found = _products(plan, frames, sizes) if batch or is_product(plan, extents) else None
-    traffic, by_einsum = _traffic(plan, space, found or _exactly(plan, frames, sizes, notes))
+    moved = _products(plan, frames, sizes) if products else _exactly(plan, frames, sizes, notes)
+    traffic, by_einsum = _traffic(plan, space, moved)
     schedule, drain, critical = _schedule(plan, frames, einsums, sizes)
     memory: dict[str, Amount] = {}
     for name, level in plan.arch.levels.items():
-        if level.bandwidth_bytes_per_s:
+        if level.bandwidth_bytes_per_s is not None:
             total = sum(t.read + t.write for t in traffic.get(name, {}).values())
             seconds = total * plan.arch.word_bytes / level.bandwidth_bytes_per_s
             memory[name] = seconds * plan.arch.clock_hz
@@ -160,7 +164,7 @@ def _einsum_cost(einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str
     cycles = turns * folds * einsum.cycles_per_point
     slots = points * einsum.cycles_per_point
     energy = points * einsum.energy_pj_per_point
-    if einsum.cycles_per_output:
+    if present(einsum.cycles_per_output):
         cycles = cycles + output_turns * output_folds * einsum.cycles_per_output
         slots = slots + outputs * einsum.cycles_per_output
         energy = energy + outputs * einsum.energy_pj_per_output

@@ -6,47 +6,39 @@ Sizes are plain numbers or NumPy arrays of them (one element a candidate mapping
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from fusemodel.cascade.ir import Expr, accesses, rank_values
 from fusemodel.mapping.check import main_einsums
+from fusemodel.model.amounts import Amount, Sizes, minimum, where
 from fusemodel.model.domain import MAX_WITNESSES, Conditions, Linear, Quotients, count_union, linear, on_leaves, regions
 from fusemodel.model.elements import Touch, values
+from fusemodel.model.expression import Node
 from fusemodel.model.forms import Form, Piece, linear_on_leaves, with_numbers
 from fusemodel.model.grid import value_on
 from fusemodel.model.pieces import MAX_PIECES, Case, IndexCase, computed_index, index_cases, indexed
 from fusemodel.model.plan import Dim, EinsumPlan, Plan, Tile
 
-#: A number, or an array with one element for each candidate.
-Amount: TypeAlias = Any
-Sizes: TypeAlias = Mapping[str, Amount]
-
-
-def maximum(a: Amount, b: Amount) -> Amount:
-    return np.maximum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else max(a, b)
-
-
-def minimum(a: Amount, b: Amount) -> Amount:
-    return np.minimum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else min(a, b)
-
-
-def ceil_div(a: Amount, b: int) -> Amount:
-    return -(-a // b)
+_ASIDE = 16  # extents for which the frames of a plan are kept
 
 
 class Frame:
     """An Einsum's indices and conditions as linear forms over its ranks, for given extents. ``pieces`` are where it has
-    points, no two with one in common; ``other`` its conditions that depend on data."""
+    points, no two with one in common; ``other`` its conditions that depend on data; ``limits`` the extents that amounts
+    are computed with."""
 
     def __init__(self, plan: Plan, conditions: Conditions, einsum: EinsumPlan, extents: Mapping[str, int]) -> None:
         self.einsum, self.extents = einsum, extents
+        self.limits: Sizes = extents
         self.ranges = dict(extents)
         for whole, (outer, inner) in plan.cascade.split.items():
             self.ranges[whole] = extents[outer] * extents[inner]
+        self.ragged = frozenset(r for r in plan.cascade.split if self.ranges[r] != extents[r])
         self.quotients = Quotients(self.ranges, einsum.name)
         self._pieces: dict[tuple[Expr, ...], list[Piece]] = {}
         self._index: dict[int, Linear | None] = {}
@@ -56,6 +48,12 @@ class Frame:
         doubts = conditions.doubts.get(einsum.name, ())
         #: Whether more points may be absent than the conditions say.
         self.doubtful = regions(doubts, extents, self.quotients) != ([()], [])
+
+    def with_limits(self, limits: Sizes) -> Frame:
+        """The same frame, with symbols for extents in amounts."""
+        other = copy(self)
+        other.limits = limits
+        return other
 
     @property
     def conditional(self) -> bool:
@@ -193,14 +191,14 @@ def span(frame: Frame, dim: Dim, inner: frozenset[str], sizes: Sizes, offsets: t
     for leaf in dim.all_leaves:
         if leaf in inner:
             product = product * sizes[leaf]
-    form = frame.index(dim)
-    limit = frame.extents[dim.rank] + dim.iterative
+    limit = frame.limits[dim.rank] + dim.iterative
     if dim.data:
         return minimum(product, limit)
+    form = frame.index(dim)
     if form is None or frame.quotient(dim):
         return min(product, limit, _widest(frame.grid(dim, sizes), dim.all_leaves, inner))
-    if len(dim.leaves) <= 1 and len(offsets) == 1:
-        return minimum(product, frame.extents[dim.split]) if dim.split else product
+    if len(offsets) == 1 and (len(dim.leaves) <= 1 or dim.split == dim.rank):  # parts of one coordinate
+        return minimum(product, frame.limits[dim.split]) if dim.split in frame.ragged else product
     strides, counts = [], []
     for rank, leaves in dim.leaves.items():
         stride: Amount = abs(form.coefficients.get(rank, 0))
@@ -213,6 +211,8 @@ def span(frame: Frame, dim: Dim, inner: frozenset[str], sizes: Sizes, offsets: t
 
 
 def _values(strides: list[Amount], counts: list[Amount], offsets: tuple[int, ...]) -> Amount:
+    if graph := next((x.graph for x in (*strides, *counts) if isinstance(x, Node)), None):
+        return graph.distinct(strides, counts, offsets)
     if not any(isinstance(x, np.ndarray) for x in (*strides, *counts)):
         return values(tuple((int(s), int(n)) for s, n in zip(strides, counts, strict=True)), offsets)
     rows = np.stack(np.broadcast_arrays(*strides, *counts), axis=-1).astype(np.int64)
@@ -256,9 +256,9 @@ def brought(loops: Iterable[tuple[str, bool]], sizes: Sizes) -> Amount:
     active: Amount = False
     for leaf, changes in loops:
         size = sizes[leaf]
-        if isinstance(size, np.ndarray) or isinstance(active, np.ndarray):
+        if not isinstance(size, int) or not isinstance(active, bool):
             active = active | ((size > 1) if changes else False)
-            total = total * np.where(active, size, 1)
+            total = total * where(active, size, 1)
         else:
             active = active or (changes and size > 1)
             total = total * (size if active else 1)
@@ -287,8 +287,9 @@ def simple_leaves(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> tuple[s
     outside = set(tile.outside)
     leaves: list[str] = []
     for dim in tile.dims:
-        ragged = dim.split is not None and frame.ranges[dim.split] != frame.extents[dim.split]
-        if frame.index(dim) is None or frame.quotient(dim) or len(dim.leaves) > 1 or ragged:
+        if dim.split in frame.ragged or (len(dim.leaves) > 1 and dim.split != dim.rank):
+            return None
+        if frame.index(dim) is None or frame.quotient(dim):
             return None
         leaves += [x for x in dim.all_leaves if x not in outside]
     return tuple(leaves)
@@ -298,22 +299,24 @@ def plain_words(frames: Mapping[str, Frame], tiles: Sequence[Tile], sizes: Sizes
     return words(frames[tiles[0].einsum], tiles[0], sizes, {frames[t.einsum].offsets(t) for t in tiles})
 
 
-def product(leaves: Iterable[str], sizes: Sizes) -> Amount:
-    total: Amount = 1
-    for leaf in leaves:
-        total = total * sizes[leaf]
-    return total
-
-
 def frames_of(plan: Plan, extents: Mapping[str, int]) -> dict[str, Frame]:
-    """The forms of every Einsum, kept for the extents asked for last."""
+    """The forms of every Einsum. What a plan keeps (``memo``) is for the extents asked for last; that of a few others is
+    laid aside."""
     key = tuple(extents.items())
-    if plan.memo.get("extents") != key:
-        conditions, same = _conditions(plan), plan.memo.get("settled", plan)
-        plan.memo.clear()
-        frames = {n: Frame(plan, conditions, e, extents) for n, e in plan.einsums.items()}
-        plan.memo.update(frames=frames, extents=key, conditions=conditions, settled=same)
-    return plan.memo["frames"]
+    memo = plan.memo
+    if memo.get("extents") != key:
+        conditions, same, aside = _conditions(plan), memo.get("settled", plan), memo.get("aside", {})
+        if "extents" in memo:
+            aside[memo["extents"]] = {k: v for k, v in memo.items() if k != "aside"}
+        while len(aside) > _ASIDE:
+            del aside[next(iter(aside))]
+        known = aside.pop(key, None)
+        if known is None:
+            frames = {n: Frame(plan, conditions, e, extents) for n, e in plan.einsums.items()}
+            known = {"frames": frames, "extents": key, "conditions": conditions, "settled": same}
+        memo.clear()
+        memo.update(known, aside=aside)
+    return memo["frames"]
 
 
 def settled(plan: Plan) -> Plan:

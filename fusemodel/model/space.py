@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 
 import numpy as np
@@ -11,20 +12,11 @@ import numpy as np
 from fusemodel.cascade.ir import Apply, Expr, Extent, Number, RankValue
 from fusemodel.cascade.printer import format_expr
 from fusemodel.errors import NOWHERE, InputError
+from fusemodel.model.amounts import Amount, Sizes, floor_div, maximum, minimum, product, ratio
 from fusemodel.model.domain import Linear
 from fusemodel.model.elements import Touch, touched
-from fusemodel.model.frame import (
-    Amount,
-    Frame,
-    Sizes,
-    maximum,
-    minimum,
-    plain,
-    plain_words,
-    product,
-    simple_leaves,
-    words,
-)
+from fusemodel.model.expression import Node
+from fusemodel.model.frame import Frame, plain, plain_words, simple_leaves, words
 from fusemodel.model.plan import Footprint, Plan, Tile
 
 
@@ -37,9 +29,7 @@ class Space:
     fraction: dict[tuple[str, str], Amount]
 
 
-def space_of(
-    plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Mapping[str, int], notes: list[str]
-) -> Space:
+def space_of(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Sizes, notes: list[str]) -> Space:
     """Space at each level, what is over, and the fraction of the tensors that may spill which does."""
     space = Space({}, {}, {}, {}, {})
     named = {**extents, **sizes}
@@ -80,10 +70,11 @@ def space_of(
         if level.size_bytes is None and name not in plan.group.budget_bytes:
             space.need[name], space.excess[name], space.spill[name] = fixed + spilling, 0, 0
             continue
-        limit = min(level.size_bytes or float("inf"), plan.group.budget_bytes.get(name, float("inf")))
+        sizes_of = (level.size_bytes, plan.group.budget_bytes.get(name))
+        limit = reduce(minimum, (n for n in sizes_of if n is not None))
         capacity = limit / plan.arch.word_bytes
         over = maximum(fixed + spilling - capacity, 0)
-        fraction = _divide(minimum(over, spilling), spilling)
+        fraction = ratio(minimum(over, spilling), spilling)
         space.need[name] = fixed + spilling
         space.excess[name] = maximum(fixed - capacity, 0)
         space.spill[name] = fraction
@@ -100,6 +91,8 @@ def _reserved(plan: Plan, level: str, sizes: Sizes) -> Amount:
     try:
         with np.errstate(all="ignore"):
             value = _amount(expr, sizes)
+            if isinstance(value, Node):
+                return value  # checked where it has a value
             usable = bool(np.all(np.isfinite(np.asarray(value, dtype=float)) & (np.asarray(value, dtype=float) >= 0)))
     except (ZeroDivisionError, OverflowError):
         usable = False
@@ -110,12 +103,6 @@ def _reserved(plan: Plan, level: str, sizes: Sizes) -> Amount:
             f"`{format_expr(expr).lower()}` is negative or not finite", where, expected="a number of words"
         )
     return value
-
-
-def _divide(a: Amount, b: Amount) -> Amount:
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return np.where(np.asarray(b) > 0, a / np.maximum(b, 1), 0.0)
-    return a / b if b else 0.0
 
 
 def _amount(expr: Expr, sizes: Sizes) -> Amount:
@@ -134,7 +121,7 @@ def _amount(expr: Expr, sizes: Sizes) -> Amount:
         case Apply("/", (a, b)):
             return _amount(a, sizes) / _amount(b, sizes)
         case Apply("//", (a, b)):
-            return _amount(a, sizes) // _amount(b, sizes)
+            return floor_div(_amount(a, sizes), _amount(b, sizes))
         case Apply("min", (a, b)):
             return minimum(_amount(a, sizes), _amount(b, sizes))
         case Apply("max", (a, b)):

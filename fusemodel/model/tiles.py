@@ -15,7 +15,8 @@ from fusemodel.cascade.extents import evaluate, integer
 from fusemodel.cascade.ir import Expr, Number
 from fusemodel.errors import InputError, Where
 from fusemodel.mapping.spec import Auto, Candidates, Group, TileSize
-from fusemodel.model.cost import Amount, GroupCost, cost_of, needs_numbers
+from fusemodel.model.amounts import Amount
+from fusemodel.model.cost import GroupCost, cost_of, excess_of, needs_numbers
 from fusemodel.model.plan import Plan
 from fusemodel.quantities import size
 
@@ -254,11 +255,11 @@ def _single(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) -> 
         if not needs_numbers(plan, extents):
             varying = {n for sizes in completed for n in sizes if sizes[n] != completed[0][n]}
             columns = {n: np.array([float(sizes[n]) for sizes in completed]) for n in varying}
-            for excess in cost_of(plan, {**completed[0], **columns}, extents).excess_words.values():
+            for excess in excess_of(plan, {**completed[0], **columns}, extents).values():
                 fits &= np.broadcast_to(np.asarray(excess) <= 0, fits.shape)
         else:
             for i, one in enumerate(completed):
-                fits[i] = all(e <= 0 for e in cost_of(plan, one, extents).excess_words.values())
+                fits[i] = all(e <= 0 for e in excess_of(plan, one, extents).values())
         trial[name] = int(options[np.argmax(fits)]) if fits.any() else 1
     return _completed(group, trial)
 
