@@ -95,7 +95,7 @@ def product(leaves: Iterable[str], sizes: Sizes) -> Amount:
     return total
 
 
-def largest(names: Sequence[str | Choice], values: Sequence[Amount]) -> str | Choice:
+def largest(names: Sequence[str | Choice], values: Sequence[Amount]) -> Amount:
     """The name with the largest value, the first among equals."""
     graph = _graph(*values) or next((n.code.graph for n in names if isinstance(n, Choice)), None)
     if graph is None:
@@ -109,7 +109,7 @@ def largest(names: Sequence[str | Choice], values: Sequence[Amount]) -> str | Ch
     return Choice(every, code)
 
 
-def first(conditions: Sequence[tuple[str, Amount]], otherwise: str | Choice) -> str | Choice:
+def first(conditions: Sequence[tuple[str, Amount]], otherwise: str | Choice) -> Amount:
     """The first name whose condition holds."""
     found = otherwise
     for name, condition in reversed(conditions):

@@ -20,13 +20,14 @@ class Untraceable(Exception):
 
 
 class Node:
-    """An expression: ``op`` over ``args``. ``varies``: it depends on a tile size; ``at`` orders nodes, arguments
-    first."""
+    """An expression: ``op`` over ``args``. ``varies``: it depends on a tile size; it is from ``least`` to ``most``;
+    ``at`` orders nodes, arguments first."""
 
-    __slots__ = ("args", "at", "graph", "name", "op", "value", "varies")
+    __slots__ = ("args", "at", "graph", "least", "most", "name", "op", "value", "varies")
 
     def __init__(self, graph: Graph, op: str, args: tuple[Node, ...], name: str, value: float, varies: bool) -> None:
         self.graph, self.op, self.args, self.name, self.value, self.varies = graph, op, args, name, value, varies
+        self.least, self.most = _range(op, args, value)
         self.at = len(graph.nodes)
         graph.nodes.append(self)
 
@@ -119,11 +120,15 @@ class Graph:
             return self.number(calculate(op, *(a.value for a in args)))
         if op in ("max", "min"):
             return self._extreme(op, args)
-        if op == "select" and (args[1] is args[2] or args[0].op == "number"):
-            return args[1] if args[0].op != "number" or args[0].value else args[2]
+        if op == "select":
+            return self._select(*args)
         if op == "ceildiv" and args[1].op == "number" and args[1].value == 1:
             return args[0]
         return self._node(op, args)
+
+    def all(self, conditions: Iterable[Node]) -> Node:
+        """Whether every condition holds."""
+        return self.apply("min", 1, *conditions)
 
     def distinct(self, strides: Sequence[Any], counts: Sequence[Any], offsets: Sequence[int]) -> Node:
         """Distinct values of ``sum(stride * i) + offset``, ``0 <= i < count``, for any of the offsets
@@ -137,6 +142,14 @@ class Graph:
         operands = [len(terms), *(x for term in terms for x in term), *sorted(set(offsets))]
         return self._node("distinct", tuple(self.node(x) for x in operands))
 
+    def _select(self, condition: Node, a: Node, b: Node) -> Node:
+        if a is b or condition.op == "number":
+            return a if condition.op != "number" or condition.value else b
+        holds = condition.args if condition.op == "max" else (condition,)
+        if _is(b, 1) and a.op == "symbol" and any(h.op == "gt" and h.args[0] is a and _is(h.args[1], 1) for h in holds):
+            return a  # a size is at least 1: where it is not more, it is 1 too
+        return self._node("select", (condition, a, b))
+
     def _extreme(self, op: str, args: Sequence[Node]) -> Node:
         """A maximum or minimum, flat, each argument once."""
         best, bound = (max, -inf) if op == "max" else (min, inf)
@@ -147,7 +160,14 @@ class Graph:
             else:
                 found[a.at] = a
         rest = [found[at] for at in sorted(found)]
-        if bound not in (-inf, inf) or not rest:
+        ends = [(n.least, n.most) for n in rest]
+        if op == "max":
+            needed, alone = all(least < bound for least, _ in ends), all(most <= bound for _, most in ends)
+        else:
+            needed, alone = all(most > bound for _, most in ends), all(least >= bound for least, _ in ends)
+        if alone:
+            return self.number(bound)
+        if needed:
             rest.append(self.number(bound))
         return rest[0] if len(rest) == 1 else self._node(op, tuple(rest))
 
@@ -201,6 +221,22 @@ class Graph:
 
 def _sorted(nodes: Iterable[Node]) -> tuple[Node, ...]:
     return tuple(sorted(nodes, key=lambda n: (n.varies, n.at)))
+
+
+def _range(op: str, args: Sequence[Node], value: float) -> tuple[float, float]:
+    """Numbers that an expression is never below and above, symbols being sizes or numbers of a machine."""
+    match op:
+        case "number":
+            return value, value
+        case "gt" | "ge":
+            return 0.0, 1.0
+        case "max" | "min":
+            best = max if op == "max" else min
+            return best(a.least for a in args), best(a.most for a in args)
+        case "select":
+            return min(a.least for a in args[1:]), max(a.most for a in args[1:])
+        case _:
+            return (0.0 if all(a.least >= 0 for a in args) else -inf), inf
 
 
 def _is(node: Node, value: float) -> bool:

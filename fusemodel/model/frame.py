@@ -300,12 +300,12 @@ def plain_words(frames: Mapping[str, Frame], tiles: Sequence[Tile], sizes: Sizes
 
 
 def frames_of(plan: Plan, extents: Mapping[str, int]) -> dict[str, Frame]:
-    """The forms of every Einsum. What a plan keeps (``memo``) is for the extents asked for last; that of a few others is
-    laid aside."""
+    """The forms of every Einsum. What a plan keeps (``memo``) is for the extents asked for last; that of a few others
+    is laid aside."""
     key = tuple(extents.items())
     memo = plan.memo
     if memo.get("extents") != key:
-        conditions, same, aside = _conditions(plan), memo.get("settled", plan), memo.get("aside", {})
+        conditions, same, aside = conditions_of(plan), memo.get("settled", plan), memo.get("aside", {})
         if "extents" in memo:
             aside[memo["extents"]] = {k: v for k, v in memo.items() if k != "aside"}
         while len(aside) > _ASIDE:
@@ -325,7 +325,7 @@ def settled(plan: Plan) -> Plan:
         tiles = [m.tile for m in plan.moves] + [t for f in plan.footprints for _, t in f.tiles]
         other = plan
         if any(d.data for t in tiles for d in t.dims):
-            resolved = _conditions(plan).resolved
+            resolved = conditions_of(plan).resolved
             moves = tuple(replace(m, tile=_written_out(m.tile, resolved)) for m in plan.moves)
             footprints = tuple(
                 replace(f, tiles=tuple((nest, _written_out(t, resolved)) for nest, t in f.tiles))
@@ -347,7 +347,8 @@ def _computed(dim: Dim, index: Expr) -> Dim:
     return replace(dim, index=index, leaves=leaves, data=bool(accesses(index)), all_leaves=every)
 
 
-def _conditions(plan: Plan) -> Conditions:
+def conditions_of(plan: Plan) -> Conditions:
+    """What must hold for points of a plan's cascade to be present."""
     if "conditions" not in plan.memo:
         plan.memo["conditions"] = Conditions(plan.cascade, list(main_einsums(plan.cascade).values()))
     return plan.memo["conditions"]

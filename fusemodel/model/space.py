@@ -90,7 +90,7 @@ def _reserved(plan: Plan, level: str, sizes: Sizes) -> Amount:
     value: Amount = 0
     try:
         with np.errstate(all="ignore"):
-            value = _amount(expr, sizes)
+            value = amount_of(expr, sizes)
             if isinstance(value, Node):
                 return value  # checked where it has a value
             usable = bool(np.all(np.isfinite(np.asarray(value, dtype=float)) & (np.asarray(value, dtype=float) >= 0)))
@@ -105,7 +105,7 @@ def _reserved(plan: Plan, level: str, sizes: Sizes) -> Amount:
     return value
 
 
-def _amount(expr: Expr, sizes: Sizes) -> Amount:
+def amount_of(expr: Expr, sizes: Sizes) -> Amount:
     """A size expression over numbers or arrays."""
     match expr:
         case Number(value):
@@ -113,21 +113,21 @@ def _amount(expr: Expr, sizes: Sizes) -> Amount:
         case Extent(name) | RankValue(name):
             return sizes[name]
         case Apply("+", (a, b)):
-            return _amount(a, sizes) + _amount(b, sizes)
+            return amount_of(a, sizes) + amount_of(b, sizes)
         case Apply("-", (a, b)):
-            return _amount(a, sizes) - _amount(b, sizes)
+            return amount_of(a, sizes) - amount_of(b, sizes)
         case Apply("*", (a, b)):
-            return _amount(a, sizes) * _amount(b, sizes)
+            return amount_of(a, sizes) * amount_of(b, sizes)
         case Apply("/", (a, b)):
-            return _amount(a, sizes) / _amount(b, sizes)
+            return amount_of(a, sizes) / amount_of(b, sizes)
         case Apply("//", (a, b)):
-            return floor_div(_amount(a, sizes), _amount(b, sizes))
+            return floor_div(amount_of(a, sizes), amount_of(b, sizes))
         case Apply("min", (a, b)):
-            return minimum(_amount(a, sizes), _amount(b, sizes))
+            return minimum(amount_of(a, sizes), amount_of(b, sizes))
         case Apply("max", (a, b)):
-            return maximum(_amount(a, sizes), _amount(b, sizes))
+            return maximum(amount_of(a, sizes), amount_of(b, sizes))
         case Apply("neg", (a,)):
-            return -_amount(a, sizes)
+            return -amount_of(a, sizes)
     raise InputError(f"`{format_expr(expr)}` cannot be a size")
 
 
