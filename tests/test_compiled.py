@@ -81,12 +81,16 @@ def sizes_for(plans: Sequence[Plan], extents: Mapping[str, int], most: int) -> l
     return [[c[i % len(c)] for c in each] for i in range(length)]
 
 
+#: Mappings of the library in which points are absent, so that they are counted one by one.
+CONDITIONAL = {"causal-cloud", "window-cloud", "ssd-mamba2-cloud"}
+
+
 @pytest.mark.parametrize("name", sorted(names("mappings")))
 def test_library(name: str) -> None:
     design = load_design(name)
     traced = 0
     for seq in (4096, 2**18):
-        extents = extents_in(design, BERT, seq, {})
+        extents = extents_in(design, load_workload("layer32"), seq, {})
         for plans in product(*plans_of(design)):
             mapping = CompiledMapping(design, plans)
             try:
@@ -96,7 +100,7 @@ def test_library(name: str) -> None:
                 continue
             if traced > 6:
                 return
-    assert traced or any(e.where for e in design.cascade.explicit)
+    assert bool(traced) == (name not in CONDITIONAL)
 
 
 def test_random_designs() -> None:
@@ -126,8 +130,8 @@ def test_random_designs() -> None:
         seen["distinct"] += any(n.op == "distinct" for n in graph.nodes)
 
     run()
-    assert seen["designs"] >= 120
-    assert seen["sizes"] >= 600
+    assert seen["designs"] >= 80
+    assert seen["sizes"] >= 400
     assert seen["distinct"] >= 5
 
 
@@ -149,10 +153,8 @@ def test_what_is_left_out_is_completed_as_for_one(raw: dict[str, Any]) -> None:
     for i, (inner, columns, lines) in enumerate(rows):
         try:
             one = evaluate(design, sets={"n1": inner, "n": columns, "m": lines})
-        except InputError as error:
-            assert "over-full" in error.message or not found["valid"][i], error.message
-            if "over-full" in error.message:
-                assert not found["fits"][i]
+        except InputError:
+            assert not (found["valid"][i] and found["fits"][i])
             continue
         assert found["valid"][i]
         assert found["fits"][i]
@@ -234,10 +236,12 @@ def test_variants_and_choices_are_asked_for() -> None:
         compile_mapping(design)
     group = design.groups[0].groups[0].name
     mapping = compile_mapping(design, {group: "rows"})
+    with pytest.raises(InputError, match="unknown variant 'row'; expected .*; did you mean 'rows'"):
+        compile_mapping(design, {group: "row"})
     with pytest.raises(InputError, match="tile 'p1' is to be chosen; expected its sizes"):
         mapping.evaluate(BERT, 1024)
-    found = mapping.evaluate(BERT, 4096, {"p1": [4, 2, 1]})
-    best = evaluate("flat", "bert", "4K")
+    found = mapping.evaluate(BERT, 2**16, {"p1": [4, 2, 1]})
+    best = evaluate("flat", "bert", "64K")
     assert best.groups[0].variant == "rows"
     assert found["latency_s"].min() == pytest.approx(best.latency_s, rel=1e-12)
 
