@@ -103,7 +103,8 @@ class CompiledMapping:
         name of its group and a dot, where there are several). Untraceable if counts need plain numbers."""
         traced = self.traced(extents)
         wanted = [self._node(traced, name) for name in columns]
-        given, length = sizes.columns_of(tiles)
+        length = max((len(c) for c in tiles.values() if np.ndim(c)), default=1)  # pyright: ignore[reportArgumentType]
+        given = {n: np.broadcast_to(np.asarray(c, dtype=float), (length,)) for n, c in tiles.items()}
         found = self._run(traced, extents, given, length, [_node(w) for w in wanted], tuple(columns), threads)
         return dict(zip(columns, map(_decoded, columns, wanted, found), strict=True))
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
-BLOCK = 256  # candidates for which an instruction is run at a time
+BLOCK = 512  # candidates for which an instruction is run at a time
 _MAX_VALUES = 2**20  # values enumerated to count those of one index, as in fusemodel.model.elements
 
 #: Operations: of slots; of a slot and a value that is fixed; others.
