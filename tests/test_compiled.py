@@ -236,7 +236,7 @@ def test_variants_and_choices_are_asked_for() -> None:
         compile_mapping(design)
     group = design.groups[0].groups[0].name
     mapping = compile_mapping(design, {group: "rows"})
-    with pytest.raises(InputError, match="unknown variant 'row'; expected .*; did you mean 'rows'"):
+    with pytest.raises(InputError, match=r"unknown variant 'row'; expected .*; did you mean 'rows'"):
         compile_mapping(design, {group: "row"})
     with pytest.raises(InputError, match="tile 'p1' is to be chosen; expected its sizes"):
         mapping.evaluate(BERT, 1024)

@@ -247,7 +247,7 @@ def _compiled(plan: Plan, frames: Mapping[str, Frame]) -> list[_Product]:
         found = []
         for moves in groups.values():
             tile = moves[0].tile
-            used = {x for d in tile.dims for x in d.all_leaves}
+            used = {x for d in tile.dims for x in frames[tile.einsum].changes(d)}
             loops = tuple((x, x in used) for x in reversed(tile.outside))
             leaves = simple_leaves(frames, [m.tile for m in moves])
             whole = tuple(x for d in tile.dims for x in d.all_leaves)
@@ -262,7 +262,9 @@ def _products(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> list[tup
     for item in _compiled(plan, frames):
         move = item.moves[0]
         if item.leaves is None:
-            amount = steps(move.tile, sizes) * plain_words(frames, [m.tile for m in item.moves], sizes)
+            amount = steps(frames[move.tile.einsum], move.tile, sizes) * plain_words(
+                frames, [m.tile for m in item.moves], sizes
+            )
         else:
             amount = brought(item.loops, sizes) * product(item.leaves, sizes)
         if move.after_first:

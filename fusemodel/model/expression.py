@@ -8,7 +8,6 @@ varies.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
@@ -172,21 +171,27 @@ class Graph:
         return rest[0] if len(rest) == 1 else self._node(op, tuple(rest))
 
     def multiply(self, operands: Iterable[Any]) -> Node:
-        factors: Counter[Node] = Counter()
+        factors: list[Node] = []
         coefficient = 1.0
         for operand in operands:
-            for factor in _factors(self.node(operand)):
-                if factor.op == "number":
-                    coefficient *= factor.value
-                else:
-                    factors[factor] += 1
+            if not isinstance(operand, Node):
+                coefficient *= operand
+            elif operand.op == "number":
+                coefficient *= operand.value
+            elif operand.op == "mul":
+                first = operand.args[0]
+                coefficient *= first.value if first.op == "number" else 1.0
+                factors += operand.args[first.op == "number" :]
+            else:
+                factors.append(operand)
         if coefficient == 0:
             return self.number(0)
         for whole, parts in self.wholes:
-            while all(factors[p] > 0 for p in parts):
-                factors.subtract(parts)
-                factors[whole] += 1
-        rest = sorted(factors.elements(), key=lambda f: (f.varies, f.at))
+            while all(p in factors for p in parts):
+                for p in parts:
+                    factors.remove(p)
+                factors.append(whole)
+        rest = sorted(factors, key=_order)
         if coefficient != 1 or not rest:
             rest.insert(0, self.number(coefficient))
         return rest[0] if len(rest) == 1 else self._node("mul", tuple(rest))
@@ -219,8 +224,13 @@ class Graph:
         return self.number(0) if not every else every[0] if len(every) == 1 else self._node("add", every)
 
 
+def _order(node: Node) -> tuple[bool, int]:
+    """What is the same for every candidate first."""
+    return node.varies, node.at
+
+
 def _sorted(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    return tuple(sorted(nodes, key=lambda n: (n.varies, n.at)))
+    return tuple(sorted(nodes, key=_order))
 
 
 def _range(op: str, args: Sequence[Node], value: float) -> tuple[float, float]:

@@ -43,6 +43,7 @@ class Frame:
         self._pieces: dict[tuple[Expr, ...], list[Piece]] = {}
         self._index: dict[int, Linear | None] = {}
         self._cases: dict[int, list[Case] | None] = {}
+        self._distinct: dict[tuple[int, frozenset[str]], int] = {}
         self.other: list[Expr] = []
         self.pieces = self.where(einsum.conditions)
         doubts = conditions.doubts.get(einsum.name, ())
@@ -169,6 +170,23 @@ class Frame:
             return dim.index if _varies(self.grid(dim, sizes), dim.all_leaves.index(leaf)) else 0
         return linear_on_leaves(form, self.einsum.ranks, sizes).coefficients.get(leaf, 0)
 
+    def distinct(self, dim: Dim, inner: frozenset[str]) -> int:
+        """The most distinct values of an index over whole ranks while some of them run: a number whatever the tiles."""
+        inner = inner & frozenset(dim.all_leaves)
+        if (id(dim), inner) not in self._distinct:
+            most = prod(self.extents[x] for x in inner)
+            limit = self.extents[dim.rank] + dim.iterative
+            found = _widest(self.grid(dim, self.extents), dim.all_leaves, inner)
+            self._distinct[id(dim), inner] = int(min(most, limit, found))
+        return self._distinct[id(dim), inner]
+
+    def changes(self, dim: Dim) -> tuple[str, ...]:
+        """The leaves whose steps change an index."""
+        if not (self.quotient(dim) and _untiled(dim)):
+            return dim.all_leaves
+        grid = self.grid(dim, self.extents)
+        return tuple(x for i, x in enumerate(dim.all_leaves) if _varies(grid, i))
+
     def grid(self, dim: Dim, sizes: Sizes) -> np.ndarray | None:
         """The values of an index over its leaves; None if they are too many."""
         shape = [int(sizes[x]) for x in dim.all_leaves]
@@ -179,6 +197,11 @@ class Frame:
         for rank, leaves in dim.leaves.items():
             ranks[rank] = sum(axes[x] * prod(int(sizes[y]) for y in leaves[i + 1 :]) for i, x in enumerate(leaves))
         return np.broadcast_to(value_on(with_numbers(dim.index, self.extents), ranks), shape)
+
+
+def _untiled(dim: Dim) -> bool:
+    """Whether an index is of whole ranks."""
+    return all(leaves == (rank,) for rank, leaves in dim.leaves.items())
 
 
 def _varies(grid: np.ndarray | None, axis: int) -> bool:
@@ -196,6 +219,8 @@ def span(frame: Frame, dim: Dim, inner: frozenset[str], sizes: Sizes, offsets: t
         return minimum(product, limit)
     form = frame.index(dim)
     if form is None or frame.quotient(dim):
+        if _untiled(dim):
+            return frame.distinct(dim, inner)
         return min(product, limit, _widest(frame.grid(dim, sizes), dim.all_leaves, inner))
     if len(offsets) == 1 and (len(dim.leaves) <= 1 or dim.split == dim.rank):  # parts of one coordinate
         return minimum(product, frame.limits[dim.split]) if dim.split in frame.ragged else product
@@ -243,9 +268,9 @@ def words(frame: Frame, tile: Tile, sizes: Sizes, offsets: Collection[tuple[int,
     return total
 
 
-def steps(tile: Tile, sizes: Sizes) -> Amount:
+def steps(frame: Frame, tile: Tile, sizes: Sizes) -> Amount:
     """Times a tile is brought."""
-    used = {x for d in tile.dims for x in d.all_leaves}
+    used = {x for d in tile.dims for x in frame.changes(d)}
     return brought([(x, x in used) for x in reversed(tile.outside)], sizes)
 
 
@@ -269,7 +294,7 @@ def plain(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> bool:
     """Whether the words of accesses that share a tile are a product over its indices, of numbers or arrays."""
     frame, tile = frames[tiles[0].einsum], tiles[0]
     leaves = [x for d in tile.dims for x in d.all_leaves]
-    if len(leaves) != len(set(leaves)) or any(frame.quotient(d) for d in tile.dims):
+    if len(leaves) != len(set(leaves)) or any(frame.quotient(d) and not _untiled(d) for d in tile.dims):
         return False
     if len(tiles) == 1:
         return True

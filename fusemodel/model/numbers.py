@@ -9,7 +9,7 @@ from fusemodel.arch import Architecture
 from fusemodel.arch.spec import Level, Unit
 from fusemodel.mapping.check import check_group, main_einsums, nest_of
 from fusemodel.model.amounts import Amount
-from fusemodel.model.frame import conditions_of
+from fusemodel.model.frame import conditions_of, settled
 from fusemodel.model.plan import Drain, EinsumPlan, Plan, drains_of, einsum_plan
 
 #: What a number is replaced by, from its name and value.
@@ -19,6 +19,7 @@ Take = Callable[[str, float], Amount]
 def on_machine(plan: Plan, arch: Architecture) -> Plan:
     """A plan on another machine with the same levels and units. InputError if it cannot run the Einsums; ValueError if
     its levels are others."""
+    plan = settled(plan)
     if list(arch.levels) != list(plan.arch.levels):
         raise ValueError(f"{arch.name!r} has other levels than {plan.arch.name!r}")
     group, cascade = plan.group, plan.cascade
@@ -27,7 +28,10 @@ def on_machine(plan: Plan, arch: Architecture) -> Plan:
     nests = {n: nest_of(e, group, cascade) for n, e in inside.items()}
     einsums = {n: einsum_plan(e, nests[n], group, cascade, arch, plan.einsums[n].conditions) for n, e in inside.items()}
     drains = tuple(tuple(d) for d in drains_of(group, inside, nests, cascade, arch))
-    return replace(plan, arch=arch, einsums=einsums, drains=drains, memo={"conditions": conditions_of(plan)})
+    kept = {k: v for k, v in plan.memo.items() if k not in ("settled", "standing", "aside")}  # no machine's
+    other = replace(plan, arch=arch, einsums=einsums, drains=drains, memo={**kept, "conditions": conditions_of(plan)})
+    other.memo["settled"] = other
+    return other
 
 
 def with_numbers(plan: Plan, take: Take) -> Plan:

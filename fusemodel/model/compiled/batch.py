@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ class CompiledMapping:
         self,
         extents: Mapping[str, int],
         tiles: Mapping[str, Column],
-        columns: Sequence[str],
+        columns: Sequence[str] = OBJECTIVES,
         threads: int | None = None,
     ) -> dict[str, np.ndarray]:
         """Results for tile sizes that are known to divide their ranks: every part of every group by name (after the
@@ -110,7 +111,7 @@ class CompiledMapping:
 
     def traced(self, extents: Mapping[str, int]) -> Traced:
         """The trace that holds at some extents."""
-        key = signature_of(self.plans, extents)
+        key = signature_of(self.plans, extents), self._none
         if key not in self._traces:
             try:
                 self._traces[key] = trace(self.design, self.plans, extents)
@@ -128,10 +129,15 @@ class CompiledMapping:
         traced = self.traced(extents_in(self.design, workload, seq, {}))
         return formula_of(_node(self._node(traced, column)))
 
-    @property
+    @cached_property
     def numbers(self) -> dict[str, float]:
         """The numbers of the machine, by the names they have in formulas."""
         return {n: v for p in self.plans for n, v in numbers_of(p).items()}
+
+    @cached_property
+    def _none(self) -> frozenset[str]:
+        """What the machine has and has not: names of numbers that are 0, and of all."""
+        return frozenset([*self.numbers, *(f"no {n}" for n, v in self.numbers.items() if not v)])
 
     def _node(self, traced: Traced, name: str) -> Node | Choice:
         if name not in traced.columns:

@@ -12,7 +12,7 @@ from fusemodel.model.cost import cost_in, needs_numbers
 from fusemodel.model.evaluate import total
 from fusemodel.model.expression import Choice, Graph, Node, Untraceable
 from fusemodel.model.frame import Frame, frames_of, settled
-from fusemodel.model.numbers import numbers_of, with_numbers
+from fusemodel.model.numbers import with_numbers
 from fusemodel.model.plan import Plan
 from fusemodel.model.registers import held_in_registers
 from fusemodel.model.result import EinsumResult
@@ -45,17 +45,14 @@ def labels_of(groups: Sequence[Group]) -> list[str]:
 
 
 def signature_of(plans: Sequence[Plan], extents: Mapping[str, int]) -> tuple[object, ...]:
-    """All that a trace depends on besides the plans' structure: it holds wherever this is the same."""
+    """All that a trace takes from extents besides amounts: it holds wherever this is the same."""
     found: list[object] = []
     for plan in map(settled, plans):
         frames = frames_of(plan, extents)
-        moves = plan.memo.get("signature")
-        if moves is None:
-            moves = plan.memo["signature"] = (
-                needs_numbers(plan, extents),
-                tuple(_facts(f, plan) for f in frames.values()),
-            )
-        found.append((moves, tuple(sorted((n, v == 0) for n, v in numbers_of(plan).items()))))
+        if "signature" not in plan.memo:
+            facts = tuple(_facts(f, plan) for f in frames.values())
+            plan.memo["signature"] = (needs_numbers(plan, extents), facts)
+        found.append(plan.memo["signature"])
     return tuple(found)
 
 
@@ -65,7 +62,8 @@ def _facts(frame: Frame, plan: Plan) -> tuple[object, ...]:
     tiles = [m.tile for m in plan.moves] + [t for f in plan.footprints for _, t in f.tiles]
     dims = {d.index: d for t in tiles if t.einsum == name for d in t.dims if not d.split}
     forms = tuple((repr(i), form.key() if (form := frame.index(d)) else None) for i, d in dims.items())
-    return frame.conditional, frame.doubtful, tuple(map(repr, frame.other)), frame.ragged, forms
+    counted = tuple(frame.extents.items()) if any(map(frame.quotient, dims.values())) else ()  # values of an index
+    return frame.conditional, frame.doubtful, tuple(map(repr, frame.other)), frame.ragged, forms, counted
 
 
 def trace(design: Design, plans: Sequence[Plan], extents: Mapping[str, int]) -> Traced:
