@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from test_batch import CAUSAL, CONVOLUTION, PRODUCT, STENCIL, candidates
 from test_counts import design_of, designs
 
-from fusemodel import evaluate
+from fusemodel import evaluate, evaluate_batch
 from fusemodel.arch import load_architecture
 from fusemodel.cascade.workload import load_workload
 from fusemodel.errors import InputError
@@ -165,7 +165,7 @@ def test_what_is_left_out_is_completed_as_for_one(raw: dict[str, Any]) -> None:
 
 
 def test_rows_that_are_not_valid_say_nothing() -> None:
-    found = compile_mapping(load_design("fusemax")).evaluate(BERT, 1024, {"p0": [100, 128]})
+    found = evaluate_batch("fusemax", "bert", "1K", {"p0": [100, 128]})
     assert found["valid"].tolist() == [False, True]
     assert math.isnan(found["latency_s"][0])
     assert not found["fits"][0]
@@ -182,7 +182,8 @@ def test_objectives_alone() -> None:
 
 
 def test_another_machine_needs_no_other_trace() -> None:
-    mapping = compile_mapping(load_design("fusemax"))
+    design = load_design("fusemax")
+    mapping = CompiledMapping(design, tuple(p for (p,) in plans_of(design)))
     mapping.evaluate(BERT, 4096, {"p0": 128})
     base = load_architecture("fusemax-cloud")
     level = replace(base.levels["global_buffer"], size_bytes=2.0**19, read_pj=3.0)

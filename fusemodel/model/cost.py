@@ -12,18 +12,9 @@ from dataclasses import dataclass, field
 from fusemodel.cascade.printer import format_expr
 from fusemodel.model.amounts import Amount, Sizes, are_numbers, ceil_div, maximum, minimum, present, product
 from fusemodel.model.elements import touched
-from fusemodel.model.frame import (
-    Frame,
-    brought,
-    frames_of,
-    plain,
-    plain_words,
-    settled,
-    simple_leaves,
-    steps,
-    words,
-)
+from fusemodel.model.frame import Frame, frames_of, settled, words
 from fusemodel.model.plan import Drain, EinsumPlan, Move, Plan, Tile, depth_of
+from fusemodel.model.products import Shared, in_all, plain, plain_words, shared_tiles
 from fusemodel.model.space import Space, space_of
 
 
@@ -139,7 +130,7 @@ def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
             return True
         together.setdefault(move.key, []).append((move.nest, move.tile))
     for held in (*together.values(), *(f.tiles for f in plan.footprints)):
-        if held and (len({nest for nest, _ in held}) > 1 or not plain(frames, [t for _, t in held])):
+        if held and (len({nest for nest, _ in held}) > 1 or shared_tiles(frames, [t for _, t in held]) is None):
             return True
     # in one nest, with a reduction between them over a loop outside the tile
     reduced = {x for read in plan.reductions.values() for leaves in read.values() for x in leaves}
@@ -229,12 +220,10 @@ def _brought(
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """Moves with one key as a product: steps of ``loops`` (innermost first, with whether each changes the tile) times
-    the sizes of ``leaves``; both None where the words are no plain product of sizes."""
+    """Moves with one key, by the tiles they share; ``whole`` has the leaves of the first one's tensor."""
 
     moves: tuple[Move, ...]
-    loops: tuple[tuple[str, bool], ...]
-    leaves: tuple[str, ...] | None
+    classes: tuple[Shared, ...]
     whole: tuple[str, ...]
 
 
@@ -246,12 +235,10 @@ def _compiled(plan: Plan, frames: Mapping[str, Frame]) -> list[_Product]:
             groups.setdefault(move.key, []).append(move)
         found = []
         for moves in groups.values():
-            tile = moves[0].tile
-            used = {x for d in tile.dims for x in frames[tile.einsum].changes(d)}
-            loops = tuple((x, x in used) for x in reversed(tile.outside))
-            leaves = simple_leaves(frames, [m.tile for m in moves])
-            whole = tuple(x for d in tile.dims for x in d.all_leaves)
-            found.append(_Product(tuple(moves), loops, leaves, whole))
+            classes = shared_tiles(frames, [m.tile for m in moves])
+            assert classes is not None  # else the plan needs plain numbers
+            whole = tuple(x for d in moves[0].tile.dims for x in d.all_leaves)
+            found.append(_Product(tuple(moves), classes, whole))
         plan.memo["moves"] = found
     return plan.memo["moves"]
 
@@ -260,18 +247,13 @@ def _products(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> list[tup
     """Words of every move, each a product of sizes (numbers or arrays)."""
     found: list[tuple[Move, Amount]] = []
     for item in _compiled(plan, frames):
-        move = item.moves[0]
-        if item.leaves is None:
-            amount = steps(frames[move.tile.einsum], move.tile, sizes) * plain_words(
-                frames, [m.tile for m in item.moves], sizes
-            )
-        else:
-            amount = brought(item.loops, sizes) * product(item.leaves, sizes)
-        if move.after_first:
-            frame = frames[move.tile.einsum]
-            first = product(item.whole, sizes) if item.leaves is not None else None
-            if first is None:
-                first = words(frame, Tile(move.tile.einsum, move.tile.dims, ()), sizes)
+        move, classes = item.moves[0], item.classes
+        amount = in_all(classes, lambda shared: shared.moved(frames, sizes), sizes)
+        if move.after_first:  # the move of one Einsum, that of its output
+            if classes[0].leaves is not None:
+                first = product(item.whole, sizes)
+            else:
+                first = words(frames[move.tile.einsum], Tile(move.tile.einsum, move.tile.dims, ()), sizes)
             amount = maximum(amount - first, 0)
         found.append((move, amount))
     return found

@@ -57,10 +57,10 @@ def extents_in(design: Design, workload: Workload | None, seq: int | None, sets:
 
 def plans_of(design: Design) -> tuple[tuple[Plan, ...], ...]:
     """The plans of every candidate of every group."""
-    return _plans(_Identity(design))
+    return _plans(Identity(design))
 
 
-class _Identity:
+class Identity:
     """A design as a cache key: the same object, not an equal one, since comparing large designs is slow."""
 
     __slots__ = ("design",)
@@ -72,11 +72,11 @@ class _Identity:
         return id(self.design)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and other.design is self.design
+        return isinstance(other, Identity) and other.design is self.design
 
 
 @lru_cache(maxsize=64)
-def _plans(key: _Identity) -> tuple[tuple[Plan, ...], ...]:
+def _plans(key: Identity) -> tuple[tuple[Plan, ...], ...]:
     design = key.design
     einsums = main_einsums(design.cascade)
     group_of = {n: i for i, c in enumerate(design.groups) for n in c.groups[0].bindings}

@@ -182,7 +182,7 @@ class Frame:
 
     def changes(self, dim: Dim) -> tuple[str, ...]:
         """The leaves whose steps change an index."""
-        if not (self.quotient(dim) and _untiled(dim)):
+        if not (self.quotient(dim) and untiled(dim)):
             return dim.all_leaves
         grid = self.grid(dim, self.extents)
         return tuple(x for i, x in enumerate(dim.all_leaves) if _varies(grid, i))
@@ -199,7 +199,7 @@ class Frame:
         return np.broadcast_to(value_on(with_numbers(dim.index, self.extents), ranks), shape)
 
 
-def _untiled(dim: Dim) -> bool:
+def untiled(dim: Dim) -> bool:
     """Whether an index is of whole ranks."""
     return all(leaves == (rank,) for rank, leaves in dim.leaves.items())
 
@@ -219,7 +219,7 @@ def span(frame: Frame, dim: Dim, inner: frozenset[str], sizes: Sizes, offsets: t
         return minimum(product, limit)
     form = frame.index(dim)
     if form is None or frame.quotient(dim):
-        if _untiled(dim):
+        if untiled(dim):
             return frame.distinct(dim, inner)
         return min(product, limit, _widest(frame.grid(dim, sizes), dim.all_leaves, inner))
     if len(offsets) == 1 and (len(dim.leaves) <= 1 or dim.split == dim.rank):  # parts of one coordinate
@@ -268,12 +268,6 @@ def words(frame: Frame, tile: Tile, sizes: Sizes, offsets: Collection[tuple[int,
     return total
 
 
-def steps(frame: Frame, tile: Tile, sizes: Sizes) -> Amount:
-    """Times a tile is brought."""
-    used = {x for d in tile.dims for x in frame.changes(d)}
-    return brought([(x, x in used) for x in reversed(tile.outside)], sizes)
-
-
 def brought(loops: Iterable[tuple[str, bool]], sizes: Sizes) -> Amount:
     """Steps of every loop from the outermost to the innermost one that changes a tile; ``loops`` innermost first, with
     whether each changes it."""
@@ -288,40 +282,6 @@ def brought(loops: Iterable[tuple[str, bool]], sizes: Sizes) -> Amount:
             active = active or (changes and size > 1)
             total = total * (size if active else 1)
     return total
-
-
-def plain(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> bool:
-    """Whether the words of accesses that share a tile are a product over its indices, of numbers or arrays."""
-    frame, tile = frames[tiles[0].einsum], tiles[0]
-    leaves = [x for d in tile.dims for x in d.all_leaves]
-    if len(leaves) != len(set(leaves)) or any(frame.quotient(d) and not _untiled(d) for d in tile.dims):
-        return False
-    if len(tiles) == 1:
-        return True
-    offsets = [frames[t.einsum].offsets(t) for t in tiles]
-    differ = sum(len(set(values_of)) > 1 for values_of in zip(*offsets, strict=True))
-    return differ <= 1 and len({frames[t.einsum].shape(t) for t in tiles}) == 1
-
-
-def simple_leaves(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> tuple[str, ...] | None:
-    """The leaves whose sizes multiply to the words of a plain tile, where nothing else matters; None where it does."""
-    tile = tiles[0]
-    frame = frames[tile.einsum]
-    if len({frames[t.einsum].offsets(t) for t in tiles}) > 1:
-        return None
-    outside = set(tile.outside)
-    leaves: list[str] = []
-    for dim in tile.dims:
-        if dim.split in frame.ragged or (len(dim.leaves) > 1 and dim.split != dim.rank):
-            return None
-        if frame.index(dim) is None or frame.quotient(dim):
-            return None
-        leaves += [x for x in dim.all_leaves if x not in outside]
-    return tuple(leaves)
-
-
-def plain_words(frames: Mapping[str, Frame], tiles: Sequence[Tile], sizes: Sizes) -> Amount:
-    return words(frames[tiles[0].einsum], tiles[0], sizes, {frames[t.einsum].offsets(t) for t in tiles})
 
 
 def frames_of(plan: Plan, extents: Mapping[str, int]) -> dict[str, Frame]:

@@ -12,12 +12,13 @@ import numpy as np
 from fusemodel.cascade.ir import Apply, Expr, Extent, Number, RankValue
 from fusemodel.cascade.printer import format_expr
 from fusemodel.errors import NOWHERE, InputError
-from fusemodel.model.amounts import Amount, Sizes, floor_div, maximum, minimum, product, ratio
+from fusemodel.model.amounts import Amount, Sizes, floor_div, maximum, minimum, ratio
 from fusemodel.model.domain import Linear
 from fusemodel.model.elements import Touch, touched
 from fusemodel.model.expression import Node
-from fusemodel.model.frame import Frame, plain, plain_words, simple_leaves, words
+from fusemodel.model.frame import Frame, words
 from fusemodel.model.plan import Footprint, Plan, Tile
+from fusemodel.model.products import Shared, in_all, plain, plain_words, shared_tiles
 
 
 @dataclass
@@ -131,26 +132,23 @@ def amount_of(expr: Expr, sizes: Sizes) -> Amount:
     raise InputError(f"`{format_expr(expr)}` cannot be a size")
 
 
-def _simple(plan: Plan, frames: Mapping[str, Frame]) -> dict[tuple[str, str], tuple[str, ...] | None]:
-    """For each kept tensor by level, the leaves whose sizes multiply to its tile (for the extents asked for last)."""
+def _simple(plan: Plan, frames: Mapping[str, Frame]) -> dict[tuple[str, str], tuple[Shared, ...] | None]:
+    """For each kept tensor by level, the tiles that its accesses share, where they are products (for the extents asked
+    for last)."""
     if "footprints" not in plan.memo:
-        found: dict[tuple[str, str], tuple[str, ...] | None] = {}
+        found: dict[tuple[str, str], tuple[Shared, ...] | None] = {}
         for f in plan.footprints:
-            tiles = [tile for _, tile in f.tiles]
-            alone = bool(tiles) and len({nest for nest, _ in f.tiles}) == 1 and plain(frames, tiles)
-            found[f.keep.level, f.keep.tensor] = simple_leaves(frames, tiles) if alone else None
+            alone = len({nest for nest, _ in f.tiles}) == 1
+            found[f.keep.level, f.keep.tensor] = shared_tiles(frames, [t for _, t in f.tiles]) if alone else None
         plan.memo["footprints"] = found
     return plan.memo["footprints"]
 
 
 def _footprint(plan: Plan, footprint: Footprint, frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> Amount:
     """Words that a kept tensor takes: accesses that move alike share a tile, others have one each."""
-    leaves = _simple(plan, frames)[footprint.keep.level, footprint.keep.tensor]
-    if leaves is not None:
-        return product(leaves, sizes)
-    tiles = [tile for _, tile in footprint.tiles]
-    if tiles and len({nest for nest, _ in footprint.tiles}) == 1 and plain(frames, tiles):
-        return plain_words(frames, tiles, sizes)
+    shared = _simple(plan, frames)[footprint.keep.level, footprint.keep.tensor]
+    if shared is not None:
+        return in_all(shared, lambda one: one.words(frames, sizes), sizes)
     classes: dict[object, list[Tile]] = {}
     for nest, tile in footprint.tiles:
         classes.setdefault((nest, frames[tile.einsum].motion(tile, sizes)), []).append(tile)

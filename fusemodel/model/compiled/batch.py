@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from fusemodel.model.compiled import machine, sizes
 from fusemodel.model.compiled.singly import one_by_one
 from fusemodel.model.compiled.tape import Tape, run, tape_of
 from fusemodel.model.compiled.trace import Traced, labels_of, signature_of, trace
-from fusemodel.model.evaluate import extents_in, plans_of
+from fusemodel.model.evaluate import Identity, extents_in, plans_of
 from fusemodel.model.expression import Choice, Node, Untraceable
 from fusemodel.model.numbers import numbers_of, on_machine
 from fusemodel.model.plan import Plan
@@ -192,10 +192,15 @@ class CompiledMapping:
 def compile_mapping(design: Design, variants: Mapping[str, str] | None = None) -> CompiledMapping:
     """A design for many sizes at once. Of a group that has variants, ``variants`` says which, by the group's name;
     tiles that are left to a search must be given (in ``sets``)."""
-    found = []
+    return _compiled(Identity(design), tuple(sorted((variants or {}).items())))
+
+
+@lru_cache(maxsize=64)
+def _compiled(key: Identity, variants: tuple[tuple[str, str], ...]) -> CompiledMapping:
+    design, found = key.design, []
     for plans, candidates in zip(plans_of(design), design.groups, strict=True):
         group = candidates.groups[0]
-        wanted = (variants or {}).get(group.name)
+        wanted = dict(variants).get(group.name)
         names = [p.group.variant for p in plans]
         if wanted is None and len(plans) > 1:
             raise InputError(
