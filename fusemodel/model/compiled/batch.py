@@ -186,6 +186,8 @@ class CompiledMapping:
         if key not in self._tapes:
             self._tapes[key] = tape_of(nodes, frozenset(tiles))
         fixed = {**extents, **self.numbers}
+        if missing := [n for n in self._tapes[key].fixed if n not in fixed]:
+            raise InputError(f"the size of tile {missing[0]!r} is missing")
         return run(self._tapes[key], fixed, tiles, length, threads or machine.threads())
 
 
