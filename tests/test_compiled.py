@@ -247,6 +247,24 @@ def test_variants_and_choices_are_asked_for() -> None:
     assert found["latency_s"].min() == pytest.approx(best.latency_s, rel=1e-12)
 
 
+def test_choices_are_asked_for_where_mappings_are_counted_one_by_one() -> None:
+    design = load_design("causal-cloud")
+    group = design.groups[0].groups[0]
+    mapping = compile_mapping(design, {group.name: group.variant})
+    with pytest.raises(InputError, match="is to be chosen"):
+        mapping.evaluate(load_workload("layer32"), 1024)
+
+
+def test_what_is_reserved_is_checked_after_columns_were_computed() -> None:
+    design = load_design("flat")
+    mapping = compile_mapping(design, {design.groups[0].groups[0].name: "rows"})
+    extents = extents_in(design, BERT, 4096, {})
+    tiles = {"p2": [4, 8], "p1": [4, 2], "p0": [256, 256], "m1": 16, "m0": 256}
+    first = mapping.compute(extents, tiles, ["latency_s"])
+    again = mapping.evaluate(BERT, 4096, {"p1": [4, 2]}, ["latency_s"])
+    assert first["latency_s"].tolist() == again["latency_s"].tolist()
+
+
 def test_traffic_as_a_formula() -> None:
     """Two matrix products' operands, the query block once and the keys once a block: section IV of the source."""
     import sympy

@@ -101,7 +101,8 @@ class CompiledMapping:
         threads: int | None = None,
     ) -> dict[str, np.ndarray]:
         """Results for tile sizes that are known to divide their ranks: every part of every group by name (after the
-        name of its group and a dot, where there are several). Untraceable if counts need plain numbers."""
+        name of its group and a dot, where there are several). A column that is the same for all is one number, spread
+        (read-only). Untraceable if counts need plain numbers."""
         traced = self.traced(extents)
         wanted = [self._node(traced, name) for name in columns]
         length = max((len(c) for c in tiles.values() if np.ndim(c)), default=1)  # pyright: ignore[reportArgumentType]
@@ -150,6 +151,8 @@ class CompiledMapping:
     ) -> Batch:  # fmt: skip
         """A batch at the same extents."""
         groups = [p.group for p in self.plans]
+        for group in groups:
+            sizes.check_chosen(group, rows)
         try:
             traced = self.traced(extents)
         except Untraceable as error:
@@ -173,7 +176,7 @@ class CompiledMapping:
         given = {n: np.where(valid, c, 1.0) if not valid.all() else c for n, c in tiles.items()}
         wanted = [self._node(traced, name) for name in names]
         nodes = [_node(w) for w in wanted] + [r for *_, r in traced.reserved]
-        found = self._run(traced, extents, given, length, nodes, tuple(names), threads)
+        found = self._run(traced, extents, given, length, nodes, ("checked", *names), threads)
         _check_reserved(traced, found[len(names) :])
         result = {n: _masked(_decoded(n, w, c), valid) for n, w, c in zip(names, wanted, found, strict=False)}
         return Batch({"valid": valid, **result}, tiles, traced.notes)

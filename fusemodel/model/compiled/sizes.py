@@ -49,6 +49,16 @@ def alike(
         yield np.flatnonzero(of.reshape(-1) == i), dict(zip(names, values, strict=True))
 
 
+def check_chosen(group: Group, given: Mapping[str, Any]) -> None:
+    """Raise InputError unless each tile that a mapping leaves to a search is given."""
+    for name, size in group.sizes.items():
+        if name not in given and (isinstance(size, tuple) or size == Auto("any")):
+            raise InputError(
+                f"tile {name!r} is to be chosen", group.places.get(f"tile.{name}", Where()),
+                expected=f"its sizes, such as `sets={{{name!r}: [...]}}`",
+            )  # fmt: skip
+
+
 def completed(
     group: Group, extents: Mapping[str, int], rows: Mapping[str, Any], length: int, fits: Fits
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -60,12 +70,7 @@ def completed(
         p: np.broadcast_to(np.asarray(c, dtype=float), (length,))
         for p, c in requested.items() if isinstance(c, (int, float, np.ndarray))
     }  # fmt: skip
-    for name, size in requested.items():
-        if isinstance(size, tuple) or (isinstance(size, Auto) and size.kind == "any"):
-            raise InputError(
-                f"tile {name!r} is to be chosen", group.places.get(f"tile.{name}", Where()),
-                expected=f"its sizes, such as `sets={{{name!r}: [...]}}`",
-            )  # fmt: skip
+
     valid = np.ones(length, dtype=bool)
     pending = {n: s for n, s in requested.items() if n not in known and not isinstance(s, Auto)}
     while pending:
