@@ -281,26 +281,28 @@ def derive_cascade(
     ] = None,
     workload: WorkloadOption = None,
     seq: SeqOption = None,
+    sets: SetOption = None,
     as_json: Json = False,
 ) -> None:
     """Find an algebraically equal cascade with fewer passes, checked on numbers; print it with the steps taken. With
     --arch, map and evaluate the original and what was derived."""
     from fusemodel.analysis.derive import derive
     from fusemodel.api import evaluate
-    from fusemodel.cascade import format_cascade, load_cascade
+    from fusemodel.cascade import at_extents, format_cascade, load_cascade
     from fusemodel.library import write_text
 
     if merge not in ("running", "chunks"):
         raise unknown("way to merge", merge, ["running", "chunks"])
     if arch is None and (workload is not None or seq is not None):
         raise InputError("extents are for an evaluation", expected="`--arch NAME` beside --workload and --seq")
-    original = load_cascade(cascade)
+    over = _sets(sets)
+    original = at_extents(load_cascade(cascade), over)
     found = derive(original, stable=stable, rank=rank, merge="chunks" if merge == "chunks" else "running")
     text = format_cascade(found.cascade)
     if out:
         write_text(out, text)
     length = None if seq is None else _seq(seq)
-    stages = [evaluate(s, workload, length, arch=arch) for s in (original, *found.stages)] if arch else []
+    stages = [evaluate(s, workload, length, over, arch=arch) for s in (original, *found.stages)] if arch else []
     if as_json:
         data = {f: getattr(found, f) for f in ("passes_before", "passes_after", "points_before", "points_after")}
         data |= {"steps": found.steps, "obstacles": found.obstacles, "cascade": found.cascade.name, "text": text}
