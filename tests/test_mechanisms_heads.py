@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mechanisms import assert_agrees, loaded, passes_over
+from mechanisms import agreement, loaded, pass_counts
 
 from fusemodel.analysis.bounds import bounds
 from fusemodel.analysis.graph import Dependence
@@ -54,14 +54,8 @@ PASSES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "extents"), [(n, s) for n, shapes in SHAPES.items() for s in shapes])
-def test_equals_the_reference(name, extents):
-    assert_agrees(name, extents)
-
-
-@pytest.mark.parametrize(("name", "rank"), PASSES)
-def test_passes(name, rank):
-    assert passes_over(name, rank) == PASSES[name, rank]
+test_equals_the_reference = agreement(SHAPES)
+test_passes = pass_counts(PASSES)
 
 
 def inputs_of(name, extents=None, seed=5):
@@ -212,6 +206,18 @@ def test_groups_of_equal_norms_are_grouped_queries(name):
     result = result_of(name, inputs, sizes)
     np.testing.assert_array_equal(result["GH"], [0, 0, 1, 1, 2, 2])
     close(result["O"], grouped_of(inputs, sizes))
+
+
+@pytest.mark.parametrize(("heads", "counts"), [(5, [0, 1, 2, 2]), (3, [0, 0, 1, 2]), (7, [0, 0, 3, 4])])
+def test_halves_are_rounded_to_even(heads, counts):
+    """Norms 0, 0, 1, 1 after scaling give two groups H / 2 heads each: 2.5 makes 2 (and one more head goes to the
+    smallest group), 1.5 makes 2 and 3.5 makes 4 (and the first of the largest loses one)."""
+    inputs, sizes = inputs_of("kdgqa", {"b": 1, "h": heads, "g": 4})
+    inputs["K"][:] = 1.0
+    inputs["K"][:, 2:] = 2.0
+    result = result_of("kdgqa", inputs, sizes)
+    assert sorted(result["CT"][-1]) == counts
+    assert compare(loaded("kdgqa"), sizes, inputs=inputs).max_rel_error < 1e-10
 
 
 @pytest.mark.parametrize("name", ["kdgqa", "dgqa-ema", "dgqa"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mechanisms import assert_agrees, loaded, passes_over
+from mechanisms import agreement, loaded, pass_counts
 
 from fusemodel.analysis.bounds import bounds
 from fusemodel.analysis.derive import derive
@@ -83,18 +83,12 @@ PASSES = {
 }
 
 
-@pytest.mark.parametrize(("name", "extents"), [(n, s) for n, shapes in SHAPES.items() for s in shapes])
-def test_equals_the_reference(name, extents):
-    assert_agrees(name, extents)
-
-
 def test_every_file_is_tested():
     assert {f.stem for f in FOLDER.glob("*.yaml")} == set(SHAPES)
 
 
-@pytest.mark.parametrize(("name", "rank"), PASSES)
-def test_passes(name, rank):
-    assert passes_over(name, rank) == PASSES[name, rank]
+test_equals_the_reference = agreement(SHAPES)
+test_passes = pass_counts(PASSES)
 
 
 # Forms of one mechanism, and mechanisms that meet
@@ -182,7 +176,7 @@ def test_delta_rules_that_meet(form):
     features = inputs["Q"].shape[2]
     wide = {
         "T": np.repeat(inputs["T"][:, :, None], features, axis=2),
-        "TB": np.repeat(inputs["TB"][:, :, None], features, axis=2),
+        "TB": np.repeat(inputs["TB"][:, None], features, axis=1),
     }
     gated = output(f"gated-deltanet{form}", inputs)
     assert_same(output(f"kda{form}", inputs | wide) * np.sqrt(features), gated)
@@ -345,6 +339,25 @@ def test_multiplications_of_the_delta_rule_in_chunks(length, chunk):
 
 
 # Claims
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors"),
+    [
+        ("ssd-mamba2", "WX WB WC TB AL D WN"), ("ssd-mamba2-chunked", "WX WB WC TB AL D WN"),
+        ("ssd-mamba2-quadratic", "WX WB WC TB AL D WN"), ("gated-deltanet", "AL TB"),
+        ("gated-deltanet-chunked", "AL TB"),
+        ("kda", "AL TB"), ("kda-chunked", "AL TB"), ("transnormer-gla", "TH"), ("transnormer-gla-recurrent", "TH"),
+        ("dsf-s6", "AL Di"), ("dsf-rg-lru", "AL"),
+    ],
+)  # fmt: skip
+def test_parameters_are_read_once_whatever_the_batch(name, tensors):
+    cascade = loaded(name)
+    one, four = (bounds(cascade, extents_of(cascade, cascade.test | {"b": b})) for b in (1, 4))
+    for tensor in tensors.split():
+        assert one.compulsory_at[tensor] == four.compulsory_at[tensor]
+    data = [t for t in cascade.inputs if t not in tensors.split()]
+    assert all(four.compulsory_at[t]["read"] == 4 * one.compulsory_at[t]["read"] for t in data)
 
 
 def test_lightning_attention_costs_the_same_at_any_length():

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mechanisms import assert_agrees, loaded, passes_over
+from mechanisms import agreement, assert_agrees, loaded, pass_counts
 
 from fusemodel.analysis.bounds import bounds
 from fusemodel.analysis.derive import derive
 from fusemodel.cascade import extents_of, parse_cascade
-from fusemodel.numerics import random_inputs, run
+from fusemodel.numerics import compare, random_inputs, run
 
 HEADS = {"b": 1, "h": 1, "p": 7, "e": 6, "f": 3}
 ONE = {"b": 1, "h": 2, "p": 1, "e": 2, "f": 1}
@@ -82,14 +82,8 @@ PASSES = {
 }
 
 
-@pytest.mark.parametrize(("name", "extents"), [(n, s) for n, shapes in SHAPES.items() for s in shapes])
-def test_equals_the_reference(name, extents):
-    assert_agrees(name, extents)
-
-
-@pytest.mark.parametrize(("name", "rank"), PASSES)
-def test_passes(name, rank):
-    assert passes_over(name, rank) == PASSES[name, rank]
+test_equals_the_reference = agreement(SHAPES)
+test_passes = pass_counts(PASSES)
 
 
 def drawn(name, extents=None, **given):
@@ -240,6 +234,15 @@ def test_cosines_of_unit_vectors_are_products():
     inputs = drawn("qk-norm")
     inputs |= {t: inputs[t] / np.linalg.norm(inputs[t], axis=2, keepdims=True) for t in "QK"}
     same(output("qk-norm", inputs), plain("scaled-attention", inputs | {"Q": inputs["Q"] * inputs["G"] * np.sqrt(8)}))
+
+
+def test_a_vector_of_zeros_has_no_direction():
+    inputs = drawn("qk-norm")
+    inputs["Q"][..., 0] = 0
+    inputs["K"][..., 1] = 0
+    found = output("qk-norm", inputs)
+    assert compare(loaded("qk-norm"), inputs=inputs).max_rel_error < 1e-10
+    same(found[..., 0], inputs["V"].mean(axis=-1))  # all keys alike
 
 
 def test_rotation_sees_distances_only():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mechanisms import assert_agrees, loaded, passes_over
+from mechanisms import agreement, loaded, pass_counts
 from references.attention import attention
 
 from fusemodel.analysis.bounds import bounds
@@ -83,14 +83,8 @@ PASSES = {(name, "w"): (3, 1) for name in WINDOW} | {
 }
 
 
-@pytest.mark.parametrize(("name", "extents"), [(n, s) for n, shapes in SHAPES.items() for s in shapes])
-def test_equals_the_reference(name, extents):
-    assert_agrees(name, extents)
-
-
-@pytest.mark.parametrize(("name", "rank"), PASSES)
-def test_passes(name, rank):
-    assert passes_over(name, rank) == PASSES[name, rank]
+test_equals_the_reference = agreement(SHAPES)
+test_passes = pass_counts(PASSES)
 
 
 # Work: the scores that are computed are those of the mask

@@ -270,7 +270,7 @@ def transnormer_by_mask(x, n):
     length = x["Q"].shape[3]
     distance = np.arange(length)[:, None] - np.arange(length)[None, :]
     turn = np.cos(x["TH"][..., None, None] * distance)
-    scores = np.einsum("bhep,bhem,bhepm->bhpm", _silu(x["Q"]), _silu(x["K"]), turn)
+    scores = np.einsum("bhep,bhem,hepm->bhpm", _silu(x["Q"]), _silu(x["K"]), turn)
     return _transnormer_output(np.einsum("bhpm,bhfm->bhfp", scores * _powers(_lambda(n), length), x["V"]), x)
 
 

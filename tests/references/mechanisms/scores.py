@@ -159,8 +159,8 @@ def transformer_xl(x, n):
 
 
 def qk_norm(x, n):
-    """Cosines times a factor."""
-    q, k = (x[t] / np.linalg.norm(x[t], axis=2, keepdims=True) for t in "QK")
+    """Cosines times a factor; a vector of zeros is at right angles to all."""
+    q, k = (x[t] / np.maximum(np.linalg.norm(x[t], axis=2, keepdims=True), 1e-12) for t in "QK")
     return _attend(x["G"] * np.einsum("bhep,bhem->bhpm", q, k), x["V"])
 
 
