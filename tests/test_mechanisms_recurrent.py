@@ -46,6 +46,10 @@ SHAPES = {
     "dsf-linear-attention": [{}, SHORT, ONE],
     **dict.fromkeys(("dsf-recurrence", "dsf-s6", "dsf-rg-lru"), SYSTEM),
     **dict.fromkeys(("s4d", "s4d-recurrent"), SIGNAL),
+    "dsf-softmax": [{}, SHORT | {"n": 60}, ONE | {"n": 60}],
+    "dsf-quasi-lstm": [{}, {"b": 1, "i": 9, "d": 2}, {"i": 1}],
+    "tnl-layer": [{}, {"b": 1, "h": 1, "i": 10}, {"b": 1, "i": 1}, *LAYERS],
+    "sglu": [{}, {"b": 1, "i": 1}, {"f": 1, "d": 9}],
     **dict.fromkeys(("extractor-she", "extractor-he", "extractor-we", "extractor-me"), SIGNAL),
 }
 
@@ -76,6 +80,10 @@ PASSES = {
     ("dsf-recurrence", "i"): ONE_PASS,
     ("dsf-linear-attention", "i"): ONE_PASS,
     ("dsf-s6", "i"): ONE_PASS,
+    ("dsf-softmax", "i"): ONE_PASS,
+    ("dsf-quasi-lstm", "i"): ONE_PASS,
+    ("tnl-layer", "i"): ONE_PASS,
+    ("sglu", "i"): ONE_PASS,
     ("dsf-rg-lru", "i"): ONE_PASS,
     ("s4d", "p"): ONE_PASS,
     ("s4d-recurrent", "p"): ONE_PASS,
@@ -161,6 +169,24 @@ def test_lightning_with_the_decay_of_retention():
     assert_same(output(rates, inputs, {"l": 1, "n": 2}), retained)
 
 
+def test_the_layer_around_lightning_attention():
+    """Its heads are lightning attention of activated projections; a gate of zeros halves what is normed."""
+    inputs, sizes = inputs_of("tnl-layer")
+    inputs |= {"WG1": 0 * inputs["WG1"], "GAIN": 0 * inputs["GAIN"] + 1, "BIAS": 0 * inputs["BIAS"]}
+    layer = run(loaded("tnl-layer"), inputs, {r: sizes[r] for r in ("l", "n")})
+    heads = output("lightning-attention", {t: layer[t] for t in "QKV"}, {"l": sizes["l"], "n": sizes["n"]})
+    assert_same(layer["O"], heads)
+    joined = heads.reshape(sizes["b"], -1, sizes["i"])
+    normed = (joined - joined.mean(1, keepdims=True)) / np.sqrt(joined.var(1, keepdims=True) + 1e-5)
+    weights = inputs["WO"].reshape(joined.shape[1], -1)
+    assert_same(layer["Z"], np.einsum("gc,bgi->bci", weights, normed / 2))
+
+
+def test_a_unit_without_activation_is_quadratic():
+    inputs, _ = inputs_of("sglu")
+    assert_same(output("sglu", inputs | {"X": -3 * inputs["X"]}), 9 * output("sglu", inputs))
+
+
 def test_transnormer_without_rotation_is_normed_and_gated_lightning():
     inputs, sizes = inputs_of("transnormer-gla")
     inputs["TH"] = 0 * inputs["TH"]
@@ -216,6 +242,20 @@ def test_linear_systems_that_are_other_mechanisms():
         output("dsf-recurrence", system | {"LAM": np.full(system["LAM"].shape, decay)}),
         output("lightning-attention", inputs, {"l": 1, "n": 24})[:, 0],
     )
+
+    inputs, _ = inputs_of("dsf-softmax")
+    one = {"Q": inputs["Q"][:, :, None], "K": inputs["K"][:, :, None], "V": inputs["V"]}
+    expected = run(loaded("causal-attention"), one, {"e": 1})["O"]
+    assert_same(output("dsf-softmax", inputs, {"n": 60}), expected)
+
+    inputs, sizes = inputs_of("dsf-quasi-lstm")
+    gates = run(loaded("dsf-quasi-lstm"), inputs)
+    one = np.ones((sizes["b"], 1, sizes["i"]))
+    system = {
+        "LAM": gates["LAM"][:, None], "Bi": one, "Ci": one,
+        "U": gates["Bi"] * gates["ZC"], "Di": np.zeros_like(gates["ZC"]),
+    }  # fmt: skip
+    assert_same(gates["Ci"] * output("dsf-recurrence", system), gates["Y"])
 
     inputs, _ = inputs_of("dsf-s6")
     step = np.log1p(np.exp(inputs["T"]))

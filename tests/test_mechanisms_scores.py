@@ -39,6 +39,8 @@ SHAPES = {
     "selective-temp": CAUSAL,
     "selective-temp-token": CAUSAL,
     "l-query": [{}, {"b": 1, "h": 1, "p": 7, "l": 3}, {"b": 3, "p": 1, "l": 1}, {"p": 5, "l": 8}],
+    "l-query-two-towers": [{}, {"b": 1, "h": 1, "p": 7, "l": 3, "n": 1}, {"b": 3, "p": 1, "l": 1}],
+    "ted-distillation": [{}, {"b": 1, "n": 1}, {"b": 2, "n": 40}],
     "var-redistribution": [*CAUSAL, {"b": 4, "p": 12}],
     "act-calibration": CAUSAL,
     "composite-vl": [{}, {"b": 1, "h": 1, "i": 3, "p": 7}, {"b": 1, "h": 2, "i": 1, "p": 1}],
@@ -76,6 +78,8 @@ PASSES = {
     ("lvlm-boost-bias", "m"): (3, 1),
     ("isolation-reposition", "m"): (3, 1),
     ("l-query", "m"): (3, 1),
+    ("l-query-two-towers", "m"): (3, 1),
+    ("ted-distillation", "n"): (3, 1),
     ("act-calibration", "p"): (2, 2),
     ("act-calibration", "m"): (4, 2),
     ("lvlm-boost-choice", "m"): (5, 3),
@@ -277,6 +281,23 @@ def test_queries_of_single_items():
     made = {t: np.einsum("hed,bdp->bhep", inputs[f"W{t}"], normal if t == "Q" else x) for t in "QKV"}
     attended = np.einsum("hfd,bhfp->bdp", inputs["WO"], output("causal-attention", made))
     same(output("l-query", inputs, {"l": 1}), attended + normal)
+
+
+@pytest.mark.parametrize(("alpha", "tower"), [(1.0, 0), (0.0, 1)])
+def test_one_tower_alone(alpha, tower):
+    inputs = drawn("l-query-two-towers", ALPHA=alpha)
+    extents = {"l": (1, 4)[tower]}
+    own = {t: inputs[t][tower] for t in ("GAIN", "BIAS", "WQ", "WK", "WV", "WO")}
+    alone = output("l-query", {"X": inputs["X"], "KEEP": inputs["KEEP"], **own}, extents)
+    found = output("l-query-two-towers", inputs, {"l": 4})
+    same(found, np.einsum("nd,bdp->bnp", inputs["ITEM"], alone))
+
+
+def test_a_student_that_agrees_with_the_teacher_loses_nothing():
+    inputs = drawn("ted-distillation", TAU=2.0)
+    assert output("ted-distillation", inputs) > 0.01
+    inputs["Y"] = inputs["CO"] / 2 + 5
+    assert abs(output("ted-distillation", inputs)) < 1e-14
 
 
 def test_a_boost_is_a_bias():

@@ -244,6 +244,25 @@ def l_query(x, n):
     return out
 
 
+def two_towers(x, n):
+    """Two of :func:`l_query`, one with single items as queries; scores of the items from both, weighted."""
+    towers = []
+    for number, recent in enumerate((1, n["l"])):
+        own = {t: x[t][number] for t in ("GAIN", "BIAS", "WQ", "WK", "WV", "WO")}
+        towers.append(l_query({"X": x["X"], "KEEP": x["KEEP"], **own}, {**n, "l": recent}))
+    short, long = (np.einsum("nd,bdp->bnp", x["ITEM"], z) for z in towers)
+    return x["ALPHA"] * short + (1 - x["ALPHA"]) * long
+
+
+def ted(x, n):
+    """Row by row, the sum of t ln(t / s)."""
+    total = 0.0
+    for counts, logits in zip(x["CO"], x["Y"], strict=True):
+        teacher, student = softmax(counts / x["TAU"]), softmax(logits)
+        total += (teacher * np.log(teacher / student)).sum()
+    return total / n["b"]
+
+
 def redistributed(x, n):
     """Row by row, on the weights: sinks keep 0.6 in selected heads, what they lose goes to other visual tokens."""
     weights = softmax(_scores(x, n), mask=_lower(n))
