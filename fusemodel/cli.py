@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import asdict, replace
 from io import TextIOWrapper
@@ -353,14 +354,20 @@ def compare_mappings(
     seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
     arch: ArchOption = None,
     details: Annotated[bool, typer.Option("--details", help="Also print every evaluation.")] = False,
+    html: Annotated[
+        str | None, typer.Option("--html", help="Also write a report as one page of HTML, with interactive plots.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare mappings over workloads and lengths, or cascades mapped onto --arch; without arguments, the comparison
     the library comes with."""
-    from fusemodel.report import compare
-
     request = replace(_request(mappings or [], workload, seq), arch=arch)
-    result = _with_progress(request) if sys.stderr.isatty() and not as_json else compare(request)
+    result = _compared(request, quiet=as_json)
+    if html:
+        from fusemodel.library import write_text
+        from fusemodel.report.html import html_page
+
+        write_text(html, html_page(result, shlex.join(["fusemodel", *sys.argv[1:]])))
     if as_json:
         _print_json(
             {
@@ -374,6 +381,43 @@ def compare_mappings(
     from fusemodel.report.tables import comparison, show
 
     show(comparison(result, details=details))
+    if html:
+        sys.stderr.write(f"wrote {html}\n")
+
+
+@app.command("figures", epilog="Example: fusemodel figures --out figures --format svg,pdf")
+def draw_figures(
+    mappings: Annotated[
+        list[str] | None, typer.Argument(metavar="MAPPING...", help="As for compare; the last is judged.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="The folder to write to; it is made if needed.")] = "figures",
+    kind: Annotated[str, typer.Option("--format", help="svg, pdf, png; several separated by commas.")] = "svg",
+    workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
+    seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
+    arch: ArchOption = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a comparison for a paper: utilisation, active share by Einsum, speed-up and energy, with published figures
+    where there are any; without arguments, the comparison the library comes with."""
+    from fusemodel.library import make_folder
+    from fusemodel.report.figures import FORMATS, save
+    from fusemodel.report.paper import figures
+
+    kinds = _listed(kind)
+    for k in kinds:
+        if k not in FORMATS:
+            raise unknown("format of a picture", k, FORMATS)
+    request = replace(_request(mappings or [], workload, seq), arch=arch)
+    make_folder(out)
+    written = []
+    for name, figure in figures(_compared(request, quiet=as_json)):
+        for k in kinds:
+            written.append(os.path.join(out, f"{name}.{k}"))
+            save(figure, written[-1])
+    if as_json:
+        _print_json({"files": written})
+    else:
+        sys.stdout.write("\n".join(written) + "\n")
 
 
 def _request(mappings: list[str], workload: str | None, seq: str | None) -> Request:
@@ -394,16 +438,55 @@ def _request(mappings: list[str], workload: str | None, seq: str | None) -> Requ
     return Request((Section("Comparison", mappings[-1], tuple(mappings[:-1])),), workloads, seqs)
 
 
-def _with_progress(request: Request) -> Comparison:
+def _compared(request: Request, *, quiet: bool) -> Comparison:
+    """A comparison, with its progress where somebody looks."""
     from rich.console import Console
     from rich.progress import Progress
 
     from fusemodel.report import compare
 
+    if quiet or not sys.stderr.isatty():
+        return compare(request)
+
     total = len(request.designs) * max(1, len(request.workloads)) * max(1, len(request.seqs))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("evaluating", total=total)
         return compare(request, lambda name: progress.update(task, advance=1, description=name))
+
+
+@app.command("init", epilog="Example: fusemodel init mine && fusemodel eval mine/mapping.yaml")
+def start(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where to write; it is made if needed.")] = ".",
+    as_json: Json = False,
+) -> None:
+    """Write a starter cascade, architecture and mapping, commented, that run as they are."""
+    from fusemodel.library import copy_starter
+
+    files = copy_starter(folder)
+    if as_json:
+        _print_json({"files": files})
+        return
+    sys.stdout.write("".join(f"wrote {f}\n" for f in files))
+    here = next(f for f in files if f.endswith("mapping.yaml"))
+    sys.stdout.write(f"next: fusemodel eval {here}\n      fusemodel compare fusemax {here} -w bert -s 1K,64K\n")
+
+
+@app.command("doctor", epilog="Example: fusemodel doctor")
+def check_installation(as_json: Json = False) -> None:
+    """Check this installation: versions, the library, places to write to, a GPU, optional parts. Exit code 1 if
+    something that is needed does not work."""
+    from fusemodel.doctor import diagnose
+
+    findings = list(diagnose())
+    if as_json:
+        _print_json({"findings": [asdict(f) for f in findings]})
+    else:
+        from fusemodel.report.library import findings_table
+        from fusemodel.report.tables import show
+
+        show(findings_table(findings))
+    if any(f.ok is False for f in findings):
+        raise typer.Exit(1)
 
 
 def _version(value: bool) -> None:

@@ -301,6 +301,16 @@ def test_later_positions_are_not_scored(name, p):
     assert found["max"] == sizes["b"] * sizes["h"] * mask.sum()
 
 
+@pytest.mark.parametrize("name", ["gqa-causal-1pass", "mla-flash", "mla-absorbed-flash"])
+@pytest.mark.parametrize(("p", "tile"), [(19, 4), (12, 3), (5, 8)])
+def test_later_positions_are_not_scored_in_tiles_either(name, p, tile):
+    """One exponential a pair, and one for each query and tile, which rescales what came before."""
+    cascade = loaded(name)
+    sizes = extents_of(cascade, {**cascade.test, "p": p, "m0": tile})
+    heads = sizes["b"] * (sizes["g"] * sizes["r"] if "g" in sizes else sizes["h"])
+    assert bounds(cascade, sizes).operations_at["exp"] == heads * (p * (p + 1) // 2 + p * -(-p // tile))
+
+
 @pytest.mark.parametrize(("p", "m"), [(1, 23), (4, 9), (7, 7)])
 def test_steps_score_what_is_in_the_cache(p, m):
     inputs, sizes = inputs_of("gqa-decode", {"p": p, "m": m})

@@ -233,6 +233,26 @@ def test_dilation_is_free():
     assert [field([1, 3, 9][:k]) for k in (1, 2, 3)] == [3, 9, 27]
 
 
+def test_the_footprint_of_a_fused_neighborhood():
+    """Faster NA: what is alive at once grows with the window, not with the image (no tensor of N w^2 is kept)."""
+    for name in ("neighborhood-na", "neighborhood-na-1d"):
+        cascade = loaded(name)
+        grows = bounds(cascade, extents_of(cascade)).footprint.grows
+        assert grows["w"]
+        assert not any(grows.get(r) for r in ("y", "x"))
+
+
+@pytest.mark.parametrize(("tile", "window"), [(8, 7), (4, 5), (16, 3)])
+def test_a_tile_of_queries_meets_more_keys_than_it_needs(tile, window):
+    """Faster NA: T queries of a tile load T + w - 1 keys along an axis, so w / (T + w - 1) of the scores are of use."""
+    extents = ONE | {"p": 128, "w": window}
+    start = run(loaded("neighborhood-na-1d"), extents=extents)["START"].reshape(-1)[64 : 64 + tile].astype(int)
+    keys = {m for s in start for m in range(s, s + window)}
+    assert len(keys) == tile + window - 1
+    useful = sum(len({*range(s, s + window)}) for s in start) / (tile * len(keys))
+    assert useful == pytest.approx(window / (tile + window - 1))
+
+
 def test_halo_keys():
     """HaloNet: (b + 2h)^2 keys for b^2 queries, 3.06 times as many; those outside the image are left out."""
     n = extents_of(loaded("halonet"))

@@ -51,8 +51,11 @@ class Request:
     sections: tuple[Section, ...]
     workloads: tuple[str, ...] = ()
     seqs: tuple[int, ...] = ()
-    published: str = ""
+    published: str = ""  # a table of means over all points
+    points: str = ""  # a table of single points
     arch: str | None = None
+    about: str = ""
+    source: str = ""
     rankings: tuple[Ranking, ...] = ()
 
     @property
@@ -77,13 +80,34 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class PublishedPoint:
+    """A published figure of one design at one point. ``quantity`` is a field of an evaluation, or one of its parts
+    (``utilization.UNIT``)."""
+
+    mapping: str
+    workload: str
+    seq: int
+    quantity: str
+    value: float
+
+    def of(self, found: Evaluation) -> float:
+        """Our figure of the same quantity."""
+        field_name, _, unit = self.quantity.partition(".")
+        value = getattr(found, field_name)
+        return value[unit] if unit else value
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Evaluations of every design at every point, and the ratios of every pair of a section."""
+    """Evaluations of every design at every point, and the ratios of every pair of a section. ``given`` has what each
+    design was asked for by: a name or path of a mapping, or of a cascade."""
 
     request: Request
-    rows: tuple[Evaluation, ...]
+    rows: tuple[Evaluation, ...] = field(repr=False)
     mean: dict[str, dict[str, Ratio]]
-    published: tuple[dict[str, Any], ...] = field(default=())
+    published: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    points: tuple[PublishedPoint, ...] = field(default=(), repr=False)
+    given: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, mapping: str) -> list[Evaluation]:
         """The evaluations of one design, in the order of the points."""
@@ -100,12 +124,19 @@ class Comparison:
             for point in zip(*columns, strict=True)
         ]  # fmt: skip
 
+    def _repr_html_(self) -> str:
+        from fusemodel.report.draw import comparison_html
+
+        return comparison_html(self)
+
+
+_FIELDS = ("name", "about", "source", "workloads", "seq", "sections", "rankings", "published", "points")
+
 
 def load_request(name: str = "default") -> Request:
     """A comparison, by library name or path; InputError with a place for anything wrong with it."""
     doc = read_yaml(find("comparisons", name))
-    fields = ("name", "about", "source", "workloads", "seq", "sections", "rankings", "published")
-    data = check_fields(doc, (), doc.data, fields)
+    data = check_fields(doc, (), doc.data, _FIELDS)
     sections = tuple(_section(doc, i, s) for i, s in enumerate(_listed(doc, "sections")))
     rankings = tuple(_ranking(doc, i, r) for i, r in enumerate(_listed(doc, "rankings")))
     if not sections and not rankings:
@@ -114,7 +145,8 @@ def load_request(name: str = "default") -> Request:
     workloads = tuple(str(w) for w in _listed(doc, "workloads"))
     for i, workload in enumerate(workloads):
         find("workloads", workload, beside=doc.file, where=doc.where("workloads", i))
-    return Request(sections, workloads, seqs, str(data.get("published") or ""), rankings=rankings)
+    text = {k: " ".join(str(data.get(k) or "").split()) for k in ("published", "points", "about", "source")}
+    return Request(sections, workloads, seqs, rankings=rankings, **text)
 
 
 def _listed(doc: Document, field: str) -> list[Any]:
@@ -185,7 +217,10 @@ def compare(request: Request, progress: Callable[[str], None] | None = None) -> 
     every = tuple(r for found in rows.values() for r in found)
     rankings = tuple(replace(r, designs={names[d]: t for d, t in r.designs.items()}) for r in request.rankings)
     shown = replace(request, sections=sections, rankings=rankings)
-    return Comparison(shown, every, mean, tuple(published(request.published)) if request.published else ())
+    return Comparison(
+        shown, every, mean, tuple(published(request.published)) if request.published else (),
+        tuple(published_points(request.points)) if request.points else (), {t: n for n, t in names.items()},
+    )  # fmt: skip
 
 
 def ratio(ours: Sequence[Evaluation], baseline: Sequence[Evaluation]) -> Ratio:
@@ -215,6 +250,21 @@ def _quotient(a: float, b: float) -> float:
 
 def published(name: str) -> list[dict[str, Any]]:
     """A table of published figures; lines that start with ``#`` cite their source."""
+    return [{**row, "value": float(row["value"])} for row in _rows(name)]
+
+
+def published_points(name: str) -> list[PublishedPoint]:
+    """A table of published figures with a column for each quantity; empty cells are no figures."""
+    keys = ("mapping", "workload", "seq")
+    return [
+        PublishedPoint(row["mapping"], row["workload"], parse_size(row["seq"], "a length", Where()), q, float(value))
+        for row in _rows(name)
+        for q, value in row.items()
+        if q not in keys and value
+    ]
+
+
+def _rows(name: str) -> list[dict[str, str]]:
     path: Path = published_dir() / f"{name}.csv"
     lines = [x for x in path.read_text(encoding="utf-8").splitlines() if not x.startswith("#")]
-    return [{**row, "value": float(row["value"])} for row in csv.DictReader(lines)]
+    return list(csv.DictReader(lines))

@@ -17,6 +17,7 @@ from fusemodel.cascade import Cascade, extents_of, format_cascade, format_einsum
 from fusemodel.cascade.printer import format_expr
 from fusemodel.cascade.work import work_of
 from fusemodel.cascade.workload import Workload, load_workload
+from fusemodel.doctor import Finding
 from fusemodel.errors import InputError, unknown
 from fusemodel.library import KINDS, find, kind_of_document, names
 from fusemodel.mapping import Design, load_design
@@ -218,8 +219,8 @@ def _workload(w: Workload) -> tuple[dict[str, Any], RenderableType]:
 
 
 def _comparison(path: str) -> tuple[dict[str, Any], RenderableType]:
-    raw, request = read_yaml(path).data, load_request(path)
-    name, about, source = (" ".join(str(raw.get(k) or "").split()) for k in ("name", "about", "source"))
+    name, request = str(read_yaml(path).data.get("name") or Path(path).stem), load_request(path)
+    about, source = request.about, request.source
     data = {
         "name": name, "about": about, "source": source, "workloads": list(request.workloads),
         "seq": list(request.seqs), "published": request.published,
@@ -236,6 +237,16 @@ def _comparison(path: str) -> tuple[dict[str, Any], RenderableType]:
     lengths = ", ".join(tokens(s) for s in request.seqs) or "-"
     points = Text(f"workloads {', '.join(request.workloads) or '-'}; lengths {lengths}")
     return data, Group(_head(name, about, source), points, Text(""), table)
+
+
+def findings_table(findings: Iterable[Finding]) -> RenderableType:
+    """What an installation has."""
+    table = PlainTable("", "", "found")
+    for f in findings:
+        mark, style = {True: ("ok", "green"), False: ("!!", "bold red"), None: ("-", "dim")}[f.ok]
+        advice = f" ({f.advice})" if f.ok is False and f.advice else ""
+        table.add_row(mark, f.what, f.found + advice, style=style)
+    return table
 
 
 def run_table(rows: list[dict[str, Any]]) -> RenderableType:
