@@ -282,26 +282,28 @@ def derive_cascade(
     ] = None,
     workload: WorkloadOption = None,
     seq: SeqOption = None,
+    sets: SetOption = None,
     as_json: Json = False,
 ) -> None:
     """Find an algebraically equal cascade with fewer passes, checked on numbers; print it with the steps taken. With
     --arch, map and evaluate the original and what was derived."""
     from fusemodel.analysis.derive import derive
     from fusemodel.api import evaluate
-    from fusemodel.cascade import format_cascade, load_cascade
+    from fusemodel.cascade import at_extents, format_cascade, load_cascade
     from fusemodel.library import write_text
 
     if merge not in ("running", "chunks"):
         raise unknown("way to merge", merge, ["running", "chunks"])
     if arch is None and (workload is not None or seq is not None):
         raise InputError("extents are for an evaluation", expected="`--arch NAME` beside --workload and --seq")
-    original = load_cascade(cascade)
+    over = _sets(sets)
+    original = at_extents(load_cascade(cascade), over)
     found = derive(original, stable=stable, rank=rank, merge="chunks" if merge == "chunks" else "running")
     text = format_cascade(found.cascade)
     if out:
         write_text(out, text)
     length = None if seq is None else _seq(seq)
-    stages = [evaluate(s, workload, length, arch=arch) for s in (original, *found.stages)] if arch else []
+    stages = [evaluate(s, workload, length, over, arch=arch) for s in (original, *found.stages)] if arch else []
     if as_json:
         data = {f: getattr(found, f) for f in ("passes_before", "passes_after", "points_before", "points_after")}
         data |= {"steps": found.steps, "obstacles": found.obstacles, "cascade": found.cascade.name, "text": text}
@@ -454,6 +456,44 @@ def _compared(request: Request, *, quiet: bool) -> Comparison:
         return compare(request, lambda name: progress.update(task, advance=1, description=name))
 
 
+@app.command("measure", epilog="Example: fusemodel measure --minutes 8 --out measured.csv")
+def measure_kernels(
+    out: Annotated[str, typer.Option("--out", "-o", help="Table to append to; what is there is not measured again.")]
+    = "measured.csv",
+    minutes: Annotated[float, typer.Option(help="Time for the whole run.")] = 8.0,
+    groups: Annotated[str | None, typer.Option(help="Groups of points, separated by commas; all by default.")] = None,
+    dtype: Annotated[str, typer.Option(help="bf16 or fp16.")] = "bf16",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order.")] = 0,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed in an earlier run.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", "--dry-run", help="Only list the points and their time.")] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Time kernels on this machine's GPU, each checked against float64 first, into a table with full provenance."""
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fusemodel.validate.measure import Settings, measure
+    from fusemodel.validate.measure.text import plan_data, plan_text, planned, report_data, report_text
+
+    settings = Settings(Path(out), minutes, _listed(groups), dtype, seed, retry)
+    if plan:
+        found = planned(settings)
+        _print_json(plan_data(found)) if as_json else sys.stdout.write(plan_text(found) + "\n")
+        return
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(group: str, done: int, total: int, text: str) -> None:
+            if group not in tasks:
+                tasks[group] = bar.add_task(group, total=total)
+            bar.update(tasks[group], completed=done, description=f"{group} {text}")
+
+        report = measure(settings, progress=show)
+    _print_json(report_data(report)) if as_json else sys.stdout.write(report_text(report) + "\n")
+
+
 @app.command("init", epilog="Example: fusemodel init mine && fusemodel eval mine/mapping.yaml")
 def start(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where to write; it is made if needed.")] = ".",
@@ -468,7 +508,7 @@ def start(
         return
     sys.stdout.write("".join(f"wrote {f}\n" for f in files))
     here = next(f for f in files if f.endswith("mapping.yaml"))
-    sys.stdout.write(f"next: fusemodel eval {here}\n      fusemodel compare fusemax {here} -w bert -s 1K,64K\n")
+    sys.stdout.write(f"next: fusemodel eval {here}\n")
 
 
 @app.command("doctor", epilog="Example: fusemodel doctor")

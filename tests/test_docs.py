@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import fusemodel
 
 from fusemodel import parse_cascade
 
@@ -37,3 +38,29 @@ def test_every_construct_of_the_language_does_what_the_page_says():
 @pytest.mark.parametrize("name", ["T[", "where", "coalesce", "split", "topk", "argmax", "i+1", "batch"])
 def test_the_page_shows(name):
     assert name in (DOCS / "language.md").read_text(encoding="utf-8")
+
+
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """The commands of a page, each with the lines that it is said to print."""
+    found: list[tuple[str, list[str]]] = []
+    for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        for line in text.splitlines() if kind == "console" else ():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line.rstrip())
+    return found
+
+
+def test_the_commands_of_the_tutorial_print_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command, expected in commands(DOCS / "tutorial.md"):
+        ran = fusemodel(*command.split()[1:])
+        assert ran.code == 0, ran.err
+        printed = [line.rstrip() for line in ran.out.splitlines()]
+        for line in expected:
+            if line == "...":
+                continue
+            assert line in printed, f"{command}: {line!r}"
+            printed = printed[printed.index(line) + 1 :]  # in this order
+    assert (tmp_path / "report.html").exists()
