@@ -65,7 +65,7 @@ PASSES = {
     ("gla", "i"): ONE_PASS,
     ("gla-chunked", "i"): ONE_PASS,
     ("ssd-mamba2", "i"): ONE_PASS,
-    ("ssd-mamba2-quadratic", "m"): (2, 2),  # decays from m to p need the sum up to p; only chunks do without
+    ("ssd-mamba2-quadratic", "m"): (2, 1),  # as written decays from m to p need the sum up to p
     ("ssd-mamba2-chunked", "i"): ONE_PASS,
     ("deltanet", "i"): ONE_PASS,
     ("gated-deltanet", "i"): ONE_PASS,

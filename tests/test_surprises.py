@@ -14,7 +14,7 @@ COUNTED = {  # as written and as derived here; the same elsewhere
     "lvlm-boost": ((4, 1), (3, 1)),
     "pgqa": ((3, 1), (4, 2)),
     "linear-attention-causal-quadratic": ((2, 1), (1, 1)),
-    "ssd-mamba2-quadratic": ((2, 2), (1, 1)),
+    "ssd-mamba2-quadratic": ((2, 1), (1, 1)),
     "lvlm-boost-choice": ((5, 3), (2, 2)),
 }
 
