@@ -80,7 +80,8 @@ def _listed(text: str | None) -> tuple[str, ...]:
 @app.command("list", epilog="Example: fusemodel list mappings")
 def list_library(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="cascades, archs, mappings or workloads; all by default.")
+        str | None,
+        typer.Argument(metavar="KIND", help="One of cascades, archs, mappings, workloads, comparisons."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every entry (the default).")] = False,
     out: Annotated[
@@ -127,7 +128,7 @@ def _write_catalogue(path: str) -> None:
 
 @app.command("show", epilog="Example: fusemodel show attention-1pass")
 def show_item(name: Annotated[str, typer.Argument(metavar="NAME-OR-FILE")], as_json: Json = False) -> None:
-    """Show a cascade, an architecture, a mapping or a workload, after checking it."""
+    """Show a cascade, an architecture, a mapping, a workload or a comparison, after checking it."""
     from fusemodel.report.library import describe, kind_of
 
     kind, path = kind_of(name)
@@ -347,7 +348,8 @@ def compare_mappings(
         list[str] | None,
         typer.Argument(
             metavar="MAPPING...",
-            help="Mappings, or cascades with --arch; the last is judged against the others. None: the default.",
+            help="Mappings, or cascades with --arch; the last is judged against the others. Or one comparison of the "
+            "library, or its file. None: the default.",
         ),
     ] = None,
     workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
@@ -374,6 +376,7 @@ def compare_mappings(
                 "rows": [r.to_dict() for r in result.rows],
                 "mean": {a: {b: asdict(r) for b, r in against.items()} for a, against in result.mean.items()},
                 "published": list(result.published),
+                "rankings": [p for r in result.request.rankings for p in result.ranked(r)],
             }
         )
         return
@@ -421,14 +424,17 @@ def draw_figures(
 
 def _request(mappings: list[str], workload: str | None, seq: str | None) -> Request:
     from fusemodel.report import Request, Section, load_request
+    from fusemodel.report.library import kind_of
 
     workloads, seqs = _listed(workload), tuple(dict.fromkeys(_seq(s) for s in _listed(seq)))
-    if not mappings:
-        base = load_request()
+    if not mappings or (len(mappings) == 1 and kind_of(mappings[0])[0] == "comparisons"):
+        base = load_request(*mappings)
         published = "" if workloads or seqs else base.published
         return replace(base, workloads=workloads or base.workloads, seqs=seqs or base.seqs, published=published)
     if len(mappings) < 2:
-        raise InputError("one mapping cannot be compared", expected="two or more, or none for the default comparison")
+        raise InputError(
+            "one mapping cannot be compared", expected="two or more, a comparison, or none for the default comparison"
+        )
     if len(set(mappings)) != len(mappings):
         raise InputError("a mapping is given twice", expected="mappings that differ")
     return Request((Section("Comparison", mappings[-1], tuple(mappings[:-1])),), workloads, seqs)
@@ -444,8 +450,7 @@ def _compared(request: Request, *, quiet: bool) -> Comparison:
     if quiet or not sys.stderr.isatty():
         return compare(request)
 
-    designs = {m for s in request.sections for m in s.mappings}
-    total = len(designs) * max(1, len(request.workloads)) * max(1, len(request.seqs))
+    total = len(request.designs) * max(1, len(request.workloads)) * max(1, len(request.seqs))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("evaluating", total=total)
         return compare(request, lambda name: progress.update(task, advance=1, description=name))

@@ -40,7 +40,8 @@ def evaluate(expr: Expr, extents: Mapping[str, int], where: Where = NOWHERE) -> 
 _FUNCTIONS = {
     "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b,
     "//": lambda a, b: Fraction(a // b), "%": lambda a, b: a % b, "neg": lambda a: -a, "abs": abs,
-    "min": min, "max": max, "floor": lambda a: Fraction(math.floor(a)), "sqrt": lambda a: _root(a),
+    "min": min, "max": max, "floor": lambda a: Fraction(math.floor(a)), "round": lambda a: Fraction(round(a)),
+    "sqrt": lambda a: _root(a),
     "log": lambda a: math.log(a), "exp": lambda a: math.exp(a), "exp2": lambda a: 2.0 ** float(a),
     "pow": lambda a, b: _power(a, b),
     "<": lambda a, b: Fraction(a < b), "<=": lambda a, b: Fraction(a <= b), ">": lambda a, b: Fraction(a > b),

@@ -94,13 +94,15 @@ class Tensor:
     """A tensor's declared ranks, without the batch ranks it carries.
 
     ``iterative`` has the ranks along which it is defined step by step (it holds one element more than their extent);
-    ``selects`` is the rank whose coordinates an integer tensor holds.
+    ``selects`` is the rank whose coordinates an integer tensor holds; ``batched`` says whether it carries the batch
+    ranks that are not among its own, which parameters and what is computed from them alone do not.
     """
 
     name: str
     ranks: tuple[str, ...]
     iterative: frozenset[str] = frozenset()
     selects: str | None = None
+    batched: bool = True
     at: Where = field(default=NOWHERE, compare=False)
 
 
@@ -109,7 +111,7 @@ class Cascade:
     """A checked cascade: an ordered DAG of Einsums, with the extents of its ranks as expressions.
 
     ``shapes`` has the ranks of each output that is declared by other ranks than it is computed by: a rank for its
-    parts, or parts for a rank.
+    parts, or parts for a rank. ``parameters`` has the inputs that are the same for every element of the batch.
     """
 
     name: str
@@ -127,19 +129,23 @@ class Cascade:
     sequence: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     test: Mapping[str, int] = field(default_factory=dict)
+    parameters: frozenset[str] = frozenset()
     file: str = field(default="", compare=False)
     places: Mapping[str, Where] = field(default_factory=dict, compare=False)
 
+    def carried(self, tensor: str) -> tuple[str, ...]:
+        """The batch ranks that a tensor carries without naming them."""
+        held = self.tensors[tensor]
+        return tuple(b for b in self.batch if held.batched and b not in held.ranks)
+
     def full_ranks(self, tensor: str) -> tuple[str, ...]:
         """The ranks of a tensor with the batch ranks it carries in front."""
-        own = self.tensors[tensor].ranks
-        return (*(b for b in self.batch if b not in own), *own)
+        return (*self.carried(tensor), *self.tensors[tensor].ranks)
 
     def declared_ranks(self, tensor: str) -> tuple[str, ...]:
         """The ranks by which a tensor is given or taken: those of :meth:`full_ranks`, or of ``shapes`` where it is an
         output declared by others."""
-        own = self.tensors[tensor].ranks
-        return (*(b for b in self.batch if b not in own), *self.shapes.get(tensor, own))
+        return (*self.carried(tensor), *self.shapes.get(tensor, self.tensors[tensor].ranks))
 
     def definitions(self, tensor: str) -> tuple[Einsum, ...]:
         """The equations that define a tensor: one, or a start and a step."""
@@ -348,7 +354,7 @@ def _explicit(cascade: Cascade, einsum: Einsum) -> Einsum:
             indices[0] = Apply("select", (_all(conditions), indices[0], Number(-1)))
         else:
             inside.update(dict.fromkeys(conditions))
-        carried = tuple(RankValue(b) for b in cascade.batch if b not in tensor.ranks)
+        carried = tuple(RankValue(b) for b in cascade.carried(a.tensor))
         return replace(a, indices=carried + tuple(expand(i, filled) for i in indices))
 
     def expand(e: Expr, filled: bool = False) -> Expr:
@@ -362,8 +368,7 @@ def _explicit(cascade: Cascade, einsum: Einsum) -> Einsum:
     target, body = access(einsum.target), expand(einsum.body)
     where = () if einsum.where is None else (expand(einsum.where),)
     conditions = (*where, *map(expand, tuple(inside)))
-    carried = [b for b in cascade.batch if b not in cascade.tensors[einsum.name].ranks]
-    reduced = tuple(r for r in reduced_ranks(einsum) if r not in carried)
+    reduced = tuple(r for r in reduced_ranks(einsum) if r not in cascade.carried(einsum.name))
     return replace(
         einsum,
         target=target,
