@@ -10,7 +10,9 @@ from fusemodel.errors import InputError, Where, unknown
 from fusemodel.yamlfile import Document, nearest_file
 
 #: What the library holds, by the name of its folder.
-KINDS = {"cascades": "einsums", "archs": "archs", "mappings": "mappings", "workloads": "workloads"}
+KINDS = {
+    "cascades": "einsums", "archs": "archs", "mappings": "mappings", "workloads": "workloads", "spaces": "spaces",
+}  # fmt: skip
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -77,8 +79,11 @@ def exists(path: Path) -> bool:
 
 
 #: The field that only files of a kind have, in the order in which they are looked for.
-_SIGNS = {"cascades": "einsums", "archs": "levels", "mappings": "cascade", "workloads": "ranks"}
-_TITLES = {"cascades": "a cascade", "archs": "an architecture", "mappings": "a mapping", "workloads": "a workload"}
+_SIGNS = {"cascades": "einsums", "archs": "levels", "mappings": "cascade", "spaces": "cascades", "workloads": "ranks"}
+_TITLES = {
+    "cascades": "a cascade", "archs": "an architecture", "mappings": "a mapping", "workloads": "a workload",
+    "spaces": "a space of architectures",
+}  # fmt: skip
 
 
 def kind_of_document(doc: Document) -> str:
@@ -87,7 +92,7 @@ def kind_of_document(doc: Document) -> str:
         if sign in doc.data:
             return kind
     raise InputError(
-        "this is no cascade, architecture, mapping or workload", Where(doc.file, 1, 1),
+        "this is no cascade, architecture, mapping, workload or space", Where(doc.file, 1, 1),
         expected=f"a field {', '.join(f'`{s}`' for s in _SIGNS.values())}",
     )  # fmt: skip
 

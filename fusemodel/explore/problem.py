@@ -1,0 +1,181 @@
+"""What is to be mapped, as data that a worker on any machine can take: problems with a key by content, and solving them.
+
+Problems that differ only in the extents of batch ranks have the same best mapping, and are solved together. Batch ranks
+are carried by every tensor and every Einsum, and the mapper loops over them outside all else, so that every cost is
+proportional to their extents and no footprint depends on them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
+from hashlib import sha256
+from math import isclose, prod
+from pathlib import Path
+from typing import Any
+
+import fusemodel
+from fusemodel.arch import Architecture
+from fusemodel.cascade import Cascade, format_cascade, parse_cascade
+from fusemodel.cascade.ir import Extent, RankValue, walk
+from fusemodel.errors import InputError
+from fusemodel.explore.mapper import OBJECTIVES, Found, best_mapping
+from fusemodel.model import Evaluation, evaluate
+
+#: The folders of this package that a result depends on.
+_DECIDING = ("cascade", "analysis", "arch", "mapping", "model", "explore")
+Result = dict[str, Any]
+
+
+@cache
+def version() -> str:
+    """The tool's version and a hash of the code that results depend on: results of other code are not taken."""
+    home = Path(fusemodel.__file__).parent
+    digest = sha256()
+    for path in sorted(p for folder in _DECIDING for p in (home / folder).rglob("*") if p.suffix in (".py", ".lark")):
+        digest.update(str(path.relative_to(home)).encode() + b"\0" + path.read_bytes())
+    return f"{fusemodel.__version__}+{digest.hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One best mapping to be found: ``cascade`` is its text, ``seconds`` a limit to the search."""
+
+    cascade: str
+    arch: Architecture
+    extents: tuple[tuple[str, int], ...]
+    objectives: tuple[str, ...]
+    seconds: float | None
+    key: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """Problems that one search answers, and the version of the code that is to do it."""
+
+    problems: tuple[Problem, ...]
+    version: str
+
+
+def text_of(cascade: Cascade) -> str:
+    """A cascade as text without what does not matter to a mapping."""
+    return format_cascade(replace(cascade, name="cascade", about="", source="", provenance="", reference=None, test={}))
+
+
+def canonical(arch: Architecture) -> str:
+    """The numbers of an architecture that a mapping's costs depend on: not its area, and not what it is called."""
+    levels = [{k: v for k, v in asdict(x).items() if k != "area_um2"} for x in arch.levels.values()]
+    units = []
+    for u in arch.units.values():
+        registers = {k: v for k, v in asdict(u.registers).items() if k != "area_um2"} if u.registers else None
+        ops = {n: {k: v for k, v in asdict(o).items() if k != "area_um2"} for n, o in sorted(u.ops.items())}
+        units.append([u.name, dict(u.shape), registers, ops, sorted(u.reduce)])
+    return json.dumps([arch.clock_hz, arch.word_bytes, levels, units])
+
+
+def problem(
+    cascade: str, arch: Architecture, numbers: str, extents: Mapping[str, int], objectives: Sequence[str],
+    seconds: float | None = None,
+) -> Problem:  # fmt: skip
+    """A problem with its key; ``cascade`` is :func:`text_of` and ``numbers`` is :func:`canonical` of the two."""
+    sizes = tuple(sorted(extents.items()))
+    said = json.dumps([version(), cascade, numbers, sizes, list(objectives)])
+    key = sha256(said.encode()).hexdigest()
+    return Problem(cascade, arch, sizes, tuple(objectives), seconds, key)
+
+
+def tasks_of(problems: Sequence[Problem]) -> list[Task]:
+    """Problems gathered so that those with the same best mapping are solved together."""
+    together: dict[Any, list[Problem]] = {}
+    for p in problems:
+        batch = _loose_batch(p.cascade)
+        sizes = tuple((r, min(n, 2) if r in batch else n) for r, n in p.extents)
+        together.setdefault((p.cascade, id(p.arch), sizes, p.objectives, p.seconds), []).append(p)
+    return [Task(tuple(ps), version()) for ps in together.values()]
+
+
+@lru_cache(maxsize=64)
+def _cascade(text: str) -> Cascade:
+    return parse_cascade(text)
+
+
+@lru_cache(maxsize=64)
+def _loose_batch(text: str) -> frozenset[str]:
+    """The batch ranks of a cascade that nothing in its equations or extents mentions."""
+    cascade = _cascade(text)
+    mentioned = {x for e in cascade.einsums for part in (e.target, e.body, e.where) if part for x in _ranks(part)}
+    mentioned |= {x for r, expr in cascade.ranks.items() for x in _ranks(expr)}
+    mentioned |= {x for whole, parts in cascade.split.items() for x in (whole, *parts)}
+    return frozenset(cascade.batch) - mentioned
+
+
+def _ranks(expr: Any) -> set[str]:
+    return {x.rank for x in walk(expr) if isinstance(x, (Extent, RankValue))}
+
+
+def solve(task: Task) -> list[tuple[str, Result]]:
+    """The results of a task's problems by key; a problem for which there is no mapping has an ``error`` instead."""
+    if task.version != version():
+        raise InputError(f"a worker runs fusemodel {version()}, and this is {task.version}",
+                         expected="the same code on every worker")  # fmt: skip
+    first = task.problems[0]
+    cascade = _cascade(first.cascade)
+    began = time.perf_counter()
+    try:
+        found = search(cascade, first.arch, dict(first.extents), first.objectives, first.seconds)
+    except InputError as error:
+        failed = {"error": str(error), "seconds": time.perf_counter() - began, "limit_s": first.seconds}
+        return [(p.key, {**failed, "complete": True}) for p in task.problems]
+    results = [(first.key, _result(found, first, cascade, time.perf_counter() - began))]
+    for p in task.problems[1:]:
+        shared = _scaled(found, first, p, cascade)
+        results += [(p.key, shared)] if shared else solve(Task((p,), task.version))
+    return results
+
+
+def search(
+    cascade: Cascade, arch: Architecture, extents: Mapping[str, int], objectives: Sequence[str],
+    seconds: float | None = None, progress: Callable[..., None] | None = None,
+) -> Found:  # fmt: skip
+    """The mapper, asked for some objectives; of equals by the first, the best by the others it knows."""
+    del seconds, progress
+    return best_mapping(cascade, arch, extents, (*objectives, *(o for o in OBJECTIVES if o not in objectives)))
+
+
+def _scaled(found: Found, of: Problem, p: Problem, cascade: Cascade) -> Result | None:
+    """The result of a problem that differs in batch ranks alone; None unless its costs are proportional."""
+    began = time.perf_counter()
+    result = _result(found, p, cascade, 0.0)
+    before = evaluate(found.design, sets=dict(of.extents))
+    ratio = prod(dict(p.extents)[b] for b in cascade.batch) / prod(dict(of.extents)[b] for b in cascade.batch)
+    for name in ("cycles", "energy_j", "dram_bytes"):
+        if not isclose(result[name], getattr(before, name) * ratio, rel_tol=1e-9):
+            return None
+    result["bound_cycles"] = result["bound_cycles"] * ratio
+    return {**result, "evaluated": 0, "seconds": time.perf_counter() - began}
+
+
+def _result(found: Found, p: Problem, cascade: Cascade, seconds: float) -> Result:
+    replayed = evaluate(found.design, sets=dict(p.extents))
+    return {
+        "mapping": found.fields, **totals(replayed), "bound_cycles": found.bound, "evaluated": found.costed,
+        "space": found.space, "complete": found.complete, "limit_s": p.seconds, "seconds": seconds,
+    }  # fmt: skip
+
+
+def totals(e: Evaluation) -> Result:
+    """The numbers of an evaluation without those of its Einsums."""
+    inner = list(e.traffic_bytes)[1:]
+    held = [sum(sum(g.footprint_bytes.get(level, {}).values()) for level in inner) for g in e.groups]
+    return {
+        "latency_s": e.latency_s, "cycles": e.cycles, "energy_j": e.energy_j,
+        "energy_with_registers_j": e.energy_with_registers_j, "edp_js": e.latency_s * e.energy_j,
+        "dram_bytes": e.dram_bytes, "buffer_bytes": max(held, default=0.0), "utilization": e.utilization,
+        "bound": e.bound, "energy_breakdown_j": e.energy_breakdown_j, "notes": e.notes,
+    }  # fmt: skip
+
+
+__all__ = ["Problem", "Result", "Task", "canonical", "problem", "search", "solve", "tasks_of", "text_of", "version"]
