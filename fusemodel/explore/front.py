@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fusemodel.explore.space import Point
+from fusemodel.explore.problem import Result
+from fusemodel.explore.space import Machine
 from fusemodel.explore.sweep import Row, Sweep
 
 #: What a result calls each objective.
@@ -15,28 +16,40 @@ FIELDS = {"latency": "latency_s", "energy": "energy_j", "edp": "edp_js", "dram":
 
 @dataclass(frozen=True)
 class Design:
-    """An architecture with one cascade. ``numbers`` has each of :data:`FIELDS`, the geometric mean over ``rows``, which
-    are its workloads and lengths."""
+    """An architecture with one cascade, mapped. ``numbers`` has each of :data:`FIELDS`, the geometric mean over
+    ``rows``, which are its workloads and lengths; ``results`` has the mapping taken for each."""
 
-    point: Point
+    machine: Machine
     cascade: str
     area_mm2: float
     numbers: Mapping[str, float]
     rows: tuple[Row, ...]
+    results: tuple[Result, ...]
 
 
 def designs(found: Sweep) -> list[Design]:
-    """The designs of a sweep for which everything was found."""
+    """The designs of a sweep for which everything was found. With several objectives, an architecture is a design with
+    each mapping of its front; and where it has several workloads, with the best of each front by each objective."""
     gathered: dict[tuple[int, str], list[Row]] = {}
     for row in found.rows:
-        gathered.setdefault((id(row.point), row.cascade), []).append(row)
+        gathered.setdefault((id(row.machine), row.cascade), []).append(row)
     made = []
     for rows in gathered.values():
         results = [r.result for r in rows if r.result is not None and "error" not in r.result]
-        if len(results) == len(rows):
-            numbers = {n: mean([r[n] for r in results]) for n in FIELDS.values()}
-            made.append(Design(rows[0].point, rows[0].cascade, rows[0].point.area_mm2, numbers, tuple(rows)))
+        if len(results) < len(rows):
+            continue
+        for taken in _taken(results, found.space.objectives):
+            numbers = {n: mean([r[n] for r in taken]) for n in FIELDS.values()}
+            made.append(Design(rows[0].machine, rows[0].cascade, rows[0].machine.area_mm2, numbers, tuple(rows), taken))
     return made
+
+
+def _taken(results: Sequence[Result], objectives: Sequence[str]) -> list[tuple[Result, ...]]:
+    fronts = [r["front"] or [r] for r in results]
+    if len(fronts) == 1:
+        return [(x,) for x in fronts[0]]
+    every = [tuple(min(f, key=lambda x: x[FIELDS[o]]) for f in fronts) for o in objectives]
+    return [t for i, t in enumerate(every) if t not in every[:i]]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""What is to be mapped, as data that a worker on any machine can take: problems with a key by content, and solving them.
+"""What is to be mapped, as data that a worker on any machine can take: problems by a key of their content, and solving.
 
 Problems that differ only in the extents of batch ranks have the same best mapping, and are solved together. Batch ranks
 are carried by every tensor and every Einsum, and the mapper loops over them outside all else, so that every cost is
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -22,7 +22,9 @@ from fusemodel.arch import Architecture
 from fusemodel.cascade import Cascade, format_cascade, parse_cascade
 from fusemodel.cascade.ir import Extent, RankValue, walk
 from fusemodel.errors import InputError
-from fusemodel.explore.mapper import OBJECTIVES, Found, best_mapping
+from fusemodel.explore.found import Found, Progress
+from fusemodel.explore.found import Point as Mapped
+from fusemodel.explore.mapper import DEFAULT, best_mapping
 from fusemodel.model import Evaluation, evaluate
 
 #: The folders of this package that a result depends on.
@@ -127,43 +129,47 @@ def solve(task: Task) -> list[tuple[str, Result]]:
     try:
         found = search(cascade, first.arch, dict(first.extents), first.objectives, first.seconds)
     except InputError as error:
-        failed = {"error": str(error), "seconds": time.perf_counter() - began, "limit_s": first.seconds}
-        return [(p.key, {**failed, "complete": True}) for p in task.problems]
-    results = [(first.key, _result(found, first, cascade, time.perf_counter() - began))]
+        said = str(InputError(error.message, expected=error.expected, nearest=error.nearest))  # its place is here
+        failed = {"error": said, "proven": True, "limit_s": None, "seconds": time.perf_counter() - began}
+        return [(p.key, failed) for p in task.problems]
+    results = [(first.key, _result(found, first, 1.0))]
     for p in task.problems[1:]:
-        shared = _scaled(found, first, p, cascade)
-        results += [(p.key, shared)] if shared else solve(Task((p,), task.version))
+        ratio = prod(dict(p.extents)[b] for b in cascade.batch) / prod(dict(first.extents)[b] for b in cascade.batch)
+        shared = _result(found, p, ratio) | {"evaluated": 0, "seconds": 0.0}
+        scales = all(isclose(shared[n], results[0][1][n] * ratio, rel_tol=1e-9) for n in _SCALING)
+        results += [(p.key, shared)] if scales else solve(Task((p,), task.version))
     return results
 
 
+_SCALING = ("cycles", "energy_j", "dram_bytes")
+#: By which power of the batch an objective grows.
+_POWERS = {"edp": 2, "buffer": 0}
+
+
 def search(
-    cascade: Cascade, arch: Architecture, extents: Mapping[str, int], objectives: Sequence[str],
-    seconds: float | None = None, progress: Callable[..., None] | None = None,
+    cascade: Cascade, arch: Architecture, extents: Mapping[str, int], objectives: Sequence[str] = ("latency",),
+    seconds: float | None = None, progress: Progress | None = None,
 ) -> Found:  # fmt: skip
-    """The mapper, asked for some objectives; of equals by the first, the best by the others it knows."""
-    del seconds, progress
-    return best_mapping(cascade, arch, extents, (*objectives, *(o for o in OBJECTIVES if o not in objectives)))
+    """The mapper, asked for the best by the first objective (of equals, by those that follow), and for the front of
+    several."""
+    order = (*objectives, *(o for o in DEFAULT if o not in objectives))
+    front = tuple(objectives) if len(objectives) > 1 else ()
+    return best_mapping(cascade, arch, extents, order, front=front, seconds=seconds, progress=progress)
 
 
-def _scaled(found: Found, of: Problem, p: Problem, cascade: Cascade) -> Result | None:
-    """The result of a problem that differs in batch ranks alone; None unless its costs are proportional."""
-    began = time.perf_counter()
-    result = _result(found, p, cascade, 0.0)
-    before = evaluate(found.design, sets=dict(of.extents))
-    ratio = prod(dict(p.extents)[b] for b in cascade.batch) / prod(dict(of.extents)[b] for b in cascade.batch)
-    for name in ("cycles", "energy_j", "dram_bytes"):
-        if not isclose(result[name], getattr(before, name) * ratio, rel_tol=1e-9):
-            return None
-    result["bound_cycles"] = result["bound_cycles"] * ratio
-    return {**result, "evaluated": 0, "seconds": time.perf_counter() - began}
-
-
-def _result(found: Found, p: Problem, cascade: Cascade, seconds: float) -> Result:
-    replayed = evaluate(found.design, sets=dict(p.extents))
+def _result(found: Found, p: Problem, ratio: float) -> Result:
+    """What is kept of a search, its mappings evaluated at the extents of a problem."""
     return {
-        "mapping": found.fields, **totals(replayed), "bound_cycles": found.bound, "evaluated": found.costed,
-        "space": found.space, "complete": found.complete, "limit_s": p.seconds, "seconds": seconds,
+        **member(found.best, dict(p.extents)), "front": [member(x, dict(p.extents)) for x in found.front],
+        "bound": found.bound * ratio ** _POWERS.get(found.objectives[0], 1), "proven": found.proven, "gap": found.gap,
+        "evaluated": found.evaluated, "space": found.space, "pruned": dict(found.pruned), "seconds": found.seconds,
+        "limit_s": p.seconds,
     }  # fmt: skip
+
+
+def member(mapped: Mapped, extents: Mapping[str, int]) -> Result:
+    """A mapping and the totals of its evaluation."""
+    return {"mapping": mapped.fields, **totals(evaluate(mapped.design, sets=extents))}
 
 
 def totals(e: Evaluation) -> Result:
@@ -174,8 +180,11 @@ def totals(e: Evaluation) -> Result:
         "latency_s": e.latency_s, "cycles": e.cycles, "energy_j": e.energy_j,
         "energy_with_registers_j": e.energy_with_registers_j, "edp_js": e.latency_s * e.energy_j,
         "dram_bytes": e.dram_bytes, "buffer_bytes": max(held, default=0.0), "utilization": e.utilization,
-        "bound": e.bound, "energy_breakdown_j": e.energy_breakdown_j, "notes": e.notes,
+        "bound_by": e.bound, "energy_breakdown_j": e.energy_breakdown_j, "notes": e.notes,
     }  # fmt: skip
 
 
-__all__ = ["Problem", "Result", "Task", "canonical", "problem", "search", "solve", "tasks_of", "text_of", "version"]
+__all__ = [
+    "Problem", "Result", "Task", "canonical", "member", "problem", "search", "solve", "tasks_of", "text_of", "totals",
+    "version",
+]  # fmt: skip

@@ -53,8 +53,8 @@ class SpaceSpec(Spec):
 
 
 @dataclass(frozen=True)
-class Point:
-    """An architecture of a space: the values of its variables (and the name of its variant), its file's data, and
+class Machine:
+    """One architecture of a space: the values of its variables (and the name of its variant), its file's data, and
     extents that follow it."""
 
     values: Mapping[str, Number | str]
@@ -69,15 +69,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Space:
-    """Points, and the cascades, workloads and lengths that each is mapped for; ``left_out`` points do not meet the
-    conditions of the file."""
+    """Architectures, and the cascades, workloads and lengths that each is mapped for; ``left_out`` points do not meet
+    the conditions of the file."""
 
     name: str
     about: str
     source: str
     file: str
     variables: tuple[str, ...]
-    points: tuple[Point, ...]
+    machines: tuple[Machine, ...]
     left_out: int
     cascades: tuple[str, ...]
     workloads: tuple[str, ...]
@@ -150,7 +150,7 @@ def _values(doc: Document, name: str, raw: Any) -> list[Number]:
     by = _number(doc, name, raw[way], way)
     if by <= (0 if way == "step" else 1) or (way == "times" and low <= 0) or high < low:
         raise InputError(f"{name!r} never gets from {low:g} to {high:g} by {way} {by:g}", where,
-                         expected="a larger end, a step of more than 0, or times more than 1 from more than 0")  # fmt: skip
+                         expected="`to` beyond `from`, step above 0; times above 1, from above 0")  # fmt: skip
     found: list[Number] = []
     value = low
     while value <= high * (1 + 1e-12):
@@ -167,7 +167,7 @@ def _number(doc: Document, name: str, value: Any, *path: str | int) -> Number:
         return parse_size(value, f"a value of {name!r}", where)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) > 1e30:
         raise InputError(f"a value of {name!r} is {value!r}", where,
-                         expected="a number such as 16 or 16K (units stand where it is used: `size: buffer MiB`)")  # fmt: skip
+                         expected="a number; its unit stands where it is used: `size: buffer MiB`")  # fmt: skip
     return value
 
 
@@ -244,7 +244,7 @@ class _Maker:
             here = inside
         return (*steps, int(parts[-1]) if isinstance(here, list) and parts[-1].isdigit() else parts[-1])
 
-    def points(self, options: Mapping[str, Sequence[Number]]) -> Iterator[Point]:
+    def points(self, options: Mapping[str, Sequence[Number]]) -> Iterator[Machine]:
         for name, base, fields in self.variants:
             for row in product(*options.values()):
                 values: dict[str, Number] = dict(zip(options, row, strict=True))
@@ -262,7 +262,7 @@ class _Maker:
                 sized = {**values, AREA: area_mm2(arch)}
                 if all(w.at(sized) for w in self.where if AREA in w.text):
                     extents = {r: e.at(values) for r, e in self.extents.items()}
-                    yield Point(named, arch, document.data, extents)
+                    yield Machine(named, arch, document.data, extents)
 
     def _document(
         self, base: Document, fields: Mapping[Path_, tuple[Tree, Path_]], values: Mapping[str, Number]
@@ -291,4 +291,4 @@ class _Maker:
         return Document(base.file, data, keys, places, blocks)
 
 
-__all__ = ["Point", "Space", "area_mm2", "build_space", "load_space", "parse_space"]
+__all__ = ["Machine", "Space", "area_mm2", "build_space", "load_space", "parse_space"]

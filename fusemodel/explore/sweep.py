@@ -15,7 +15,7 @@ from fusemodel.cascade.workload import extents_for, load_workload
 from fusemodel.errors import InputError
 from fusemodel.explore.fields import shown
 from fusemodel.explore.problem import Problem, Result, Task, canonical, problem, solve, tasks_of, text_of, version
-from fusemodel.explore.space import Point, Space
+from fusemodel.explore.space import Machine, Space
 from fusemodel.explore.store import LEASE_S, Store, StoreError
 from fusemodel.explore.workers import ATTEMPTS, Workers, workers
 
@@ -24,10 +24,10 @@ _LOOK_S = 0.5  # between looks for the results of another run
 
 @dataclass(frozen=True)
 class Row:
-    """A point with one cascade, workload and length. ``result`` is None where it has not been found yet; ``kept``:
-    it was in the store."""
+    """An architecture with one cascade, workload and length. ``result`` is None where it has not been found yet;
+    ``kept``: it was in the store."""
 
-    point: Point
+    machine: Machine
     cascade: str
     workload: str | None
     seq: int | None
@@ -65,7 +65,7 @@ class Progress:
 
 
 Tell = Callable[[Progress, Sequence[Row]], None]
-_Where = tuple[Point, str, str | None, int | None]
+_Where = tuple[Machine, str, str | None, int | None]
 
 
 def sweep(
@@ -98,24 +98,24 @@ def _problems(space: Space, seconds: float | None) -> Iterator[tuple[_Where, Pro
     """Every point with every cascade, workload and length; InputError for extents that do not fit."""
     loaded = {name: load_cascade(name, beside=space.file) for name in space.cascades}
     texts = {name: text_of(c) for name, c in loaded.items()}
-    machines = {name: load_workload(name) for name in space.workloads}
-    for point in space.points:
-        numbers = canonical(point.arch)
+    loads = {name: load_workload(name) for name in space.workloads}
+    for machine in space.machines:
+        numbers = canonical(machine.arch)
         for name, cascade in loaded.items():
             for workload in space.workloads or (None,):
                 for seq in space.seqs or (None,):
-                    given = extents_for(cascade, machines[workload] if workload else None, seq)
-                    extents = extents_of(cascade, given | _own(point, cascade))
-                    found = problem(texts[name], point.arch, numbers, extents, space.objectives, seconds)
-                    yield (point, name, workload, seq), found
+                    given = extents_for(cascade, loads[workload] if workload else None, seq)
+                    extents = extents_of(cascade, given | _own(machine, cascade))
+                    found = problem(texts[name], machine.arch, numbers, extents, space.objectives, seconds)
+                    yield (machine, name, workload, seq), found
 
 
-def _own(point: Point, cascade: Cascade) -> dict[str, int]:
+def _own(machine: Machine, cascade: Cascade) -> dict[str, int]:
     """The extents that a point gives; one that is no whole number is refused by the cascade's own check."""
-    sizes: dict[str, Any] = {r: n for r, n in point.extents.items() if r in cascade.ranks}
+    sizes: dict[str, Any] = {r: n for r, n in machine.extents.items() if r in cascade.ranks}
     for rank, n in sizes.items():
         if not isinstance(n, int):
-            raise InputError(f"rank {rank!r} is {n:g} at {dict(point.values)}", expected="a whole number")
+            raise InputError(f"rank {rank!r} is {n:g} at {dict(machine.values)}", expected="a whole number")
     return sizes
 
 
@@ -141,7 +141,7 @@ class _Run:
 
     def take(self, found: Mapping[str, Result], *, kept: bool) -> set[str]:
         """Take results that are good for this sweep: a search that a limit ended is no answer to a longer one."""
-        good = {k: r for k, r in found.items() if r["complete"] or not kept or _enough(r["limit_s"], self.seconds)}
+        good = {k: r for k, r in found.items() if r["proven"] or not kept or _enough(r["limit_s"], self.seconds)}
         self.results |= {k: (r, kept) for k, r in good.items()}
         rows = [Row(*where, k, r, kept) for k, r in good.items() for where in self._where[k]]
         if kept:
@@ -157,15 +157,22 @@ class _Run:
         queue, others = deque(tasks), list[Task]()
         pending: dict[Future[Any], Task] = {}
         looked = renewed = time.monotonic()
+        broken = False
         while queue or pending or others:
-            while queue and len(pending) < crew.wanted:
-                self.start(queue.popleft(), crew, pending, others)
+            try:
+                while queue and len(pending) < crew.wanted:
+                    self.start(queue.popleft(), crew, pending, others)
+            except BrokenExecutor:
+                broken = True
             if pending:
                 ended, _ = wait(pending, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
-                if not all([self.end(future, pending) for future in ended]):
-                    return
+                broken = not all([self.end(future, pending) for future in ended]) or broken  # noqa: C419 (end them all)
             elif others:
                 time.sleep(_LOOK_S)
+            if broken:
+                for task in pending.values():
+                    self.died(task)
+                return
             now = time.monotonic()
             if others and now - looked >= _LOOK_S:
                 queue, others, looked = deque([*queue, *others]), [], now
@@ -186,19 +193,17 @@ class _Run:
             pending[crew.executor.submit(solve, task)] = task
 
     def end(self, future: Future[Any], pending: dict[Future[Any], Task]) -> bool:
-        """Take what a worker has found; False if there are no workers any more."""
+        """Take what a worker has found; False if its pool is broken."""
         try:
             found = dict(future.result())
         except BrokenExecutor:
-            for task in pending.values():
-                self.died(task)
             return False
         except InputError:
             raise
         except Exception as error:
             if type(error).__module__.startswith(("distributed", "concurrent", "asyncio")):
                 raise InputError(f"the Dask cluster failed: {type(error).__name__}: {error}",
-                                 expected="that scheduler and workers run; the same command goes on") from None  # fmt: skip
+                                 expected="a scheduler and workers that run") from None  # fmt: skip
             raise
         del pending[future]
         self.unkept |= found
@@ -210,9 +215,9 @@ class _Run:
         key = task.problems[0].key
         self.deaths[key] += 1
         if self.deaths[key] >= ATTEMPTS:
-            point, cascade, *_ = self._where[key][0]
+            machine, cascade, *_ = self._where[key][0]
             raise InputError(
-                f"workers died {ATTEMPTS} times while they mapped {cascade} at {shown(point.values)}",
+                f"workers died {ATTEMPTS} times while they mapped {cascade} at {shown(machine.values)}",
                 expected="more memory, or fewer --jobs",
             )
 
@@ -234,4 +239,4 @@ def _enough(limit: float | None, wanted: float | None) -> bool:
     return limit is None or (wanted is not None and wanted <= limit)
 
 
-__all__ = ["Progress", "Row", "Sweep", "sweep"]
+__all__ = ["Progress", "Row", "Sweep", "Tell", "sweep"]

@@ -34,15 +34,37 @@ class Workers:
 
 
 class _Here(Executor):
-    """Runs a task where it is submitted."""
+    """Runs a task where it is submitted. A task may end early at an interruption; then there are no more."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
+        with _interruptions() as seen:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Exception as error:
+                future.set_exception(error)
+        if seen:
+            raise KeyboardInterrupt
         return future
+
+
+@contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """The interruptions while this is open, also those that someone else took."""
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+
+    def interrupt(number: int, _frame: Any) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -87,7 +109,8 @@ def _cluster(address: str) -> Iterator[Workers]:
         raise InputError(f"no Dask scheduler answers at {address!r}: {str(error).splitlines()[0]}",
                          expected="an address such as `tcp://host:8786`") from None  # fmt: skip
     try:
-        cores = sum(client.nthreads().values())
+        threads: Any = client.nthreads()
+        cores = sum(threads.values())
         # a worker that dies is replaced by another; distributed itself tries a task again on those left
         yield Workers(client.get_executor(pure=False, retries=ATTEMPTS), max(8, 2 * cores))
     finally:

@@ -1,26 +1,31 @@
-"""What a search or a sweep found: for people, as data, as a picture; and how far it is."""
+"""What a search or a sweep found: for people, as data, as a picture."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Mapping, Sequence
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fusemodel.errors import unknown
+from fusemodel.explore import Found, Point
 from fusemodel.explore.front import FIELDS, Design, best, designs, front
-from fusemodel.explore.sweep import Progress as Far
+from fusemodel.explore.problem import member, totals
 from fusemodel.explore.sweep import Row, Sweep
+from fusemodel.model import Evaluation, evaluate
 from fusemodel.quantities import count, joules, seconds, size, tokens
 from fusemodel.report.plain import PlainTable
+from fusemodel.report.tables import evaluation
+from fusemodel.yamlfile import parse_yaml
 
 _SHOWN = 40  # designs of a front in a table
-_WRITTEN = {
+WRITTEN = {
     "latency_s": seconds, "energy_j": joules, "edp_js": lambda v: f"{v:.4g} J s", "dram_bytes": size,
     "buffer_bytes": size,
 }  # fmt: skip
@@ -39,21 +44,21 @@ def sweep_data(found: Sweep) -> dict[str, Any]:
         "front": [_design(d) for d in front(every, found.space.objectives)],
         "evaluated": sum(r.get("evaluated", 0) for r in fresh), "space": sum(r.get("space", 0) for r in results),
         "seconds": found.seconds, "name": found.space.name, "objectives": list(found.space.objectives),
-        "points": len(found.space.points), "left_out": found.space.left_out, "rows": len(found.rows),
+        "points": len(found.space.machines), "left_out": found.space.left_out, "rows": len(found.rows),
         "done": len(results), "kept": sum(r.kept for r in found.rows), "ended": found.ended,
-        "proven": bool(results) and all(r.get("complete") for r in results), "designs": [_design(d) for d in every],
+        "proven": bool(results) and all(r.get("proven") for r in results), "designs": [_design(d) for d in every],
         "failed": [
-            {**_row(r), "values": dict(r.point.values), "cascade": r.cascade}
+            {**_row(r), "values": dict(r.machine.values), "cascade": r.cascade}
             for r in found.rows if r.result is not None and "error" in r.result
         ],
     }  # fmt: skip
 
 
 def _design(d: Design) -> dict[str, Any]:
-    mapping = (d.rows[0].result or {}).get("mapping")
+    rows = [_row(r) | taken for r, taken in zip(d.rows, d.results, strict=True)]
     return {
-        "values": dict(d.point.values), "cascade": d.cascade, "area_mm2": d.area_mm2, **d.numbers, "mapping": mapping,
-        "rows": [_row(r) for r in d.rows],
+        "values": dict(d.machine.values), "cascade": d.cascade, "area_mm2": d.area_mm2, **d.numbers,
+        "mapping": rows[0]["mapping"], "architecture": dict(d.machine.data), "rows": rows,
     }  # fmt: skip
 
 
@@ -64,14 +69,23 @@ def _row(row: Row) -> dict[str, Any]:
 def sweep_table(found: Sweep) -> str:
     """Every finished row as CSV: the values of the point, what it was mapped for, area and totals."""
     out = StringIO()
-    columns = [*found.space.variables, "cascade", "workload", "seq", "area_mm2", *FIELDS.values(), "bound", "error"]
+    columns = [*found.space.variables, "cascade", "workload", "seq", "area_mm2", *FIELDS.values(), "bound_by", "error"]
     writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in found.rows:
         if row.result is not None:
-            about = {"cascade": row.cascade, "area_mm2": row.point.area_mm2}
-            writer.writerow({**row.point.values, **about, **_row(row)})
+            about = {"cascade": row.cascade, "area_mm2": row.machine.area_mm2}
+            writer.writerow({**row.machine.values, **about, **_row(row)})
     return out.getvalue()
+
+
+def written(found: Sweep, path: str) -> str:
+    """The text of a file of results, by its suffix."""
+    kinds = {".csv": sweep_table, ".json": lambda x: json.dumps(sweep_data(x), indent=1) + "\n"}
+    suffix = Path(path).suffix.lower()
+    if suffix not in kinds:
+        raise unknown("format of a table", suffix or path, kinds)
+    return kinds[suffix](found)
 
 
 def sweep_report(found: Sweep) -> RenderableType:
@@ -87,11 +101,11 @@ def sweep_report(found: Sweep) -> RenderableType:
     for column in table.columns[: len(space.variables)]:
         column.overflow = "fold"
     for d in chosen[:_SHOWN]:
-        values = [f"{v:g}" if isinstance(v, float) else str(v) for v in d.point.values.values()]
-        bounds = ", ".join(dict.fromkeys(str((r.result or {})["bound"]) for r in d.rows))
+        values = [f"{v:g}" if isinstance(v, float) else str(v) for v in d.machine.values.values()]
+        bounds = ", ".join(dict.fromkeys(str(r["bound_by"]) for r in d.results))
         table.add_row(
             *values, *([d.cascade] if several else []), f"{d.area_mm2:.4g} mm^2",
-            *(_WRITTEN[n](d.numbers[n]) for n in wanted), bounds,
+            *(WRITTEN[n](d.numbers[n]) for n in wanted), bounds,
         )  # fmt: skip
     parts: list[RenderableType] = [table, Text("")]
     if len(chosen) > _SHOWN:
@@ -125,26 +139,46 @@ def _done(found: Sweep, every: Sequence[Design]) -> list[Text]:
     return lines
 
 
-@contextmanager
-def sweep_progress(objective: str, *, show: bool) -> Iterator[Callable[[Far, Sequence[Row]], None]]:
-    """A bar with the rate, the best so far and the time left, on standard error."""
-    number = FIELDS[objective]
-    with Progress(
-        TextColumn("mapping"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[best]}"),
-        console=Console(stderr=True), transient=True, disable=not show,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("mapping", total=None, rate="", best="")
-        least: list[float] = []
+def search_data(found: Found, full: Evaluation, extents: Mapping[str, int], names: tuple[str, str]) -> dict[str, Any]:
+    """A search as plain data. A ``mapping`` is the content of a file; ``names`` are of the cascade and architecture."""
 
-        def tell(far: Far, rows: Sequence[Row]) -> None:
-            least[:] = [min([*least, *(r.result[number] for r in rows if r.result and "error" not in r.result)])][:1]
-            spent = bar.tasks[0].elapsed or 0.0
-            rate = f"{far.new / spent:.1f}/s" if far.new and spent else ""
-            shown = f"best {_WRITTEN[number](least[0])}" if least else ""
-            bar.update(task, total=far.total, completed=far.done, rate=rate, best=shown)
+    def content(mapped: Point) -> dict[str, Any]:
+        return parse_yaml(mapped.text(*names)).data
 
-        yield tell
+    best_one = {**full.to_dict(), **totals(full), "mapping": content(found.best)}
+    front = [member(x, extents) | {"mapping": content(x)} for x in found.front]
+    return {
+        "best": best_one, "front": front or [best_one], "evaluated": found.evaluated, "space": found.space,
+        "seconds": found.seconds, "cascade": full.cascade, "arch": full.arch, "workload": full.workload,
+        "seq": full.seq, "extents": dict(extents), "objectives": list(found.objectives), "proven": found.proven,
+        "gap": found.gap, "bound": found.bound, "pruned": dict(found.pruned),
+    }  # fmt: skip
+
+
+def search_report(found: Found, full: Evaluation, objectives: Sequence[str]) -> RenderableType:
+    """The best mapping evaluated, the front of several objectives, and what is known about both."""
+    parts: list[RenderableType] = [evaluation(full), Text("")]
+    if found.front:
+        table = PlainTable(*[_TITLES[FIELDS[o]] for o in objectives], "kept where", title="Not dominated")
+        for mapped in found.front:
+            numbers = totals(evaluate(mapped.design, sets=full.extents))
+            table.add_row(*[WRITTEN[FIELDS[o]](numbers[FIELDS[o]]) for o in objectives], _kept(mapped.fields))
+        parts += [table, Text("")]
+    known = "proven optimal" if found.proven else f"within {found.gap:.2%} of what any mapping needs"
+    parts.append(Text(
+        f"Best by {', '.join(found.objectives)}: {known}. {count(found.evaluated)} of {count(found.space)} mappings "
+        f"costed in {found.seconds:.2f} s.", style="dim",
+    ))  # fmt: skip
+    if found.pruned:
+        parts.append(Text("Never costed: " + ", ".join(f"{count(n)} {why}" for why, n in found.pruned.items()), "dim"))
+    return Group(*parts)
+
+
+def _kept(fields: Mapping[str, Any]) -> str:
+    groups = fields.get("groups", [fields])
+    return "; ".join(
+        ", ".join(f"{t} under {x}" for kept in g.get("keep", {}).values() for t, x in kept.items()) for g in groups
+    )
 
 
 def area_figure(found: Sweep, *, title: str = "") -> Figure:
@@ -171,6 +205,7 @@ def area_figure(found: Sweep, *, title: str = "") -> Figure:
     return figure
 
 
-
-
-__all__ = ["area_figure", "sweep_data", "sweep_progress", "sweep_report", "sweep_table"]
+__all__ = [
+    "WRITTEN", "area_figure", "search_data", "search_report", "sweep_data", "sweep_report", "sweep_table",
+    "written",
+]  # fmt: skip
