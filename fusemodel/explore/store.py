@@ -23,6 +23,7 @@ FORMAT = 1
 LEASE_S = 600.0  # how long a claim holds unless it is renewed; one of a process of this machine that has ended, no more
 _WAIT_S = 30.0  # for another writer
 _MANY = 500  # keys in one statement
+_open: set[str] = set()  # the owners that are this process
 _TABLES = """
 CREATE TABLE results (key TEXT PRIMARY KEY, result TEXT NOT NULL, made REAL NOT NULL, version TEXT NOT NULL);
 CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL);
@@ -100,6 +101,8 @@ def _alive(owner: str) -> bool:
     host, pid, _ = owner.rsplit(":", 2)
     if host != socket.gethostname():
         return True
+    if int(pid) == os.getpid():
+        return owner in _open
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -117,7 +120,11 @@ def open_store(path: str | Path) -> Iterator[Store]:
         connection = _connected(path)
     try:
         store = Store(path, connection)
-        yield store
+        _open.add(store.owner)
+        try:
+            yield store
+        finally:
+            _open.discard(store.owner)
     finally:
         connection.close()
 

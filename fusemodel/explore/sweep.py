@@ -53,11 +53,13 @@ class Sweep:
 
 @dataclass
 class Progress:
-    """How far a sweep is: ``done`` of ``total`` rows, ``kept`` of them from the store, ``new`` made by this run."""
+    """How far a sweep is: ``done`` of ``total`` rows, ``kept`` of them from the store, ``new`` made by this run; what
+    another run is at, this one waits for."""
 
     total: int
     kept: int = 0
     new: int = 0
+    waiting: bool = False
 
     @property
     def done(self) -> int:
@@ -168,7 +170,7 @@ class _Run:
                 ended, _ = wait(pending, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
                 broken = not all([self.end(future, pending) for future in ended]) or broken  # noqa: C419 (end them all)
             elif others:
-                time.sleep(_LOOK_S)
+                self.waits()
             if broken:
                 for task in pending.values():
                     self.died(task)
@@ -210,6 +212,13 @@ class _Run:
         self.take(found, kept=False)
         self.keep()
         return True
+
+    def waits(self) -> None:
+        self.progress.waiting = True
+        if self.tell:
+            self.tell(self.progress, [])
+        time.sleep(_LOOK_S)
+        self.progress.waiting = False
 
     def died(self, task: Task) -> None:
         key = task.problems[0].key

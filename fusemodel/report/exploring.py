@@ -127,6 +127,7 @@ def sweep_progress(objective: str, *, show: bool) -> Iterator[Tell]:
             spent = bar.tasks[0].elapsed or 0.0
             rate = f"{far.new / spent:.1f}/s" if far.new and spent else ""
             shown = f"best {WRITTEN[number](least[0])}" if least else ""
+            shown += "; another run is at the rest" if far.waiting else ""
             bar.update(task, total=far.total, completed=far.done, rate=rate, best=shown)
 
         yield tell
