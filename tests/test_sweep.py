@@ -27,7 +27,7 @@ from fusemodel.cascade import extents_of, load_cascade
 from fusemodel.cascade.workload import extents_for, load_workload
 from fusemodel.explore import best_mapping
 from fusemodel.explore import sweep as module
-from fusemodel.explore.front import designs, front, nondominated
+from fusemodel.explore.designs import designs, front, nondominated
 from fusemodel.explore.problem import canonical, problem, search, solve, tasks_of, text_of
 from fusemodel.explore.space import Space, load_space
 from fusemodel.explore.store import open_store

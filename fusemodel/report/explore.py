@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fusemodel.errors import unknown
 from fusemodel.explore import Found, Point
-from fusemodel.explore.front import FIELDS, Design, best, designs, front
+from fusemodel.explore.designs import FIELDS, Design, best, designs, front
 from fusemodel.explore.problem import member, totals
 from fusemodel.explore.sweep import Row, Sweep
 from fusemodel.model import Evaluation, evaluate

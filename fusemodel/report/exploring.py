@@ -15,8 +15,8 @@ from fusemodel.cascade import extents_of, load_cascade
 from fusemodel.cascade.workload import check_set, extents_for, load_workload
 from fusemodel.errors import InputError, unknown
 from fusemodel.explore import OBJECTIVES, Found
+from fusemodel.explore.designs import FIELDS
 from fusemodel.explore.found import Progress as Far
-from fusemodel.explore.front import FIELDS
 from fusemodel.explore.problem import search
 from fusemodel.explore.space import load_space
 from fusemodel.explore.store import default_path, open_store
