@@ -54,7 +54,8 @@ class SpaceSpec(Spec):
 
 @dataclass(frozen=True)
 class Machine:
-    """One architecture of a space: the values of its variables (and the name of its variant), its file's data, and
+    """One architecture of a space: the values of its variables, and of what is made from them (and the name of its
+    variant), its file's data, and
     extents that follow it."""
 
     values: Mapping[str, Number | str]
@@ -119,7 +120,7 @@ def build_space(doc: Document) -> Space:
     points = tuple(made.points(options))
     if not points:
         raise InputError(f"none of {count} points meets the conditions", doc.where("where"), expected="at least one")
-    variables = (*((VARIANT,) if spec.variants else ()), *options)
+    variables = (*((VARIANT,) if spec.variants else ()), *names)
     seqs = tuple(parse_size(s, "a length", doc.where("seq", i)) for i, s in enumerate(spec.seq))
     return Space(
         spec.name or doc.file, spec.about, spec.source, doc.file, variables, points, count - len(points),
@@ -248,9 +249,9 @@ class _Maker:
         for name, base, fields in self.variants:
             for row in product(*options.values()):
                 values: dict[str, Number] = dict(zip(options, row, strict=True))
-                named = {VARIANT: name, **values} if name else values
                 for n, expression in self.let.items():
                     values[n] = expression.at(values)
+                named = {VARIANT: name, **values} if name else values
                 if not all(w.at(values) for w in self.where if AREA not in w.text):
                     continue
                 document = self._document(base, fields, values)

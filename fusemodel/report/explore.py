@@ -101,7 +101,7 @@ def sweep_report(found: Sweep) -> RenderableType:
     for column in table.columns[: len(space.variables)]:
         column.overflow = "fold"
     for d in chosen[:_SHOWN]:
-        values = [f"{v:g}" if isinstance(v, float) else str(v) for v in d.machine.values.values()]
+        values = [f"{v:g}" if isinstance(v, float) else str(v) for v in (d.machine.values[n] for n in space.variables)]
         bounds = ", ".join(dict.fromkeys(str(r["bound_by"]) for r in d.results))
         table.add_row(
             *values, *([d.cascade] if several else []), f"{d.area_mm2:.4g} mm^2",
