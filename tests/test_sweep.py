@@ -193,6 +193,25 @@ def test_problems_that_differ_in_batch_ranks_are_mapped_once_and_exactly(folder:
     assert sum(r["evaluated"] > 0 for r in found.values()) == 3
 
 
+def test_a_mapping_is_taken_from_a_better_machine_only_where_it_is_the_best(folder: Path) -> None:
+    text = SPACE.replace("  levels.buffer.read: base * sqrt(buffer / 64)\n", "  levels.dram.bandwidth: rate GB/s\n")
+    (folder / "space.yaml").write_text(
+        text.replace("buffer: [8, 32, 128]", "buffer: [8, 16, 32, 64, 128], rate: [0.01, 1, 4, 9]")
+    )
+    found = swept(folder)
+    searched = [r for r in found.done if r.result and r.result["evaluated"]]
+    assert 0 < len(searched) < len(found.done) == 80
+    cascade = load_cascade(str(folder / "rows.yaml"))
+    for row in found.rows[::3]:
+        extents = extents_of(cascade, {"p": 2 * row.machine.values["lanes"]})
+        direct = search(cascade, row.machine.arch, extents)
+        replayed = evaluate(direct.design, sets=extents)
+        assert row.result is not None
+        assert row.result["cycles"] == pytest.approx(replayed.cycles, rel=1e-12)
+        assert row.result["energy_j"] == pytest.approx(replayed.energy_j, rel=1e-12)
+        assert row.result["dram_bytes"] == replayed.dram_bytes
+
+
 def test_batch_ranks_that_equations_mention_are_not_shared(folder: Path) -> None:
     (folder / "rows.yaml").write_text(CASCADE.replace("exp(Y[p])", "exp(Y[p] / B)"))
     cascade = load_cascade(str(folder / "rows.yaml"))

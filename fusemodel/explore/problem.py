@@ -2,7 +2,8 @@
 
 Problems that differ only in the extents of batch ranks have the same best mapping, and are solved together. Batch ranks
 are carried by every tensor and every Einsum, and the mapper loops over them outside all else, so that every cost is
-proportional to their extents and no footprint depends on them.
+proportional to their extents and no footprint depends on them. And what is best on a machine is best on one with
+smaller or slower levels, if it fits there and costs the same.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from hashlib import sha256
-from math import isclose, prod
+from math import inf, isclose, prod
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,36 @@ def problem(
 
 
 def tasks_of(problems: Sequence[Problem]) -> list[Task]:
-    """Problems gathered so that those with the same best mapping are solved together."""
+    """Problems gathered so that those which may have the same best mapping are solved together, better machines first:
+    the same cascade, objectives and extents but for batch ranks, and machines that differ in sizes and bandwidths."""
     together: dict[Any, list[Problem]] = {}
+    families: dict[int, str] = {}
     for p in problems:
+        if id(p.arch) not in families:
+            levels = {n: replace(x, size_bytes=None, bandwidth_bytes_per_s=None) for n, x in p.arch.levels.items()}
+            families[id(p.arch)] = canonical(replace(p.arch, levels=levels))
         batch = _loose_batch(p.cascade)
         sizes = tuple((r, min(n, 2) if r in batch else n) for r, n in p.extents)
-        together.setdefault((p.cascade, id(p.arch), sizes, p.objectives, p.seconds), []).append(p)
-    return [Task(tuple(ps), version()) for ps in together.values()]
+        together.setdefault((p.cascade, families[id(p.arch)], sizes, p.objectives, p.seconds), []).append(p)
+    tasks = []
+    for found in together.values():
+        machines: dict[tuple[float, ...], list[Problem]] = {}
+        for p in found:
+            machines.setdefault(_amounts(p.arch), []).append(p)
+        best_first = [machines[a] for a in sorted(machines, reverse=True)]
+        for k in range(0, len(best_first), _TOGETHER):
+            tasks.append(Task(tuple(p for ps in best_first[k : k + _TOGETHER] for p in ps), version()))
+    return tasks
+
+
+_TOGETHER = 8  # machines in one task: its results are kept when all are there
+
+
+def _amounts(arch: Architecture) -> tuple[float, ...]:
+    """Sizes of all levels, then their bandwidths; what has no limit has all."""
+    levels = arch.levels.values()
+    amounts = [x.size_bytes for x in levels] + [x.bandwidth_bytes_per_s for x in levels]
+    return tuple(inf if a is None else a for a in amounts)
 
 
 @lru_cache(maxsize=64)
@@ -123,22 +147,54 @@ def solve(task: Task) -> list[tuple[str, Result]]:
     if task.version != version():
         raise InputError(f"a worker runs fusemodel {version()}, and this is {task.version}",
                          expected="the same code on every worker")  # fmt: skip
-    first = task.problems[0]
-    cascade = _cascade(first.cascade)
-    began = time.perf_counter()
+    results: dict[str, Result] = {}
+    solved: list[tuple[Problem, Found]] = []
+    for p in task.problems:
+        cascade = _cascade(p.cascade)
+        began = time.perf_counter()
+        known = (_shared(found, q, results[q.key], p, cascade) for q, found in reversed(solved))
+        if shared := next((r for r in known if r), None):
+            results[p.key] = shared
+            continue
+        try:
+            found = search(cascade, p.arch, dict(p.extents), p.objectives, p.seconds)
+        except InputError as error:
+            said = str(InputError(error.message, expected=error.expected, nearest=error.nearest))  # its place is here
+            spent = time.perf_counter() - began
+            results[p.key] = {"error": said, "proven": True, "limit_s": None, "seconds": spent}
+            continue
+        results[p.key] = _result(found, p, 1.0)
+        solved.append((p, found))
+    return list(results.items())
+
+
+def _shared(found: Found, q: Problem, before: Result, p: Problem, cascade: Cascade) -> Result | None:
+    """The result of ``q`` as that of ``p``, where that is certain.
+
+    On a machine with no larger size and no higher bandwidth no mapping costs less than on the other. So if the best
+    mapping of the other fits and costs the same, it is the best here, and the bound holds here.
+    """
+    if any(a < b for a, b in zip(_amounts(q.arch), _amounts(p.arch), strict=True)):
+        return None
+    ratio = prod(dict(p.extents)[b] for b in cascade.batch) / prod(dict(q.extents)[b] for b in cascade.batch)
     try:
-        found = search(cascade, first.arch, dict(first.extents), first.objectives, first.seconds)
-    except InputError as error:
-        said = str(InputError(error.message, expected=error.expected, nearest=error.nearest))  # its place is here
-        failed = {"error": said, "proven": True, "limit_s": None, "seconds": time.perf_counter() - began}
-        return [(p.key, failed) for p in task.problems]
-    results = [(first.key, _result(found, first, 1.0))]
-    for p in task.problems[1:]:
-        ratio = prod(dict(p.extents)[b] for b in cascade.batch) / prod(dict(first.extents)[b] for b in cascade.batch)
-        shared = _result(found, p, ratio) | {"evaluated": 0, "seconds": 0.0}
-        scales = all(isclose(shared[n], results[0][1][n] * ratio, rel_tol=1e-9) for n in _SCALING)
-        results += [(p.key, shared)] if scales else solve(Task((p,), task.version))
-    return results
+        here = _result(_on(found, p.arch) if p.arch is not q.arch else found, p, ratio)
+    except InputError:  # it does not fit
+        return None
+    for a, b in zip([here, *here["front"]], [before, *before["front"]], strict=True):
+        same = all(isclose(a[n], b[n] * ratio, rel_tol=1e-9) for n in _SCALING)
+        if not same or a["buffer_bytes"] != b["buffer_bytes"]:
+            return None
+    return here | {"evaluated": 0, "seconds": 0.0}
+
+
+def _on(found: Found, arch: Architecture) -> Found:
+    """What was found, on another machine with the same units and levels."""
+
+    def moved(mapped: Mapped) -> Mapped:
+        return replace(mapped, design=replace(mapped.design, arch=arch))
+
+    return replace(found, best=moved(found.best), front=tuple(moved(x) for x in found.front))
 
 
 _SCALING = ("cycles", "energy_j", "dram_bytes")
