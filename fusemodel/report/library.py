@@ -17,6 +17,7 @@ from fusemodel.cascade import Cascade, extents_of, format_cascade, format_einsum
 from fusemodel.cascade.printer import format_expr
 from fusemodel.cascade.work import work_of
 from fusemodel.cascade.workload import Workload, load_workload
+from fusemodel.doctor import Finding
 from fusemodel.errors import InputError, unknown
 from fusemodel.explore.space import Space, load_space
 from fusemodel.library import KINDS, find, kind_of_document, names
@@ -231,6 +232,16 @@ def _space(s: Space) -> tuple[dict[str, Any], RenderableType]:
     text = f"{len(areas)} architectures of {min(areas):.4g} to {max(areas):.4g} mm^2"
     text += f" ({s.left_out} more left out)" if s.left_out else ""
     return data, Group(_head(s.name, s.about, s.source), Text(text), table)
+
+
+def findings_table(findings: Iterable[Finding]) -> RenderableType:
+    """What an installation has."""
+    table = PlainTable("", "", "found")
+    for f in findings:
+        mark, style = {True: ("ok", "green"), False: ("!!", "bold red"), None: ("-", "dim")}[f.ok]
+        advice = f" ({f.advice})" if f.ok is False and f.advice else ""
+        table.add_row(mark, f.what, f.found + advice, style=style)
+    return table
 
 
 def run_table(rows: list[dict[str, Any]]) -> RenderableType:
