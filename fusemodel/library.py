@@ -12,7 +12,7 @@ from fusemodel.yamlfile import Document, nearest_file
 #: What the library holds, by the name of its folder.
 KINDS = {
     "cascades": "einsums", "archs": "archs", "mappings": "mappings", "workloads": "workloads",
-    "comparisons": "comparisons",
+    "comparisons": "comparisons", "spaces": "spaces",
 }  # fmt: skip
 _SUFFIXES = (".yaml", ".yml")
 
@@ -102,12 +102,12 @@ def exists(path: Path) -> bool:
 
 #: The fields of which only files of a kind have one, in the order in which they are looked for.
 _SIGNS = {
-    "cascades": ("einsums",), "archs": ("levels",), "mappings": ("cascade",), "workloads": ("ranks",),
-    "comparisons": ("rankings", "sections"),
+    "cascades": ("einsums",), "archs": ("levels",), "mappings": ("cascade",), "spaces": ("cascades",),
+    "workloads": ("ranks",), "comparisons": ("rankings", "sections"),
 }  # fmt: skip
 _TITLES = {
     "cascades": "a cascade", "archs": "an architecture", "mappings": "a mapping", "workloads": "a workload",
-    "comparisons": "a comparison",
+    "comparisons": "a comparison", "spaces": "a space of architectures",
 }  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def kind_of_document(doc: Document) -> str:
         if any(s in doc.data for s in signs):
             return kind
     raise InputError(
-        "this is no cascade, architecture, mapping, workload or comparison", Where(doc.file, 1, 1),
+        "this is no cascade, architecture, mapping, workload, comparison or space", Where(doc.file, 1, 1),
         expected=f"a field {', '.join(f'`{s}`' for signs in _SIGNS.values() for s in signs)}",
     )  # fmt: skip
 

@@ -263,7 +263,7 @@ TEXTS = {
     "a key that is a list": ("¦[a]: 1", "a key must be plain text"),
     "something else": (
         "hello: world",
-        "no cascade, architecture, mapping, workload or comparison",
+        "no cascade, architecture, mapping, workload, comparison or space",
         "expected a field `einsums`",
     ),
 }

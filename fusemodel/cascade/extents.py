@@ -46,6 +46,7 @@ _FUNCTIONS = {
     "pow": lambda a, b: _power(a, b),
     "<": lambda a, b: Fraction(a < b), "<=": lambda a, b: Fraction(a <= b), ">": lambda a, b: Fraction(a > b),
     ">=": lambda a, b: Fraction(a >= b), "==": lambda a, b: Fraction(a == b), "!=": lambda a, b: Fraction(a != b),
+    "and": lambda *a: Fraction(all(a)), "or": lambda *a: Fraction(any(a)), "not": lambda a: Fraction(not a),
     "select": lambda c, a, b: a if c else b,
 }  # fmt: skip
 

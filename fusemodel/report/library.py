@@ -19,6 +19,7 @@ from fusemodel.cascade.work import work_of
 from fusemodel.cascade.workload import Workload, load_workload
 from fusemodel.doctor import Finding
 from fusemodel.errors import InputError, unknown
+from fusemodel.explore.space import Space, load_space
 from fusemodel.library import KINDS, find, kind_of_document, names
 from fusemodel.mapping import Design, load_design
 from fusemodel.mapping import Group as MappingGroup
@@ -84,6 +85,8 @@ def describe(kind: str, path: str) -> tuple[dict[str, Any], RenderableType]:
             return _design(load_design(path))
         case "comparisons":
             return _comparison(path)
+        case "spaces":
+            return _space(load_space(path))
     return _workload(load_workload(path))
 
 
@@ -237,6 +240,22 @@ def _comparison(path: str) -> tuple[dict[str, Any], RenderableType]:
     lengths = ", ".join(tokens(s) for s in request.seqs) or "-"
     points = Text(f"workloads {', '.join(request.workloads) or '-'}; lengths {lengths}")
     return data, Group(_head(name, about, source), points, Text(""), table)
+
+
+def _space(s: Space) -> tuple[dict[str, Any], RenderableType]:
+    values = {n: list(dict.fromkeys(m.values[n] for m in s.machines)) for n in s.variables}
+    areas = [m.area_mm2 for m in s.machines]
+    data = {
+        "name": s.name, "about": s.about, "source": s.source, "points": len(s.machines), "left_out": s.left_out,
+        "values": values, "cascades": list(s.cascades), "workloads": list(s.workloads), "seq": list(s.seqs),
+        "objectives": list(s.objectives), "area_mm2": [min(areas), max(areas)],
+    }  # fmt: skip
+    table = PlainTable("variable", "values")
+    for name, found in values.items():
+        table.add_row(name, ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in found))
+    text = f"{len(areas)} architectures of {min(areas):.4g} to {max(areas):.4g} mm^2"
+    text += f" ({s.left_out} more left out)" if s.left_out else ""
+    return data, Group(_head(s.name, s.about, s.source), Text(text), table)
 
 
 def findings_table(findings: Iterable[Finding]) -> RenderableType:
