@@ -113,6 +113,20 @@ class Comparison:
         """The evaluations of one design, in the order of the points."""
         return [r for r in self.rows if r.mapping == mapping]
 
+    def against(self, subject: str, baseline: str) -> Ratio:
+        """Means of the ratios of two designs over all points."""
+        return ratio(self.at(subject), self.at(baseline))
+
+    @property
+    def judged(self) -> tuple[Section, ...]:
+        """The sections, and each ranking as one: the fastest of its designs (by geometric mean) against the others."""
+        return (*self.request.sections, *map(self._judged, self.request.rankings))
+
+    def _judged(self, ranking: Ranking) -> Section:
+        fastest = min(ranking.designs, key=lambda d: math.fsum(math.log(r.latency_s) for r in self.at(d)))
+        others = tuple(d for d in ranking.designs if d != fastest)
+        return Section(ranking.title, fastest, others, ranking.designs)
+
     def ranked(self, ranking: Ranking) -> list[dict[str, Any]]:
         """For each point the designs of a ranking by latency, energy and traffic, the least first."""
         columns = [self.at(d) for d in ranking.designs]
