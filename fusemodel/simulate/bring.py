@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fusemodel.model.amounts import product
 from fusemodel.model.cost import _brought, _ends, _together
 from fusemodel.model.elements import Touch, touched
 from fusemodel.model.forms import Form, Linear
-from fusemodel.model.frame import Frame, product
+from fusemodel.model.frame import Frame
 from fusemodel.model.plan import Move, Plan
 from fusemodel.model.space import Space
 from fusemodel.simulate.tables import table_of, total_of

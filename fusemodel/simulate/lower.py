@@ -13,9 +13,10 @@ from math import prod
 
 from fusemodel.cascade.ir import Apply, Einsum, Extent, Number, RankValue, reads
 from fusemodel.mapping.check import main_einsums
+from fusemodel.model.amounts import ceil_div, product
 from fusemodel.model.cost import EinsumCost
 from fusemodel.model.domain import count_union
-from fusemodel.model.frame import Frame, ceil_div, frames_of, product, settled
+from fusemodel.model.frame import Frame, frames_of, settled
 from fusemodel.model.plan import Move, Plan
 from fusemodel.model.space import Space, space_of
 from fusemodel.model.tiles import Chosen

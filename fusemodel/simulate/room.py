@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fusemodel.cascade.ir import reads
 from fusemodel.mapping.check import innermost
 from fusemodel.mapping.spec import ALL, Keep
-from fusemodel.model.frame import product
+from fusemodel.model.amounts import product
 from fusemodel.simulate.tasks import BUFFER, ENDED, Buffer
 from fusemodel.simulate.transfers import access_of, same_tile
 
