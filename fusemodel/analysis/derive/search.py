@@ -162,7 +162,8 @@ class Search:
 
     def join(self) -> None:
         """Ranks that were given split, and whose parts are used together everywhere, as if they were whole."""
-        for rank in self.check.original.split:
+        split = self.check.original.split
+        for rank in sorted(split, key=lambda r: -len(_wholes(self.check.original, r))):  # parts before what they make
             if self.counts[rank] < 2:
                 continue
             try:
@@ -258,6 +259,12 @@ class Search:
                     "consumed unreduced."
                 )
         return found
+
+
+def _wholes(cascade: Cascade, rank: str) -> list[str]:
+    """The ranks that a rank is a part of, from the nearest."""
+    whole = cascade.parents.get(rank)
+    return [] if whole is None else [whole, *_wholes(cascade, whole)]
 
 
 def _ended(cascade: Cascade, rank: str) -> set[str]:
