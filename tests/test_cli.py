@@ -336,7 +336,7 @@ def test_passes_says_what_is_written_and_what_can_be_reached() -> None:
 
 
 def test_passes_says_what_they_cost() -> None:
-    """The two ways out of m: a row of 1024 scores on chip, or all of its rows twice again; and the bound that follows."""
+    """The two ways out of m: a row of 1024 scores on chip, or all of them twice again; and the bound that follows."""
     found = json.loads(fusemodel("passes", "attention-3pass", "--json").out)["bounds"]
     (fiber,) = found["fibers"]
     assert (fiber["rank"], fiber["passes"], fiber["buffer_words"], fiber["reread_words"]) == (
