@@ -57,6 +57,12 @@ class Status:
 _PASSES = ("at", "made", "done", "chosen")
 
 
+def _most(found: Sequence[Status]) -> Status:
+    """The latest pass of each kind, but that of no traversal."""
+    made, done, chosen = (max((getattr(f, x) for f in found), default=0) for x in _PASSES[1:])
+    return Status(made=made, done=done, chosen=chosen)
+
+
 @dataclass(frozen=True)
 class Passes:
     """Passes by rank and by (tensor, rank), and for each rank the chain of Einsums that forces the last one."""
@@ -299,9 +305,7 @@ class _Walk:
         found = [self.operand(einsum, a) for a in reads(einsum)]
         at, chain = self.traversal(einsum, found, covers) if traverses else (0, ())
         needed = max((f[1] for f in found), key=lambda f: max(f.done, f.chosen), default=Status())
-        most = Status(
-            at, *(max((getattr(f[1], x) for f in found), default=0) for x in _PASSES[1:]), chain or needed.chain
-        )
+        most = replace(_most([f[1] for f in found]), at=at, chain=chain or needed.chain)
         status = self.status(einsum, traverses, most)
         if tensor.iterative:
             old = self.now.get(einsum.name)
@@ -314,7 +318,7 @@ class _Walk:
 
     def status_of_start(self, einsum: Einsum) -> Status:
         found = [self.operand(einsum, a)[1] for a in reads(einsum)]
-        return Status(0, *(max((getattr(f, x) for f in found), default=0) for x in _PASSES[1:]))
+        return _most(found)
 
     def _gathers(self, einsum: Einsum) -> bool:
         """Whether the Einsum reads selected elements of the fiber."""
