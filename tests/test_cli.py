@@ -308,7 +308,8 @@ def _texts(path: Path) -> list[tuple[int, str]]:
 
 
 def test_the_code_names_nothing_of_the_library() -> None:
-    names = [re.escape(n) for kind in library.KINDS for n in library.names(kind) if n not in WORDS]
+    kinds = [k for k in library.KINDS if k != "comparisons"]  # of which names are plain words
+    names = [re.escape(n) for kind in kinds for n in library.names(kind) if n not in WORDS]
     words = [rf"^[\"']{w}[\"']$" for w in WORDS] + ["FLAT"]
     loose = re.compile(rf"(?<![\w-])({'|'.join(names + KNOWN)})(?![\w-])", re.IGNORECASE)
     spoken = re.compile(rf"(?<![\w-])({'|'.join(INTERFACE)})(?![\w-])", re.IGNORECASE)
