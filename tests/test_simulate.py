@@ -331,8 +331,6 @@ SMALL: dict[str, dict[str, int]] = {
     "gqa-cloud": {"b": 1, "g": 1, "r": 2, "p": 256, "m": 256, "e": 2, "f": 2},
     "window-cloud": {"b": 1, "h": 1, "p": 256, "e": 2, "f": 2, "w": 64},
     "linear-cloud": {"b": 1, "h": 2, "p": 256, "m": 256, "e": 2, "f": 2},
-    "deltanet-cloud": {"b": 1, "h": 1, "i": 256, "e": 2, "f": 2},
-    "ssd-mamba2-cloud": {"b": 1, "g": 1, "r": 2, "i": 8, "e": 4, "f": 4},
     "linear-fusemax": {
         "b": 1,
         "h": 4,
@@ -358,6 +356,12 @@ def test_moving_real_numbers_gives_the_cascade(mapping: str) -> None:
     expected = interpret(design.cascade, inputs, extents).outputs
     for name, values in execute(design, sets=sets, inputs=inputs).items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_what_the_functional_mode_does_not_run_is_refused() -> None:
+    sets = {"b": 1, "h": 4, "i": 16, "e": 4, "f": 4, "i0": 4, "n0": 4, "j0": 4}
+    with pytest.raises(InputError, match="does not run 'TI', which steps inside a task"):
+        execute(load_design("deltanet-cloud"), sets=sets)
 
 
 def test_reading_what_is_not_there_fails(monkeypatch: pytest.MonkeyPatch) -> None:

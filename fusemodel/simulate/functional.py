@@ -144,6 +144,12 @@ class _Group:
         self.machine = machine_of(lower(chosen, world.extents, asap=asap))
         self.tasks: Tasks = self.machine.tasks
         self.levels = list(self.plan.arch.levels)
+        for name in self.plan.einsums:
+            for rank in world.cascade.tensors[name].iterative:
+                leaves = self.plan.group.leaves(rank, world.cascade)
+                if any(self.sizes[x] > 1 and x not in self.tasks.loops for x in leaves):
+                    raise InputError(f"the functional mode does not run {name!r}, which steps inside a task",
+                                     expected=f"{rank!r} among the shared loops")  # fmt: skip
         self.tiles: dict[tuple[str, str], list[_Tile]] = {}
         self.by_writer: dict[int, list[_Tile]] = {}
         for b in self.tasks.buffers:
@@ -287,7 +293,11 @@ class _Group:
             for i in einsum.target.indices
         )
         values, touched = self.world.values[name], self.touched[name]
-        exist = np.broadcast_to(self.world.present[name][index], at["#"].shape)
+        inside = np.ones(at["#"].shape, bool)
+        for i, n in zip(index, values.shape, strict=True):
+            inside &= (i >= 0) & (i < n)
+        index = tuple(np.clip(i, 0, n - 1) for i, n in zip(index, values.shape, strict=True))
+        exist = inside & np.broadcast_to(self.world.present[name][index], at["#"].shape)
         op = reduction_op(einsum) if reduced_ranks(einsum) else ""
         if op:
             fold, identity = _FOLDS[op]
@@ -309,7 +319,7 @@ class _Group:
         touched[written] = True
         if name not in self.stored_later:
             self.home[name][written] = True
-        return self.present_at(name, index)
+        return self.present_at(name, [i[inside] for i in index])
 
     def ranks(self, einsum: Einsum, at: Mapping[str, Array]) -> dict[str, Array]:
         group, cascade = self.plan.group, self.world.cascade

@@ -212,6 +212,7 @@ class Lowering:
 
     def _reads(self, name: str, einsum: Einsum) -> None:
         me = self.of[name]
+        computed = list(self.plan.reductions)
         streamed = {s for stream in self.actors[me].streams for s in self.serves[stream]}
         for move in self.plan.moves:
             if move.key[3:] == ("read", name) and access_of(move) not in streamed:
@@ -221,7 +222,9 @@ class Lowering:
                 continue
             other = self.of[access.tensor]
             back, there = self.step_of(access)
-            if not there or (other == me and not back):
+            # what is computed later is there from a step before, if of no lowered loop, then from inside the task
+            later = computed.index(access.tensor) >= computed.index(name)
+            if not there or (later and not back):
                 continue
             self.wait(me, other, VALID, DEPENDENCE, back=back)
 
