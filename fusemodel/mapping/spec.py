@@ -70,7 +70,14 @@ class BindSpec(Spec):
 
 
 class GroupSpec(Spec):
-    """Einsums that share loops. Groups run one after another."""
+    """Einsums that share loops. Groups run one after another.
+
+    The steps of ``grid``, the outermost loops, are blocks that are handed out to the instances of the machine, in
+    ``order``: ``static``, each instance the same number, or ``dynamic``, to whichever is free; ``resident`` of them
+    are on an instance together. Steps of the shared loops in which the Einsum ``skip`` has no point are skipped.
+    ``launch``, ``prologue`` and ``step`` name overheads of the machine: of the group, of each block, and the least
+    that a step of the shared loops takes. ``warm``: caches hold what they could keep from a run of the same before.
+    """
 
     name: str = ""
     use: str | None = None
@@ -82,6 +89,14 @@ class GroupSpec(Spec):
     bind: dict[str, BindSpec] = Field({})
     schedule: list[list[str]] | None = None
     interleave: bool = True
+    grid: list[str] = Field([])
+    order: Literal["static", "dynamic"] = "static"
+    resident: int = Field(default=1, ge=1, le=64)
+    skip: str | None = None
+    launch: str | None = None
+    prologue: str | None = None
+    step: str | None = None
+    warm: bool = False
     minimise: list[Literal["latency", "energy", "edp", "dram"]] = Field([])
     variants: list[Any] = Field([])
 
@@ -92,12 +107,15 @@ class GroupSpec(Spec):
 
 
 class MappingSpec(GroupSpec):
-    """A whole mapping file; one without ``groups`` is a single group. ``variants`` lay other values over a group."""
+    """A whole mapping file; one without ``groups`` is a single group. ``variants`` lay other values over a group.
+    ``split`` divides ranks into parts as a cascade does, so that the inner part need not divide the whole: the last
+    tile is ragged."""
 
     about: str = ""
     source: str = ""
     cascade: str
     arch: str
+    split: dict[str, list[str]] = Field({})
     groups: list[Any] | None = None
 
 
@@ -154,6 +172,14 @@ class Group:
     stages: tuple[tuple[str, ...], ...]
     interleave: bool
     variant: str = ""
+    grid: tuple[str, ...] = ()
+    order: str = "static"
+    resident: int = 1
+    skip: str | None = None
+    launch: str | None = None
+    prologue: str | None = None
+    step: str | None = None
+    warm: bool = False
     places: Mapping[str, Where] = field(default_factory=dict, compare=False)
 
     def leaves(self, rank: str, cascade: Cascade) -> tuple[str, ...]:

@@ -6,13 +6,18 @@ same expressions serve one evaluation and a search over many.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product as combinations_of
+from math import prod
 
 import numpy as np
 
 from fusemodel.cascade.printer import format_expr
+from fusemodel.model.blocks import BlockTime, BlockWork, block_time, cached
+from fusemodel.model.domain import count_union
 from fusemodel.model.elements import touched
+from fusemodel.model.forms import Linear
 from fusemodel.model.frame import (
     Amount,
     Frame,
@@ -33,6 +38,9 @@ from fusemodel.model.frame import (
 from fusemodel.model.plan import Drain, EinsumPlan, Move, Plan, Tile, depth_of
 from fusemodel.model.space import Space, space_of
 
+#: Blocks of which the longest is looked for.
+MAX_BLOCKS = 512
+
 
 @dataclass
 class Traffic:
@@ -44,7 +52,7 @@ class Traffic:
 
 @dataclass
 class EinsumCost:
-    """One Einsum: ``cycles`` it holds its unit, and the part of the unit's slots it fills."""
+    """One Einsum: ``cycles`` it holds its unit, and others ``beside`` it; and the part of the unit's slots it fills."""
 
     cycles: Amount
     points: Amount
@@ -52,6 +60,7 @@ class EinsumCost:
     work_slots: Amount
     energy_pj: Amount
     register_pj: Amount
+    beside: dict[str, Amount] = field(default_factory=dict)
 
 
 @dataclass
@@ -72,6 +81,7 @@ class GroupCost:
     spill: dict[str, Amount]
     footprint_words: dict[str, dict[str, Amount]]
     notes: list[str] = field(default_factory=list)
+    blocks: BlockTime | None = None
 
 
 def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
@@ -86,10 +96,13 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
         notes += [f"{name}: `{format_expr(c)}` depends on data; every point is charged" for c in frame.other]
         if frame.doubtful:
             notes.append(f"{name}: what follows an absent step or choice is charged, an upper bound")
-    einsums = {n: _einsum_cost(e, frames[n], sizes, notes) for n, e in plan.einsums.items()}
+    steps_of = _taken(plan, frames, sizes)
+    einsums = {n: _einsum_cost(e, frames[n], sizes, notes, steps_of) for n, e in plan.einsums.items()}
     space = space_of(plan, frames, sizes, extents, notes)
     found = _products(plan, frames, sizes) if batch or is_product(plan, extents) else None
     traffic, by_einsum = _traffic(plan, space, found or _exactly(plan, frames, sizes, notes))
+    if any(level.kind == "cache" for level in plan.arch.levels.values()):
+        traffic = _through_caches(plan, traffic, extents)
     schedule, drain, critical = _schedule(plan, frames, einsums, sizes)
     memory: dict[str, Amount] = {}
     for name, level in plan.arch.levels.items():
@@ -100,10 +113,87 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
     cycles = schedule
     for value in memory.values():
         cycles = maximum(cycles, value)
+    blocks = None
+    if plan.group.grid or plan.group.launch or plan.arch.instances > 1:
+        blocks = block_time(_block_work(plan, frames, einsums, traffic, sizes), plan.group, plan.arch)
+        cycles = blocks.total_s * plan.arch.clock_hz
+        memory = {n: v * plan.arch.clock_hz for n, v in blocks.level_s.items()}
     return GroupCost(
         cycles, schedule, drain, memory, critical, einsums, traffic, by_einsum,
-        space.need, space.excess, space.spill, space.footprint, list(dict.fromkeys(notes)),
+        space.need, space.excess, space.spill, space.footprint, list(dict.fromkeys(notes)), blocks,
     )  # fmt: skip
+
+
+def stage_cycles(plan: Plan, einsums: Mapping[str, EinsumCost]) -> list[dict[str, Amount]]:
+    """Cycles that each stage of the schedule holds each unit."""
+    stages: list[dict[str, Amount]] = []
+    for stage in plan.group.stages:
+        busy: dict[str, Amount] = {}
+        for name in stage:
+            cost = einsums[name]
+            for unit, value in ((plan.einsums[name].unit, cost.cycles), *cost.beside.items()):
+                busy[unit] = busy.get(unit, 0) + value
+        stages.append(busy)
+    return stages
+
+
+def _taken(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> Callable[[Sequence[str]], Amount] | None:
+    """How many steps of some shared loops are taken, where a group skips those in which an Einsum has no point."""
+    if plan.group.skip is None or not frames[plan.group.skip].conditional:
+        return None
+    frame, own = frames[plan.group.skip], set(plan.einsums[plan.group.skip].leaves)
+    counted: dict[tuple[str, ...], Amount] = {}
+
+    def taken(loops: Sequence[str]) -> Amount:
+        shared = tuple(x for x in loops if x in plan.group.loops and x in own)
+        if shared not in counted:
+            counted[shared] = frame.count(shared, sizes)[0]
+        return counted[shared] * product([x for x in loops if x not in shared], sizes)
+
+    return taken
+
+
+def _block_work(
+    plan: Plan, frames: Mapping[str, Frame], einsums: Mapping[str, EinsumCost], traffic, sizes: Sizes
+) -> BlockWork:
+    group, word = plan.group, plan.arch.word_bytes
+    blocks = product(group.grid, sizes)
+    steps = product(group.loops, sizes)
+    longest: Amount = 1 / blocks
+    if (taken := _taken(plan, frames, sizes)) is not None:
+        blocks, steps = taken(group.grid), taken(group.loops)
+        longest = _longest(plan, frames[group.skip or ""], sizes) / steps
+    moved = {
+        level: sum(t.read + t.write for t in tensors.values()) * word for level, tensors in traffic.items() if tensors
+    }
+    return BlockWork(blocks, stage_cycles(plan, einsums), longest, steps, moved)
+
+
+def _longest(plan: Plan, frame: Frame, sizes: Sizes) -> int:
+    """Steps of the longest block, of those looked at: every one, or many evenly spaced."""
+    inner = [x for x in plan.group.loops if x not in plan.group.grid and x in frame.einsum.leaves]
+    pieces = [frame.on_leaves(p, sizes) for p in frame.pieces]
+    used = {x for piece in pieces for f in piece for x in f.coefficients}
+    varied = [x for x in plan.group.grid if x in used and sizes[x] > 1]
+    each = max(2, int(MAX_BLOCKS ** (1 / max(len(varied), 1))))
+    positions = [sorted({round(i * (sizes[x] - 1) / (each - 1)) for i in range(each)}) for x in varied]
+    most = 0
+    for at in combinations_of(*positions):
+        fixed = dict(zip(varied, at, strict=True))
+        here = [[f.at(fixed) if isinstance(f, Linear) else f for f in piece] for piece in pieces]
+        one = {**frame.with_quotients(sizes), **dict.fromkeys(varied, 1)}
+        most = max(most, count_union(here, inner, one, apart=True)[0])
+    return most * product([x for x in plan.group.loops if x not in inner and x not in plan.group.grid], sizes)
+
+
+def _through_caches(plan: Plan, traffic, extents: Mapping[str, int]):
+    """Words by level and tensor, where caches stand between levels."""
+    word = plan.arch.word_bytes
+    moved = {level: {t: (v.read * word, v.write * word) for t, v in found.items()} for level, found in traffic.items()}
+    names = {t for found in traffic.values() for t in found}
+    elements = {t: prod(extents[r] for r in plan.cascade.full_ranks(t)) * word for t in names}
+    found = cached(plan.arch, moved, elements, plan.group.warm)
+    return {level: {t: Traffic(r / word, w / word) for t, (r, w) in tensors.items()} for level, tensors in found.items()}
 
 
 def needs_numbers(plan: Plan, extents: Mapping[str, int]) -> bool:
@@ -143,7 +233,10 @@ def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
     return len({m.key for m in nested}) < len(nested)
 
 
-def _einsum_cost(einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str]) -> EinsumCost:
+def _einsum_cost(
+    einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str],
+    taken: Callable[[Sequence[str]], Amount] | None,
+) -> EinsumCost:  # fmt: skip
     kept = tuple(x for x in einsum.leaves if x not in einsum.reduced)
     temporal = tuple(x for x in einsum.temporal if x not in einsum.reduced)
     points, outputs, turns, output_turns = (product(x, sizes) for x in (einsum.leaves, kept, einsum.temporal, temporal))
@@ -157,6 +250,8 @@ def _einsum_cost(einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str
         (points, outputs, turns, output_turns), exact = zip(*found, strict=True)
         if not all(exact):
             notes.append(f"{einsum.name}: its cycles are an upper bound: its conditions leave too much to count")
+    if taken is not None:
+        turns, output_turns = taken(einsum.temporal), taken(temporal)
     cycles = turns * folds * einsum.cycles_per_point
     slots = points * einsum.cycles_per_point
     energy = points * einsum.energy_pj_per_point
@@ -164,7 +259,14 @@ def _einsum_cost(einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str
         cycles = cycles + output_turns * output_folds * einsum.cycles_per_output
         slots = slots + outputs * einsum.cycles_per_output
         energy = energy + outputs * einsum.energy_pj_per_output
-    return EinsumCost(cycles, points, outputs, slots, energy, points * einsum.register_pj_per_point)
+    beside = {}
+    for unit, size, per_point, per_output in einsum.beside:
+        spatial = [x for _, leaves in einsum.folds for x in leaves]
+        beside[unit] = turns * ceil_div(product(spatial, sizes), size) * per_point
+        if per_output:
+            kept_apart = [x for x in spatial if x not in einsum.reduced]
+            beside[unit] = beside[unit] + output_turns * ceil_div(product(kept_apart, sizes), size) * per_output
+    return EinsumCost(cycles, points, outputs, slots, energy, points * einsum.register_pj_per_point, beside)
 
 
 def _moved(plan: Plan, moves: list[Move], frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> Amount:
@@ -244,7 +346,7 @@ def _compiled(plan: Plan, frames: Mapping[str, Frame]) -> list[_Product]:
         for moves in groups.values():
             tile = moves[0].tile
             used = {x for d in tile.dims for x in d.all_leaves}
-            loops = tuple((x, x in used) for x in reversed(tile.outside))
+            loops = tuple((x, x in used or x in plan.group.grid) for x in reversed(tile.outside))
             leaves = simple_leaves(frames, [m.tile for m in moves])
             whole = tuple(x for d in tile.dims for x in d.all_leaves)
             found.append(_Product(tuple(moves), loops, leaves, whole))
@@ -258,7 +360,7 @@ def _products(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> list[tup
     for item in _compiled(plan, frames):
         move = item.moves[0]
         if item.leaves is None:
-            amount = steps(move.tile, sizes) * plain_words(frames, [m.tile for m in item.moves], sizes)
+            amount = steps(move.tile, sizes, plan.group.grid) * plain_words(frames, [m.tile for m in item.moves], sizes)
         else:
             amount = brought(item.loops, sizes) * product(item.leaves, sizes)
         if move.after_first:
@@ -338,11 +440,7 @@ def _schedule(
     total: Amount = 0
     drains: Amount = 0
     critical: dict[str, Amount] = {}
-    for stage, waits in zip(plan.group.stages, plan.drains, strict=True):
-        busy: dict[str, Amount] = {}
-        for name in stage:
-            unit = plan.einsums[name].unit
-            busy[unit] = busy.get(unit, 0) + einsums[name].cycles
+    for busy, waits in zip(stage_cycles(plan, einsums), plan.drains, strict=True):
         longest: Amount = 0
         for value in busy.values():
             longest = maximum(longest, value)

@@ -84,7 +84,7 @@ def _plans(key: _Identity) -> tuple[tuple[Plan, ...], ...]:
 def _total(
     design: Design, chosen: list[Chosen], extents: dict[str, int], workload: Workload | None, seq: int | None
 ) -> Evaluation:
-    arch = design.arch
+    arch, n = design.arch, design.arch.instances
     cycles = sum(c.cost.cycles for c in chosen)
     traffic: dict[str, dict[str, dict[str, float]]] = {level: {} for level in arch.levels}
     energy = dict.fromkeys([*arch.levels, *arch.units], 0.0)
@@ -97,6 +97,9 @@ def _total(
             unit = c.plan.einsums[name].unit
             busy[unit] += e.cycles
             slots[unit] += e.work_slots
+            for other, held in e.beside.items():
+                busy[other] += held
+                slots[other] += held * arch.units[other].size
             energy[unit] += e.energy_pj * _PJ
             if unit in registers:
                 registers[unit] += e.register_pj * _PJ
@@ -117,8 +120,8 @@ def _total(
         cycles=cycles,
         energy_j=total_j,
         dram_bytes=sum(t["read"] + t["write"] for t in traffic[arch.outermost].values()),
-        utilization={u: slots[u] / (cycles * arch.units[u].size) if cycles else 0.0 for u in arch.units},
-        busy={u: busy[u] / cycles if cycles else 0.0 for u in arch.units},
+        utilization={u: slots[u] / (cycles * arch.units[u].size * n) if cycles else 0.0 for u in arch.units},
+        busy={u: busy[u] / (cycles * n) if cycles else 0.0 for u in arch.units},
         energy_breakdown_j=energy,
         register_energy_j=registers,
         energy_with_registers_j=total_j + uncounted,
@@ -188,12 +191,16 @@ def _group_result(arch: Architecture, c: Chosen) -> GroupResult:
         },
         spilled={level: float(f) for level, f in cost.spill.items() if f},
         dram_bytes=float(sum(t.read + t.write for t in cost.traffic[arch.outermost].values()) * word),
+        parts_s=cost.blocks.parts() if cost.blocks else {},
+        waves=float(cost.blocks.waves) if cost.blocks else None,
     )
 
 
 def _bound(c: Chosen) -> str:
     """The level whose traffic takes the time, or else the unit (or the drain) that the stages wait for most."""
     cost = c.cost
+    if cost.blocks is not None:
+        return cost.blocks.bound()
     for level, value in cost.memory_cycles.items():
         if value >= cost.cycles and value > cost.schedule_cycles:
             return level

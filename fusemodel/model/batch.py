@@ -1,0 +1,345 @@
+"""Blocks of one mapping counted in closed form for arrays of extents: the fast form of :mod:`fusemodel.model.cost`.
+
+It covers groups that run as blocks, with any number of ranks, ragged parts, and one pair of ranks of which only a band
+is present (causal, windows). What it does not cover is refused, never approximated; the single evaluation is its oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fusemodel.arch import Architecture
+from fusemodel.cascade.arrays import evaluate_arrays, extents_arrays
+from fusemodel.cascade.ir import Apply, Cascade, Expr, Extent, Number, RankValue, accesses
+from fusemodel.cascade.printer import format_expr
+from fusemodel.errors import InputError
+from fusemodel.mapping.spec import Design
+from fusemodel.model.band import Band
+from fusemodel.model.blocks import BlockTime, BlockWork, block_time, cached
+from fusemodel.model.evaluate import plans_of
+from fusemodel.model.plan import EinsumPlan, Move, Plan
+
+Array: TypeAlias = Any
+Sizes: TypeAlias = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """One group: what its blocks ask, and for a roofline the operations of each unit and the bytes each level must
+    move once."""
+
+    plan: Plan
+    work: BlockWork
+    useful_cycles: Mapping[str, Array]
+    once_bytes: Array
+    moved: Mapping[str, Mapping[str, tuple[Array, Array]]]
+    element_bytes: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    """A design counted for arrays of extents. ``usable`` marks those for which every extent is whole and positive."""
+
+    design: Design
+    groups: tuple[GroupCounts, ...]
+    usable: Array
+
+    def seconds(self, arch: Architecture | None = None, *, warm: bool | None = None) -> Array:
+        """Predicted time, perhaps with other efficiencies of the same machine, or other contents of its caches."""
+        return sum(t.total_s for t in self.times(arch, warm=warm))
+
+    def times(self, arch: Architecture | None = None, *, warm: bool | None = None) -> list[BlockTime]:
+        """The time of each group, by parts."""
+        arch = arch or self.design.arch
+        found = []
+        for g in self.groups:
+            keeps = g.plan.group.warm if warm is None else warm
+            levels = cached(arch, g.moved, g.element_bytes, keeps)
+            level_bytes = {n: sum(r + w for r, w in tensors.values()) for n, tensors in levels.items() if tensors}
+            work = BlockWork(g.work.blocks, g.work.stages, g.work.longest, g.work.steps, level_bytes)
+            found.append(block_time(work, g.plan.group, arch))
+        return found
+
+    def roofline_seconds(self) -> Array:
+        """The longest of each unit's operations and the outermost level's compulsory bytes, at data-sheet rates; summed
+        over groups."""
+        arch = self.design.arch
+        level = arch.levels[arch.outermost]
+        total: Array = 0.0
+        for g in self.groups:
+            bound: Array = g.once_bytes / (level.bandwidth_bytes_per_s or np.inf)
+            for unit, cycles in g.useful_cycles.items():
+                bound = np.maximum(bound, cycles / (arch.units[unit].size * arch.instances * arch.clock_hz))
+            total = total + bound
+        return total
+
+
+def count_batch(design: Design, extents: Mapping[str, Array]) -> BatchCounts:
+    """Count a design for arrays of extents of its cascade; InputError for what has no closed form here."""
+    sizes, usable = extents_arrays(design.cascade, extents, design.extents)
+    length = np.broadcast_shapes(*(np.shape(v) for v in sizes.values()))
+    safe = {r: np.where(usable, np.broadcast_to(v, length), 1.0) for r, v in sizes.items()}
+    groups = []
+    for plans, candidates in zip(plans_of(design), design.groups, strict=True):
+        if candidates.minimise or len(plans) > 1 or plans[0].group.parts:
+            raise InputError(f"group {plans[0].group.name!r} leaves tiles to be chosen", plans[0].group.places[""],
+                             expected="`split` and sizes in `tile`, to be counted for many extents at once")  # fmt: skip
+        groups.append(_Counter(plans[0], safe).counts())
+    return BatchCounts(design, tuple(groups), np.broadcast_to(usable, length))
+
+
+class _Counter:
+    """Counts one group at given sizes."""
+
+    def __init__(self, plan: Plan, sizes: Sizes) -> None:
+        self.plan, self.cascade, self.sizes = plan, plan.cascade, sizes
+        self.pair: tuple[str, str] | None = None
+        self.bands = {n: self._band(e) for n, e in plan.einsums.items()}
+        self.parent = {part: whole for whole, parts in self.cascade.split.items() for part in parts}
+
+    def counts(self) -> GroupCounts:
+        plan, group = self.plan, self.plan.group
+        lead = self.bands[group.skip] if group.skip else None
+        own = set(plan.einsums[group.skip].leaves) if group.skip else set()
+        if lead is None and any(self.bands.values()):
+            raise InputError("a group with absent points, all of whose steps are taken", group.places[""],
+                             expected="`skip: EINSUM`, whose points say which are")  # fmt: skip
+
+        def taken(loops: Iterable[str]) -> Array:
+            inside = [x for x in loops if x in group.loops and x in own]
+            outside = [x for x in loops if x not in inside]
+            return self.elements(inside, lead) * self.product(outside)
+
+        stages: list[dict[str, Array]] = []
+        useful: dict[str, Array] = {}
+        for stage in group.stages:
+            busy: dict[str, Array] = {}
+            for name in stage:
+                for unit, cycles in self.unit_cycles(plan.einsums[name], taken):
+                    busy[unit] = busy.get(unit, 0.0) + cycles
+                for unit, cycles in self.points_cycles(plan.einsums[name]):
+                    useful[unit] = useful.get(unit, 0.0) + cycles
+            stages.append(busy)
+        blocks, steps = taken(group.grid), taken(group.loops)
+        moved = self.moved()
+        elements = {
+            t: self.product(self.cascade.full_ranks(t)) * plan.arch.word_bytes
+            for t in {t for tensors in moved.values() for t in tensors}
+        }
+        outer = moved[plan.arch.outermost]
+        once = sum(np.minimum(r, elements[t]) + np.minimum(w, elements[t]) for t, (r, w) in outer.items())
+        work = BlockWork(blocks, stages, self.longest(lead, own, blocks) / steps, steps, {})
+        return GroupCounts(plan, work, useful, once, moved, elements)
+
+    def product(self, leaves: Iterable[str]) -> Array:
+        total: Array = 1.0
+        for leaf in leaves:
+            total = total * self.sizes[leaf]
+        return total
+
+    def unit_cycles(self, einsum: EinsumPlan, taken) -> list[tuple[str, Array]]:
+        """Cycles that an Einsum holds each unit."""
+        kept = [x for x in einsum.temporal if x not in einsum.reduced]
+        spatial = [x for _, leaves in einsum.folds for x in leaves]
+        unreduced = [x for x in spatial if x not in einsum.reduced]
+        turns = taken(einsum.temporal)
+        folds: Array = 1.0
+        output_folds: Array = 1.0
+        for length, leaves in einsum.folds:
+            folds = folds * np.ceil(self.product(leaves) / length)
+            output_folds = output_folds * np.ceil(
+                self.product([x for x in leaves if x not in einsum.reduced]) / length
+            )
+        cycles = turns * folds * einsum.cycles_per_point
+        output_turns = taken(kept) if einsum.cycles_per_output or any(b[3] for b in einsum.beside) else 0.0
+        if einsum.cycles_per_output:
+            cycles = cycles + output_turns * output_folds * einsum.cycles_per_output
+        found = [(einsum.unit, cycles)]
+        for unit, size, point, output in einsum.beside:
+            held = turns * np.ceil(self.product(spatial) / size) * point
+            if output:
+                held = held + output_turns * np.ceil(self.product(unreduced) / size) * output
+            found.append((unit, held))
+        return found
+
+    def points_cycles(self, einsum: EinsumPlan) -> list[tuple[str, Array]]:
+        """Cycles of the points alone, of one processing element each."""
+        points = self.elements(einsum.leaves, self.bands[einsum.name])
+        outputs = self.elements([x for x in einsum.leaves if x not in einsum.reduced], self.bands[einsum.name])
+        found = [(einsum.unit, points * einsum.cycles_per_point + outputs * einsum.cycles_per_output)]
+        return [*found, *((u, points * a + outputs * b) for u, _, a, b in einsum.beside)]
+
+    def elements(self, leaves: Iterable[str], band: Band | None) -> Array:
+        """Combinations of some leaves at which a point is present."""
+        given = set(leaves)
+        grains: dict[str, Array] = {}  # of each whole rank: how many of its coordinates one combination stands for
+        for leaf in given:
+            whole = self.parent.get(leaf)
+            if whole is None or whole in self.parent:
+                grains[leaf] = np.float64(1)
+                continue
+            inner = self.cascade.split[whole][1]  # alone only where it is the whole rank
+            grains[whole] = np.float64(1) if inner in given else self.sizes[inner]
+        total: Array = 1.0
+        pair = self.pair if band is not None else None
+        for rank, grain in grains.items():
+            if pair is None or rank not in pair:
+                total = total * np.ceil(self.sizes[rank] / grain)
+        if band is not None and pair is not None:
+            a, c = (grains.get(rank, self.sizes[rank]) for rank in pair)
+            total = total * band.tiles(a, c)
+        return total
+
+    def longest(self, band: Band | None, own: set[str], blocks: Array) -> Array:
+        """Steps of the shared loops in the longest block."""
+        group = self.plan.group
+        inner = [x for x in group.loops if x not in group.grid]
+        if band is None or self.pair is None:
+            return self.product(inner)
+        within = {self.parent.get(x, x) for x in inner}
+        rows, columns = self.pair
+        if rows in within or columns not in within:
+            raise InputError(f"blocks that divide {columns!r}, not {rows!r}, have no closed form",
+                             group.places[""])  # fmt: skip
+        grain = {}
+        for rank, leaves in ((rows, group.grid), (columns, inner)):
+            split = self.cascade.split.get(rank)
+            grain[rank] = self.sizes[split[1]] if split and split[0] in leaves else self.sizes[rank]
+            if split and split[1] in leaves or rank in leaves:
+                grain[rank] = np.float64(1)
+        rest = [x for x in inner if self.parent.get(x, x) != columns]
+        return band.longest(grain[rows], grain[columns]) * self.product(rest)
+
+    def moved(self) -> dict[str, dict[str, tuple[Array, Array]]]:
+        """Bytes read and written, by level and tensor, at levels whose bandwidth matters."""
+        arch = self.plan.arch
+        first = {n for n in list(arch.levels)[:1]}
+        timed = first | {n for n, level in arch.levels.items() if level.bandwidth_bytes_per_s}
+        found: dict[str, dict[str, tuple[Array, Array]]] = {level: {} for level in arch.levels}
+        seen: set[object] = set()
+        for move in self.plan.moves:
+            if move.key in seen or not timed & {move.source, move.sink}:
+                continue
+            seen.add(move.key)
+            if move.spills or move.after_first or any(d.data for d in move.tile.dims):
+                raise InputError(f"the traffic of {move.tensor!r} has no closed form here", self.plan.group.places[""])
+            amount = self.words(move) * arch.word_bytes
+            for level, write in ((move.source, False), (move.sink, True)):
+                if level in timed:
+                    read, written = found[level].get(move.tensor, (0.0, 0.0))
+                    found[level][move.tensor] = (read, written + amount) if write else (read + amount, written)
+        return found
+
+    def words(self, move: Move) -> Array:
+        """Words of a move: elements of the tile, for each step of the loops down to the innermost that changes it."""
+        tile, band = move.tile, self.bands[move.tile.einsum]
+        used = {x for d in tile.dims for x in d.all_leaves}
+        inside = [x for x in used if x not in tile.outside]
+        loops = list(tile.outside)
+        first = len([x for x in loops if x in self.plan.group.grid])  # blocks bring their tiles themselves
+        result = self.elements([*loops[:first], *inside], band)
+        for length in range(first + 1, len(loops) + 1):
+            if loops[length - 1] in used:
+                count = self.elements([*loops[:length], *inside], band)
+                result = np.where(self.sizes[loops[length - 1]] > 1, count, result)
+        return result
+
+    def _band(self, einsum: EinsumPlan) -> Band | None:
+        """The band of points that are present; None where all are, ragged parts aside."""
+        conditions = list(dict.fromkeys(c for e in einsum.conditions for c in _conjuncts(e)))
+        above: Array | None = None
+        below: Array | None = None
+        for condition in conditions:
+            if isinstance(condition, Apply) and condition.op == "or" and any(a in conditions for a in condition.args):
+                continue
+            for coefficients, constant in self._linear_conditions(condition):
+                if not coefficients or self._in_range(coefficients, constant):
+                    continue
+                terms = sorted(coefficients.items(), key=lambda t: -float(np.max(t[1])))
+                if len(terms) != 2 or np.any(terms[0][1] != 1) or np.any(terms[1][1] != -1):
+                    raise self._refuse(condition, einsum)
+                plus, minus = terms[0][0], terms[1][0]
+                if self.pair is None:
+                    self.pair = (minus, plus)
+                if self.pair == (minus, plus):  # column - row + constant <= 0
+                    above = -constant if above is None else np.minimum(above, -constant)
+                elif self.pair == (plus, minus):
+                    below = -constant if below is None else np.minimum(below, -constant)
+                else:
+                    raise self._refuse(condition, einsum)
+        if above is None and below is None:
+            return None
+        assert self.pair is not None
+        rows, columns = (self.sizes[r] for r in self.pair)
+        return Band(rows, columns, columns if above is None else above, rows if below is None else below)
+
+    def _refuse(self, condition: Expr, einsum: EinsumPlan) -> InputError:
+        return InputError(f"{einsum.name!r} where `{format_expr(condition)}` has no closed form here",
+                          self.plan.group.bindings[einsum.name].at)  # fmt: skip
+
+    def _in_range(self, coefficients: Mapping[str, Array], constant: Array) -> bool:
+        """Whether coordinates that exist meet a condition throughout."""
+        worst: Array = constant
+        for rank, c in coefficients.items():
+            worst = worst + np.maximum(c, 0) * (self.sizes[rank] - 1)
+        return bool(np.all(worst <= 0))
+
+    def _linear_conditions(self, condition: Expr) -> list[tuple[dict[str, Array], Array]]:
+        """Conditions as sums that are at most 0, over whole ranks."""
+        if not isinstance(condition, Apply) or condition.op not in ("<", "<=", ">", ">=") or accesses(condition):
+            raise InputError(f"`{format_expr(condition)}` has no closed form here", self.plan.group.places[""])
+        left, right = (_linear(a, self.cascade, self.sizes) for a in condition.args)
+        if condition.op in (">", ">="):
+            left, right = right, left
+        total = dict(left[0])
+        for rank, c in right[0].items():
+            total[rank] = total.get(rank, 0.0) - c
+        constant = left[1] - right[1] + (1.0 if condition.op in ("<", ">") else 0.0)
+        return [({r: c for r, c in total.items() if np.any(c != 0)}, constant)]
+
+
+def _conjuncts(expr: Expr) -> list[Expr]:
+    if isinstance(expr, Apply) and expr.op == "and":
+        return [c for a in expr.args for c in _conjuncts(a)]
+    return [expr]
+
+
+def _linear(expr: Expr, cascade: Cascade, sizes: Sizes) -> tuple[dict[str, Array], Array]:
+    """An expression as a sum over whole ranks, of those that are split too."""
+    coefficients, constant = _terms(expr, sizes)
+    for whole, (outer, inner) in cascade.split.items():
+        if inner in coefficients and outer in coefficients:
+            if np.any(coefficients[outer] != coefficients[inner] * sizes[inner]):
+                raise InputError(f"`{format_expr(expr)}` has no closed form here")
+            coefficients[whole] = coefficients.get(whole, 0.0) + coefficients.pop(inner)
+            del coefficients[outer]
+    return coefficients, constant
+
+
+def _terms(expr: Expr, sizes: Sizes) -> tuple[dict[str, Array], Array]:
+    match expr:
+        case RankValue(rank):
+            return {rank: np.float64(1)}, np.float64(0)
+        case Number() | Extent():
+            return {}, evaluate_arrays(expr, sizes)
+        case Apply("+" | "-", (a, b)):
+            left, right = _terms(a, sizes), _terms(b, sizes)
+            sign = 1.0 if expr.op == "+" else -1.0
+            total = dict(left[0])
+            for rank, c in right[0].items():
+                total[rank] = total.get(rank, 0.0) + sign * c
+            return total, left[1] + sign * right[1]
+        case Apply("*", (a, b)):
+            left, right = _terms(a, sizes), _terms(b, sizes)
+            if left[0] and right[0]:
+                raise InputError(f"`{format_expr(expr)}` has no closed form here")
+            (of, const), scale = (left, right[1]) if left[0] else (right, left[1])
+            return {r: c * scale for r, c in of.items()}, const * scale
+        case Apply("neg", (a,)):
+            of, const = _terms(a, sizes)
+            return {r: -c for r, c in of.items()}, -const
+    return {}, evaluate_arrays(expr, sizes)

@@ -1,0 +1,156 @@
+"""Time of a group whose outer loops are blocks, handed out to the instances of a machine.
+
+The same expressions serve one evaluation and arrays of them (one element a set of extents). Sources of the form: waves and
+block overheads as in Volkov, *Understanding Latency Hiding on GPUs*, 2016, and NVIDIA's CUDA programming guide; a
+level's time as in the roofline of Williams et al., CACM 2009, at the rate that is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fusemodel.arch import Architecture
+from fusemodel.mapping.spec import Group
+
+Amount: TypeAlias = Any
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWork:
+    """What the blocks of a group ask of the machine, all together.
+
+    ``stages`` has the cycles that each unit of one instance would be busy, stage by stage; ``longest`` is the part of
+    the work that is in the longest block and ``steps`` the steps of the shared loops; ``level_bytes`` what is read and
+    written at each level.
+    """
+
+    blocks: Amount
+    stages: Sequence[Mapping[str, Amount]]
+    longest: Amount
+    steps: Amount
+    level_bytes: Mapping[str, Amount]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTime:
+    """Seconds of each part of a group's time, and of the whole. ``compute`` is the busiest instance's, ``quantised``
+    what of it waits for a partly filled last wave, ``unit_s`` the time of each unit were it alone on every instance."""
+
+    total_s: Amount
+    compute_s: Amount
+    quantised_s: Amount
+    level_s: Mapping[str, Amount]
+    unit_s: Mapping[str, Amount]
+    prologue_s: Amount
+    launch_s: Amount
+    waves: Amount
+
+    def parts(self) -> dict[str, Amount]:
+        """Seconds of every part, by name."""
+        return {
+            "launch": self.launch_s, "prologue": self.prologue_s, "compute": self.compute_s,
+            "last wave": self.quantised_s, **self.unit_s, **self.level_s,
+        }  # fmt: skip
+
+    def bound(self) -> str:
+        """What the whole time is made of most (plain numbers): a unit or level, the launch, prologues or last wave."""
+        level = max(self.level_s, key=lambda n: self.level_s[n], default="")
+        waits = {"launch": self.launch_s, "prologue": self.prologue_s}
+        if level and self.level_s[level] > self.compute_s:
+            waits[level] = self.level_s[level]
+        else:
+            unit = max(self.unit_s, key=lambda n: self.unit_s[n])
+            waits["last wave"] = self.quantised_s
+            waits[unit] = self.compute_s - self.quantised_s
+        return max(waits, key=lambda n: waits[n])
+
+
+def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
+    """Launch + the longest of compute and each level + the prologues of the blocks that one instance runs."""
+    reached = arch.achieved
+    busy, units = _stages(work.stages, arch)
+    blocks, instances = work.blocks, arch.instances
+    step_s = _overhead(arch, group.step)
+    longest = np.maximum(busy * work.longest, work.steps * work.longest * step_s)
+    total = np.maximum(busy, work.steps * step_s / group.resident)
+    even = total / instances
+    per_instance = blocks / instances
+    compute = np.maximum(even, longest)
+    rounds = np.maximum(per_instance, 1.0)
+    if group.order == "static":
+        wasted = arch.tail * (np.ceil(per_instance) / per_instance - 1)
+        compute = np.maximum(even * (1 + wasted), longest)
+        rounds = np.maximum(per_instance * (1 + wasted), 1.0)
+    prologue = _overhead(arch, group.prologue) * np.maximum(rounds / group.resident, 1.0)
+    level_s: dict[str, Amount] = {}
+    for name, moved in work.level_bytes.items():
+        level = arch.levels[name]
+        if not level.bandwidth_bytes_per_s:
+            continue
+        rate = level.bandwidth_bytes_per_s * reached.get(name, 1.0)
+        if level.per_instance:
+            level_s[name] = np.maximum(moved / instances, moved * work.longest) / rate
+            continue
+        level_s[name] = moved / rate
+        if level.port_bytes_per_s:
+            level_s[name] = np.maximum(level_s[name], moved / (np.minimum(blocks, instances) * level.port_bytes_per_s))
+    inner = compute
+    for seconds in level_s.values():
+        inner = np.maximum(inner, seconds)
+    launch = _overhead(arch, group.launch)
+    return BlockTime(
+        launch + inner + prologue, compute, compute - even, level_s,
+        {u: v / instances for u, v in units.items()}, prologue, launch, per_instance,
+    )  # fmt: skip
+
+
+def _stages(stages: Sequence[Mapping[str, Amount]], arch: Architecture) -> tuple[Amount, dict[str, Amount]]:
+    """Seconds of the stages one after another, less what overlaps, and of each unit alone."""
+    units: dict[str, Amount] = {}
+    one_after_another: Amount = 0.0
+    for stage in stages:
+        longest: Amount = 0.0
+        for unit, cycles in stage.items():
+            seconds = cycles / (arch.clock_hz * arch.achieved.get(unit, 1.0))
+            units[unit] = units.get(unit, 0.0) + seconds
+            longest = np.maximum(longest, seconds)
+        one_after_another = one_after_another + longest
+    together: Amount = 0.0
+    for seconds in units.values():
+        together = np.maximum(together, seconds)
+    return one_after_another + arch.overlap * (together - one_after_another), units
+
+
+def _overhead(arch: Architecture, name: str | None) -> float:
+    return arch.overheads_s[name] if name is not None else 0.0
+
+
+def cached(
+    arch: Architecture, moved: Mapping[str, Mapping[str, tuple[Amount, Amount]]], elements: Mapping[str, Amount],
+    warm: bool,
+) -> dict[str, dict[str, tuple[Amount, Amount]]]:  # fmt: skip
+    """Bytes read and written by level and tensor, where caches stand between levels.
+
+    What inner levels ask of the level outside a cache passes through the cache. Of that, the level outside serves each
+    element once: blocks that run together ask for the same tile at about the same time. A ``warm`` cache has kept all
+    from the run before if that fits, nothing if it is twice too large, and in between in proportion.
+    """
+    found = {level: dict(tensors) for level, tensors in moved.items()}
+    order = list(arch.levels)
+    for cache in (n for n in order[1:] if arch.levels[n].kind == "cache"):
+        outer = order[order.index(cache) - 1]
+        asked = found[outer]
+        once = {t: np.minimum(read, elements[t]) for t, (read, _) in asked.items()}
+        written = {t: np.minimum(write, elements[t]) for t, (_, write) in asked.items()}
+        held: Amount = sum(np.maximum(once[t], written[t]) for t in asked)
+        size = (arch.levels[cache].size_bytes or 0.0) * arch.achieved.get(f"{cache}.size", 1.0)
+        kept = np.clip(2 - held / size, 0.0, 1.0) if warm else 0.0
+        for tensor, (read, write) in asked.items():
+            own = found[cache].get(tensor, (0.0, 0.0))
+            found[cache][tensor] = (own[0] + read, own[1] + write)
+        found[outer] = {t: (once[t] * (1 - kept), written[t] * (1 - kept)) for t in asked}
+    return found
