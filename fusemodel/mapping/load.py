@@ -80,9 +80,8 @@ def _with_splits(cascade: Cascade, doc: Document, splits: Mapping[str, Sequence[
     ranks, split, places = dict(cascade.ranks), dict(cascade.split), dict(cascade.places)
     for rank, parts in splits.items():
         where = doc.where("split", rank)
-        if rank not in cascade.ranks or rank in cascade.batch:
-            raise unknown("rank", rank, [r for r in cascade.ranks if r not in cascade.batch],
-                          doc.where_key("split", rank))  # fmt: skip
+        if rank not in ranks or rank in cascade.batch:
+            raise unknown("rank", rank, [r for r in ranks if r not in cascade.batch], doc.where_key("split", rank))
         if rank in split:
             raise InputError(f"rank {rank!r} is split by the cascade already", where)
         if len(parts) != 2:
@@ -317,7 +316,8 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
         parts=parts, sizes=sizes, loops=loops, keeps=tuple(keeps), reserve=reserve, budget_bytes=budget,
         bindings=bindings, stages=tuple(tuple(s) for s in stages), interleave=spec.interleave, variant=variant,
         grid=grid, order=spec.order, resident=spec.resident, skip=spec.skip, launch=spec.launch,
-        prologue=spec.prologue, step=spec.step, warm=spec.warm, places=places,
+        prologue=spec.prologue, step=spec.step, warm=spec.warm,
+        exposed=tuple(spec.exposed), places=places,
     )  # fmt: skip
     check_group(group, cascade, arch)
     return group
@@ -333,6 +333,10 @@ def _grid(
                          expected=f"the first of `loops: [{', '.join(loops)}]`")  # fmt: skip
     if grid and not spec.interleave:
         raise InputError("blocks run side by side, which interleaves them", place(("interleave",), True))
+    for i, level in enumerate(spec.exposed):
+        own = [n for n, v in arch.levels.items() if v.per_instance and v.bandwidth_bytes_per_s]
+        if level not in own:
+            raise unknown("level of an instance", level, own, place(("exposed", i), False))
     if spec.skip is not None and spec.skip not in spec.bind:
         raise unknown("Einsum", spec.skip, spec.bind, place(("skip",), False))
     for field in ("launch", "prologue", "step"):

@@ -77,6 +77,7 @@ class GroupSpec(Spec):
     are on an instance together. Steps of the shared loops in which the Einsum ``skip`` has no point are skipped.
     ``launch``, ``prologue`` and ``step`` name overheads of the machine: of the group, of each block, and the least
     that a step of the shared loops takes. ``warm``: caches hold what they could keep from a run of the same before.
+    The time of levels that are ``exposed`` is a stage of its own, instead of hiding behind the stages.
     """
 
     name: str = ""
@@ -97,6 +98,7 @@ class GroupSpec(Spec):
     prologue: str | None = None
     step: str | None = None
     warm: bool = False
+    exposed: list[str] = Field([])
     minimise: list[Literal["latency", "energy", "edp", "dram"]] = Field([])
     variants: list[Any] = Field([])
 
@@ -180,6 +182,7 @@ class Group:
     prologue: str | None = None
     step: str | None = None
     warm: bool = False
+    exposed: tuple[str, ...] = ()
     places: Mapping[str, Where] = field(default_factory=dict, compare=False)
 
     def leaves(self, rank: str, cascade: Cascade) -> tuple[str, ...]:

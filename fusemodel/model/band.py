@@ -1,6 +1,7 @@
 """Counting the tiles of a band of pairs in closed form, for arrays of sizes.
 
-A pair (row, column) is in the band if ``row - below <= column <= row + above``: a causal mask, a sliding window, or both.
+A pair (row, column) is in the band if ``row - below <= scale * column <= row + above``: a causal mask, a sliding window,
+or both, perhaps with ``scale`` rows to each position.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ _SAMPLED = 64
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """``rows`` x ``columns`` pairs, of which those with ``row - below <= column <= row + above`` are present."""
+    """``rows`` x ``columns`` pairs, of which those with ``row - below <= scale * column <= row + above`` are present."""
 
     rows: Array
     columns: Array
     above: Array
     below: Array
+    scale: Array = 1
 
     def tiles(self, row_size: Array, column_size: Array) -> Array:
         """Tiles of ``row_size`` x ``column_size`` pairs with some pair present, float64."""
-        p, m, above, below, a, c = self._integers(row_size, column_size)
+        p, m, above, below, a, c, k = self._integers(row_size, column_size)
         last = -(-p // a) - 1
         first = np.maximum(-((a - 1 + above) // a), 0)  # the first block of rows that reaches a column at all
         end = np.minimum(last, (m - 1 + below) // a + 1)
@@ -38,38 +40,40 @@ class Band:
         )
         bottoms = _floor_sums(started, end, a, -below, c)
         total = np.where(some, tops - bottoms + end - first, 0)
-        return (total + self._wide(last, p, m, above, below, a, c)).astype(np.float64)
+        return (total + self._wide(last, p, m, above, below, a, c, k)).astype(np.float64)
 
     def longest(self, row_size: Array, column_size: Array) -> Array:
         """The most tiles that one block of ``row_size`` rows has: exact where there are few blocks or their first
         column is 0, else where every alignment of a block occurs."""
-        p, m, above, below, a, c = self._integers(row_size, column_size)
+        p, m, above, below, a, c, k = self._integers(row_size, column_size)
         last = -(-p // a) - 1
-        most = np.maximum(self._wide(last, p, m, above, below, a, c), self._wide(last * 0, p, m, above, below, a, c))
-        windowed = below < p - 1
+        most = np.maximum(self._wide(last, p, m, above, below, a, c, k), self._wide(last * 0, p, m, above, below, a, c, k))
+        windowed = below + k <= p - 1
         if not np.any(windowed):
             return most.astype(np.float64)
         for i in range(_SAMPLED):
-            most = np.maximum(most, self._wide(i * last // (_SAMPLED - 1), p, m, above, below, a, c))
+            most = np.maximum(most, self._wide(i * last // (_SAMPLED - 1), p, m, above, below, a, c, k))
         step = np.gcd(a, c)
         furthest = c - step + (-below) % step
-        widest = np.minimum((a - 1 + above + below + furthest) // c + 1, -(-m // c))
+        widest = np.minimum((np.maximum(a - 1 + above + below, 0) + furthest) // c + 1, -(-m // c))
         return np.where(windowed & (last >= _SAMPLED), np.maximum(most, widest), most).astype(np.float64)
 
     def _integers(self, row_size: Array, column_size: Array) -> tuple[Array, ...]:
-        p, m = np.asarray(self.rows, np.int64), np.asarray(self.columns, np.int64)
+        """Sizes in units of ``1 / scale`` of a column, in which a column is ``scale`` wide."""
+        p, k = np.asarray(self.rows, np.int64), np.asarray(self.scale, np.int64)
+        m = np.asarray(self.columns, np.int64) * k
         above = np.minimum(self.above, m).astype(np.int64)
-        below = np.minimum(self.below, p).astype(np.int64)
+        below = np.minimum(self.below, p + k).astype(np.int64) - (k - 1)
         a = np.minimum(row_size, p).astype(np.int64)
-        c = np.minimum(column_size, m).astype(np.int64)
-        return tuple(np.broadcast_arrays(p, m, above, below, a, c))
+        c = np.minimum(column_size, self.columns).astype(np.int64) * k
+        return tuple(np.broadcast_arrays(p, m, above, below, a, c, k))
 
     @staticmethod
-    def _wide(i: Array, p: Array, m: Array, above: Array, below: Array, a: Array, c: Array) -> Array:
+    def _wide(i: Array, p: Array, m: Array, above: Array, below: Array, a: Array, c: Array, k: Array) -> Array:
         """Tiles of one block of rows."""
         top = np.minimum(np.minimum((i + 1) * a, p) - 1 + above, m - 1)
         bottom = np.maximum(i * a - below, 0)
-        return np.where(top >= bottom, top // c - bottom // c + 1, 0)
+        return np.where(top // k >= bottom // k, top // c - bottom // c + 1, 0)
 
 
 def _floor_sums(start: Array, end: Array, slope: Array, offset: Array, divisor: Array) -> Array:

@@ -97,9 +97,14 @@ class _Counter:
 
     def __init__(self, plan: Plan, sizes: Sizes) -> None:
         self.plan, self.cascade, self.sizes = plan, plan.cascade, sizes
-        self.pair: tuple[str, str] | None = None
-        self.bands = {n: self._band(e) for n, e in plan.einsums.items()}
         self.parent = {part: whole for whole, parts in self.cascade.split.items() for part in parts}
+        self.pair: tuple[str, str] | None = None
+        self.counted: dict[tuple[frozenset[str], int], Array] = {}
+        found: dict[tuple[Expr, ...], Band | None] = {}
+        for einsum in plan.einsums.values():
+            if (key := self._relevant(einsum)) not in found:
+                found[key] = self._band(key, einsum)
+        self.bands = {n: found[self._relevant(e)] for n, e in plan.einsums.items()}
 
     def counts(self) -> GroupCounts:
         plan, group = self.plan, self.plan.group
@@ -141,6 +146,17 @@ class _Counter:
             total = total * self.sizes[leaf]
         return total
 
+    def whole(self, leaf: str) -> str:
+        """The rank that a part is a part of, however deep."""
+        while leaf in self.parent:
+            leaf = self.parent[leaf]
+        return leaf
+
+    def leaves(self, rank: str) -> tuple[str, ...]:
+        """The parts of a rank, outermost first."""
+        parts = self.cascade.split.get(rank)
+        return tuple(x for part in parts for x in self.leaves(part)) if parts else (rank,)
+
     def unit_cycles(self, einsum: EinsumPlan, taken) -> list[tuple[str, Array]]:
         """Cycles that an Einsum holds each unit."""
         kept = [x for x in einsum.temporal if x not in einsum.reduced]
@@ -175,15 +191,17 @@ class _Counter:
 
     def elements(self, leaves: Iterable[str], band: Band | None) -> Array:
         """Combinations of some leaves at which a point is present."""
-        given = set(leaves)
-        grains: dict[str, Array] = {}  # of each whole rank: how many of its coordinates one combination stands for
-        for leaf in given:
-            whole = self.parent.get(leaf)
-            if whole is None or whole in self.parent:
-                grains[leaf] = np.float64(1)
-                continue
-            inner = self.cascade.split[whole][1]  # alone only where it is the whole rank
-            grains[whole] = np.float64(1) if inner in given else self.sizes[inner]
+        key = frozenset(leaves), id(band)
+        if key not in self.counted:
+            self.counted[key] = self._elements(key[0], band)
+        return self.counted[key]
+
+    def _elements(self, given: frozenset[str], band: Band | None) -> Array:
+        grains: dict[str, Array] = {}  # of each rank: how many of its coordinates one combination stands for
+        for rank in dict.fromkeys(self.whole(x) for x in given):
+            leaves = self.leaves(rank)
+            inner = leaves[max(i for i, x in enumerate(leaves) if x in given) + 1 :]
+            grains[rank] = self.product(inner)
         total: Array = 1.0
         pair = self.pair if band is not None else None
         for rank, grain in grains.items():
@@ -200,18 +218,17 @@ class _Counter:
         inner = [x for x in group.loops if x not in group.grid]
         if band is None or self.pair is None:
             return self.product(inner)
-        within = {self.parent.get(x, x) for x in inner}
+        within = {self.whole(x) for x in inner}
         rows, columns = self.pair
         if rows in within or columns not in within:
             raise InputError(f"blocks that divide {columns!r}, not {rows!r}, have no closed form",
                              group.places[""])  # fmt: skip
         grain = {}
-        for rank, leaves in ((rows, group.grid), (columns, inner)):
-            split = self.cascade.split.get(rank)
-            grain[rank] = self.sizes[split[1]] if split and split[0] in leaves else self.sizes[rank]
-            if split and split[1] in leaves or rank in leaves:
-                grain[rank] = np.float64(1)
-        rest = [x for x in inner if self.parent.get(x, x) != columns]
+        for rank, loops in ((rows, group.grid), (columns, inner)):
+            leaves = self.leaves(rank)
+            last = max((i for i, x in enumerate(leaves) if x in loops), default=-1)
+            grain[rank] = self.product(leaves[last + 1 :])
+        rest = [x for x in inner if self.whole(x) != columns]
         return band.longest(grain[rows], grain[columns]) * self.product(rest)
 
     def moved(self) -> dict[str, dict[str, tuple[Array, Array]]]:
@@ -248,34 +265,44 @@ class _Counter:
                 result = np.where(self.sizes[loops[length - 1]] > 1, count, result)
         return result
 
-    def _band(self, einsum: EinsumPlan) -> Band | None:
-        """The band of points that are present; None where all are, ragged parts aside."""
+    @staticmethod
+    def _relevant(einsum: EinsumPlan) -> tuple[Expr, ...]:
+        """Conditions that no other one implies."""
         conditions = list(dict.fromkeys(c for e in einsum.conditions for c in _conjuncts(e)))
+        implied = (isinstance(c, Apply) and c.op == "or" and any(a in conditions for a in c.args) for c in conditions)
+        return tuple(c for c, follows in zip(conditions, implied, strict=True) if not follows)
+
+    def _band(self, conditions: tuple[Expr, ...], einsum: EinsumPlan) -> Band | None:
+        """The band of points that are present; None where all are, ragged parts aside."""
         above: Array | None = None
         below: Array | None = None
+        scale: Array = 1.0
         for condition in conditions:
-            if isinstance(condition, Apply) and condition.op == "or" and any(a in conditions for a in condition.args):
-                continue
             for coefficients, constant in self._linear_conditions(condition):
                 if not coefficients or self._in_range(coefficients, constant):
                     continue
-                terms = sorted(coefficients.items(), key=lambda t: -float(np.max(t[1])))
-                if len(terms) != 2 or np.any(terms[0][1] != 1) or np.any(terms[1][1] != -1):
+                plus = [r for r, c in coefficients.items() if np.all(c > 0)]
+                minus = [r for r, c in coefficients.items() if np.all(c < 0)]
+                if len(plus) != 1 or len(minus) != 1 or len(coefficients) > 2:
                     raise self._refuse(condition, einsum)
-                plus, minus = terms[0][0], terms[1][0]
-                if self.pair is None:
-                    self.pair = (minus, plus)
-                if self.pair == (minus, plus):  # column - row + constant <= 0
+                rows, columns = (minus[0], plus[0]) if self.pair is None else self.pair
+                if {rows, columns} != {plus[0], minus[0]} or np.any(np.abs(coefficients[rows]) != 1):
+                    raise self._refuse(condition, einsum)
+                self.pair = (rows, columns)
+                if np.any(scale != (new := np.abs(coefficients[columns]))) and (above, below) != (None, None):
+                    raise self._refuse(condition, einsum)
+                scale = new
+                if plus[0] == columns:  # scale * column - row + constant <= 0
                     above = -constant if above is None else np.minimum(above, -constant)
-                elif self.pair == (plus, minus):
-                    below = -constant if below is None else np.minimum(below, -constant)
                 else:
-                    raise self._refuse(condition, einsum)
+                    below = -constant if below is None else np.minimum(below, -constant)
         if above is None and below is None:
             return None
         assert self.pair is not None
         rows, columns = (self.sizes[r] for r in self.pair)
-        return Band(rows, columns, columns if above is None else above, rows if below is None else below)
+        return Band(
+            rows, columns, columns * scale if above is None else above, rows + scale if below is None else below, scale
+        )
 
     def _refuse(self, condition: Expr, einsum: EinsumPlan) -> InputError:
         return InputError(f"{einsum.name!r} where `{format_expr(condition)}` has no closed form here",

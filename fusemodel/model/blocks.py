@@ -72,7 +72,7 @@ class BlockTime:
 def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
     """Launch + the longest of compute and each level + the prologues of the blocks that one instance runs."""
     reached = arch.achieved
-    busy, units = _stages(work.stages, arch)
+    busy, units = _stages(work, group, arch)
     blocks, instances = work.blocks, arch.instances
     step_s = _overhead(arch, group.step)
     longest = np.maximum(busy * work.longest, work.steps * work.longest * step_s)
@@ -89,7 +89,7 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
     level_s: dict[str, Amount] = {}
     for name, moved in work.level_bytes.items():
         level = arch.levels[name]
-        if not level.bandwidth_bytes_per_s:
+        if not level.bandwidth_bytes_per_s or name in group.exposed:
             continue
         rate = level.bandwidth_bytes_per_s * reached.get(name, 1.0)
         if level.per_instance:
@@ -108,17 +108,22 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
     )  # fmt: skip
 
 
-def _stages(stages: Sequence[Mapping[str, Amount]], arch: Architecture) -> tuple[Amount, dict[str, Amount]]:
-    """Seconds of the stages one after another, less what overlaps, and of each unit alone."""
+def _stages(work: BlockWork, group: Group, arch: Architecture) -> tuple[Amount, dict[str, Amount]]:
+    """Seconds of the stages one after another, less what overlaps, and of each unit alone: of all blocks, on one
+    instance."""
     units: dict[str, Amount] = {}
     one_after_another: Amount = 0.0
-    for stage in stages:
+    for stage in work.stages:
         longest: Amount = 0.0
         for unit, cycles in stage.items():
             seconds = cycles / (arch.clock_hz * arch.achieved.get(unit, 1.0))
             units[unit] = units.get(unit, 0.0) + seconds
             longest = np.maximum(longest, seconds)
         one_after_another = one_after_another + longest
+    for name in group.exposed:
+        rate = (arch.levels[name].bandwidth_bytes_per_s or np.inf) * arch.achieved.get(name, 1.0)
+        units[name] = work.level_bytes.get(name, 0.0) / rate
+        one_after_another = one_after_another + units[name]
     together: Amount = 0.0
     for seconds in units.values():
         together = np.maximum(together, seconds)

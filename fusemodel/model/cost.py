@@ -251,7 +251,8 @@ def _einsum_cost(
         if not all(exact):
             notes.append(f"{einsum.name}: its cycles are an upper bound: its conditions leave too much to count")
     if taken is not None:
-        turns, output_turns = taken(einsum.temporal), taken(temporal)
+        every, turns, output_turns = turns, taken(einsum.temporal), taken(temporal)
+        points = points * min(turns / every, 1) if every else points
     cycles = turns * folds * einsum.cycles_per_point
     slots = points * einsum.cycles_per_point
     energy = points * einsum.energy_pj_per_point
