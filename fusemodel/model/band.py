@@ -49,14 +49,15 @@ class Band:
         last = -(-p // a) - 1
         most = np.maximum(self._wide(last, p, m, above, below, a, c, k), self._wide(last * 0, p, m, above, below, a, c, k))
         windowed = below + k <= p - 1
-        if not np.any(windowed):
-            return most.astype(np.float64)
-        for i in range(_SAMPLED):
-            most = np.maximum(most, self._wide(i * last // (_SAMPLED - 1), p, m, above, below, a, c, k))
+        last, p, m, above, below, a, c, k = (v[windowed] for v in (last, p, m, above, below, a, c, k))
+        widest = most[windowed]
+        for i in range(1, _SAMPLED - 1):
+            widest = np.maximum(widest, self._wide(i * last // (_SAMPLED - 1), p, m, above, below, a, c, k))
         step = np.gcd(a, c)
         furthest = c - step + (-below) % step
-        widest = np.minimum((np.maximum(a - 1 + above + below, 0) + furthest) // c + 1, -(-m // c))
-        return np.where(windowed & (last >= _SAMPLED), np.maximum(most, widest), most).astype(np.float64)
+        every = np.minimum((np.maximum(a - 1 + above + below, 0) + furthest) // c + 1, -(-m // c))
+        most[windowed] = np.where(last >= _SAMPLED, np.maximum(widest, every), widest)
+        return most.astype(np.float64)
 
     def _integers(self, row_size: Array, column_size: Array) -> tuple[Array, ...]:
         """Sizes in units of ``1 / scale`` of a column, in which a column is ``scale`` wide."""

@@ -29,12 +29,11 @@ Sizes: TypeAlias = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class GroupCounts:
-    """One group: what its blocks ask, and for a roofline the operations of each unit and the bytes each level must
-    move once."""
+    """One group: what its blocks ask, and the bytes that the outermost level must move once."""
 
     plan: Plan
     work: BlockWork
-    useful_cycles: Mapping[str, Array]
+    counter: _Counter
     once_bytes: Array
     moved: Mapping[str, Mapping[str, tuple[Array, Array]]]
     element_bytes: Mapping[str, Array]
@@ -72,7 +71,7 @@ class BatchCounts:
         total: Array = 0.0
         for g in self.groups:
             bound: Array = g.once_bytes / (level.bandwidth_bytes_per_s or np.inf)
-            for unit, cycles in g.useful_cycles.items():
+            for unit, cycles in g.counter.useful_cycles().items():
                 bound = np.maximum(bound, cycles / (arch.units[unit].size * arch.instances * arch.clock_hz))
             total = total + bound
         return total
@@ -99,6 +98,7 @@ class _Counter:
         self.plan, self.cascade, self.sizes = plan, plan.cascade, sizes
         self.parent = {part: whole for whole, parts in self.cascade.split.items() for part in parts}
         self.pair: tuple[str, str] | None = None
+        self.tiles: dict[tuple[str, ...], Array] = {}
         self.counted: dict[tuple[frozenset[str], int], Array] = {}
         found: dict[tuple[Expr, ...], Band | None] = {}
         for einsum in plan.einsums.values():
@@ -115,19 +115,18 @@ class _Counter:
                              expected="`skip: EINSUM`, whose points say which are")  # fmt: skip
 
         def taken(loops: Iterable[str]) -> Array:
+            if not group.skip:
+                return self.elements(loops, None)
             inside = [x for x in loops if x in group.loops and x in own]
             outside = [x for x in loops if x not in inside]
             return self.elements(inside, lead) * self.product(outside)
 
         stages: list[dict[str, Array]] = []
-        useful: dict[str, Array] = {}
         for stage in group.stages:
             busy: dict[str, Array] = {}
             for name in stage:
                 for unit, cycles in self.unit_cycles(plan.einsums[name], taken):
                     busy[unit] = busy.get(unit, 0.0) + cycles
-                for unit, cycles in self.points_cycles(plan.einsums[name]):
-                    useful[unit] = useful.get(unit, 0.0) + cycles
             stages.append(busy)
         blocks, steps = taken(group.grid), taken(group.loops)
         moved = self.moved()
@@ -137,8 +136,8 @@ class _Counter:
         }
         outer = moved[plan.arch.outermost]
         once = sum(np.minimum(r, elements[t]) + np.minimum(w, elements[t]) for t, (r, w) in outer.items())
-        work = BlockWork(blocks, stages, self.longest(lead, own, blocks) / steps, steps, {})
-        return GroupCounts(plan, work, useful, once, moved, elements)
+        longest = self.longest(lead) / steps if group.skip else 1 / blocks
+        return GroupCounts(plan, BlockWork(blocks, stages, longest, steps, {}), self, once, moved, elements)
 
     def product(self, leaves: Iterable[str]) -> Array:
         total: Array = 1.0
@@ -182,12 +181,17 @@ class _Counter:
             found.append((unit, held))
         return found
 
-    def points_cycles(self, einsum: EinsumPlan) -> list[tuple[str, Array]]:
-        """Cycles of the points alone, of one processing element each."""
-        points = self.elements(einsum.leaves, self.bands[einsum.name])
-        outputs = self.elements([x for x in einsum.leaves if x not in einsum.reduced], self.bands[einsum.name])
-        found = [(einsum.unit, points * einsum.cycles_per_point + outputs * einsum.cycles_per_output)]
-        return [*found, *((u, points * a + outputs * b) for u, _, a, b in einsum.beside)]
+    def useful_cycles(self) -> dict[str, Array]:
+        """Cycles of the points alone, of one processing element of each unit."""
+        total: dict[str, Array] = {}
+        for einsum in self.plan.einsums.values():
+            band = self.bands[einsum.name]
+            points = self.elements(einsum.leaves, band)
+            outputs = self.elements([x for x in einsum.leaves if x not in einsum.reduced], band)
+            own = (einsum.unit, 1, einsum.cycles_per_point, einsum.cycles_per_output)
+            for unit, _, of_point, of_output in (own, *einsum.beside):
+                total[unit] = total.get(unit, 0.0) + points * of_point + outputs * of_output
+        return total
 
     def elements(self, leaves: Iterable[str], band: Band | None) -> Array:
         """Combinations of some leaves at which a point is present."""
@@ -197,22 +201,48 @@ class _Counter:
         return self.counted[key]
 
     def _elements(self, given: frozenset[str], band: Band | None) -> Array:
-        grains: dict[str, Array] = {}  # of each rank: how many of its coordinates one combination stands for
-        for rank in dict.fromkeys(self.whole(x) for x in given):
-            leaves = self.leaves(rank)
-            inner = leaves[max(i for i, x in enumerate(leaves) if x in given) + 1 :]
-            grains[rank] = self.product(inner)
         total: Array = 1.0
         pair = self.pair if band is not None else None
-        for rank, grain in grains.items():
+        for rank in dict.fromkeys(self.whole(x) for x in given):
             if pair is None or rank not in pair:
-                total = total * np.ceil(self.sizes[rank] / grain)
+                total = total * self.parts_of(rank, self.sizes[rank], given)
         if band is not None and pair is not None:
-            a, c = (grains.get(rank, self.sizes[rank]) for rank in pair)
-            total = total * band.tiles(a, c)
+            within = [tuple(x for x in self.leaves(rank) if x in given)[-1:] for rank in pair]
+            key = (*within[0], "|", *within[1], str(id(band)))
+            if key not in self.tiles:
+                self.tiles[key] = band.tiles(*(self.grain(rank, given) for rank in pair))
+            total = total * self.tiles[key]
         return total
 
-    def longest(self, band: Band | None, own: set[str], blocks: Array) -> Array:
+    def parts_of(self, rank: str, extent: Array, given: frozenset[str]) -> Array:
+        """Combinations of the given leaves among ``extent`` coordinates of a rank."""
+        leaves = self.leaves(rank)
+        inner_leaves = [x for x in leaves if x in given]
+        if not inner_leaves:
+            return np.float64(1)
+        if leaves[-1] in given:  # alone only where the outer parts have one step
+            return extent
+        outer, inner = self.cascade.split[rank]
+        size = self.sizes[inner]
+        if not set(self.leaves(inner)) & given:
+            return self.parts_of(outer, np.ceil(extent / size), given)
+        whole = np.floor(extent / size)
+        rest = extent - whole * size
+        last = np.where(rest > 0, self.parts_of(inner, np.maximum(rest, 1), given), 0)
+        return whole * self.parts_of(inner, size, given) + last
+
+    def grain(self, rank: str, given: Iterable[str]) -> Array:
+        """How many coordinates of a rank one combination of the given leaves stands for."""
+        leaves = self.leaves(rank)
+        last = max((i for i, x in enumerate(leaves) if x in given), default=-1)
+        grain = self.product(leaves[last + 1 :]) if last >= 0 else self.sizes[rank]
+        for leaf in leaves[: last + 1]:
+            part = self.parent.get(leaf)
+            if part in self.parent and np.any(self.sizes[part] % grain):
+                raise InputError(f"ragged parts of parts of {rank!r} have no closed form", self.plan.group.places[""])
+        return grain
+
+    def longest(self, band: Band | None) -> Array:
         """Steps of the shared loops in the longest block."""
         group = self.plan.group
         inner = [x for x in group.loops if x not in group.grid]
@@ -223,13 +253,8 @@ class _Counter:
         if rows in within or columns not in within:
             raise InputError(f"blocks that divide {columns!r}, not {rows!r}, have no closed form",
                              group.places[""])  # fmt: skip
-        grain = {}
-        for rank, loops in ((rows, group.grid), (columns, inner)):
-            leaves = self.leaves(rank)
-            last = max((i for i, x in enumerate(leaves) if x in loops), default=-1)
-            grain[rank] = self.product(leaves[last + 1 :])
         rest = [x for x in inner if self.whole(x) != columns]
-        return band.longest(grain[rows], grain[columns]) * self.product(rest)
+        return band.longest(self.grain(rows, group.grid), self.grain(columns, inner)) * self.product(rest)
 
     def moved(self) -> dict[str, dict[str, tuple[Array, Array]]]:
         """Bytes read and written, by level and tensor, at levels whose bandwidth matters."""
@@ -338,13 +363,24 @@ def _conjuncts(expr: Expr) -> list[Expr]:
 def _linear(expr: Expr, cascade: Cascade, sizes: Sizes) -> tuple[dict[str, Array], Array]:
     """An expression as a sum over whole ranks, of those that are split too."""
     coefficients, constant = _terms(expr, sizes)
-    for whole, (outer, inner) in cascade.split.items():
+    for whole, (outer, inner) in reversed(_outer_first(cascade)):
         if inner in coefficients and outer in coefficients:
             if np.any(coefficients[outer] != coefficients[inner] * sizes[inner]):
                 raise InputError(f"`{format_expr(expr)}` has no closed form here")
             coefficients[whole] = coefficients.get(whole, 0.0) + coefficients.pop(inner)
             del coefficients[outer]
     return coefficients, constant
+
+
+def _outer_first(cascade: Cascade) -> list[tuple[str, tuple[str, str]]]:
+    """The splits of a cascade, one of a rank before those of its parts."""
+    found: list[tuple[str, tuple[str, str]]] = []
+    pending = dict(cascade.split)
+    while pending:
+        parts = {x for pair in pending.values() for x in pair}
+        whole = next(r for r in pending if r not in parts)
+        found.append((whole, pending.pop(whole)))
+    return found
 
 
 def _terms(expr: Expr, sizes: Sizes) -> tuple[dict[str, Array], Array]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from fusemodel.arch import Architecture
 from fusemodel.cascade.check import check_ranges
 from fusemodel.cascade.extents import extents_of, integer
-from fusemodel.cascade.ir import reads
+from fusemodel.cascade.ir import Extent, reads, walk
 from fusemodel.cascade.workload import Workload, check_set, extents_for
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.spec import Design
@@ -37,14 +38,27 @@ def evaluate(
     for name in sets:
         check_set(cascade, name, parts)
     overrides = extents_for(cascade, workload, seq)
-    for rank, expr in design.extents.items():
-        base = extents_of(cascade, overrides)
-        overrides[rank] = integer(expr, base, f"rank {rank!r}", design.place(rank))
-    overrides |= {r: n for r, n in sets.items() if r in cascade.ranks}
-    extents = extents_of(cascade, overrides)
+    given = {r: n for r, n in sets.items() if r in cascade.ranks}
+    extents = _extents(design, overrides, given)
     check_ranges(cascade, extents)
     chosen = [choose(plans, c, extents, sets) for plans, c in zip(plans_of(design), design.groups, strict=True)]
     return _total(design, chosen, extents, workload, seq)
+
+
+def _extents(design: Design, overrides: dict[str, int], given: Mapping[str, int]) -> dict[str, int]:
+    """Extents with those that the mapping replaces, as expressions of the others, unless they are ``given``."""
+    cascade = design.cascade
+    replaced = {r: e for r, e in design.extents.items() if r not in given}
+    for rank, expr in list(replaced.items()):
+        if Extent(rank) in walk(expr):  # of what it would be otherwise
+            overrides[rank] = integer(expr, extents_of(cascade, {**overrides, **given}), f"rank {rank!r}",
+                                      design.place(rank))  # fmt: skip
+            del replaced[rank]
+    for rank in replaced:
+        overrides.pop(rank, None)
+    places = {**cascade.places, **{r: design.place(r) for r in replaced}}
+    mapped = replace(cascade, ranks={**cascade.ranks, **replaced}, places=places)
+    return extents_of(mapped, {**overrides, **given})
 
 
 def plans_of(design: Design) -> tuple[tuple[Plan, ...], ...]:
