@@ -75,9 +75,9 @@ class GroupSpec(Spec):
     The steps of ``grid``, the outermost loops, are blocks that are handed out to the instances of the machine, in
     ``order``: ``static``, each instance the same number, or ``dynamic``, to whichever is free; ``resident`` of them
     are on an instance together. Steps of the shared loops in which the Einsum ``skip`` has no point are skipped.
-    ``launch``, ``prologue`` and ``step`` name overheads of the machine: of the group, of each block, and the least
-    that a step of the shared loops takes. ``warm``: caches hold what they could keep from a run of the same before.
-    The time of levels that are ``exposed`` is a stage of its own, instead of hiding behind the stages.
+    ``launch``, ``prologue`` and ``step`` name overheads of the machine: of the group, of each block, and what each step
+    of the shared loops waits, which other resident blocks hide. ``warm``: caches hold what they could keep from a run of the same before.
+    A stage takes no less than its Einsums' traffic at levels that are ``exposed``; that of others hides behind all.
     """
 
     name: str = ""

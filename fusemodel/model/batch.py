@@ -7,7 +7,7 @@ is present (causal, windows). What it does not cover is refused, never approxima
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -59,7 +59,7 @@ class BatchCounts:
             keeps = g.plan.group.warm if warm is None else warm
             levels = cached(arch, g.moved, g.element_bytes, keeps)
             level_bytes = {n: sum(r + w for r, w in tensors.values()) for n, tensors in levels.items() if tensors}
-            work = BlockWork(g.work.blocks, g.work.stages, g.work.longest, g.work.steps, level_bytes)
+            work = replace(g.work, level_bytes=level_bytes)
             found.append(block_time(work, g.plan.group, arch))
         return found
 
@@ -98,6 +98,7 @@ class _Counter:
         self.plan, self.cascade, self.sizes = plan, plan.cascade, sizes
         self.parent = {part: whole for whole, parts in self.cascade.split.items() for part in parts}
         self.pair: tuple[str, str] | None = None
+        self.by_einsum: dict[tuple[str, str], Array] = {}
         self.tiles: dict[tuple[str, ...], Array] = {}
         self.counted: dict[tuple[frozenset[str], int], Array] = {}
         found: dict[tuple[Expr, ...], Band | None] = {}
@@ -137,7 +138,12 @@ class _Counter:
         outer = moved[plan.arch.outermost]
         once = sum(np.minimum(r, elements[t]) + np.minimum(w, elements[t]) for t, (r, w) in outer.items())
         longest = self.longest(lead) / steps if group.skip else 1 / blocks
-        return GroupCounts(plan, BlockWork(blocks, stages, longest, steps, {}), self, once, moved, elements)
+        exposed = [
+            {level: sum(self.by_einsum.get((level, n), 0.0) for n in stage) for level in group.exposed}
+            for stage in group.stages
+        ]
+        work = BlockWork(blocks, stages, longest, steps, {}, exposed)
+        return GroupCounts(plan, work, self, once, moved, elements)
 
     def product(self, leaves: Iterable[str]) -> Array:
         total: Array = 1.0
@@ -274,6 +280,8 @@ class _Counter:
                 if level in timed:
                     read, written = found[level].get(move.tensor, (0.0, 0.0))
                     found[level][move.tensor] = (read, written + amount) if write else (read + amount, written)
+                    key = level, move.tile.einsum
+                    self.by_einsum[key] = self.by_einsum.get(key, 0.0) + amount
         return found
 
     def words(self, move: Move) -> Array:

@@ -1,8 +1,8 @@
 """Time of a group whose outer loops are blocks, handed out to the instances of a machine.
 
-The same expressions serve one evaluation and arrays of them (one element a set of extents). Sources of the form: waves and
-block overheads as in Volkov, *Understanding Latency Hiding on GPUs*, 2016, and NVIDIA's CUDA programming guide; a
-level's time as in the roofline of Williams et al., CACM 2009, at the rate that is reached.
+The same expressions serve one evaluation and arrays of them (one element a set of extents). Sources of the form: waves,
+block overheads and waiting as in Volkov, *Understanding Latency Hiding on GPUs*, 2016; a level's time as in the
+roofline of Williams et al., CACM 2009, at the rate that is reached.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Amount: TypeAlias = Any
 class BlockWork:
     """What the blocks of a group ask of the machine, all together.
 
-    ``stages`` has the cycles that each unit of one instance would be busy, stage by stage; ``longest`` is the part of
-    the work that is in the longest block and ``steps`` the steps of the shared loops; ``level_bytes`` what is read and
-    written at each level.
+    ``stages`` has the cycles that each unit of one instance would be busy, stage by stage, and ``stage_bytes`` what the
+    stage moves at levels that are exposed; ``longest`` is the part of the work that is in the longest block and
+    ``steps`` the steps of the shared loops; ``level_bytes`` what is read and written at each level.
     """
 
     blocks: Amount
@@ -33,6 +33,7 @@ class BlockWork:
     longest: Amount
     steps: Amount
     level_bytes: Mapping[str, Amount]
+    stage_bytes: Sequence[Mapping[str, Amount]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,20 @@ class BlockTime:
             "last wave": self.quantised_s, **self.unit_s, **self.level_s,
         }  # fmt: skip
 
+    def at(self, i: int) -> BlockTime:
+        """One element of arrays, as plain numbers."""
+
+        def one(value: Amount) -> float:
+            return float(value if np.ndim(value) == 0 else value[i])
+
+        def each(values: Mapping[str, Amount]) -> dict[str, float]:
+            return {n: one(v) for n, v in values.items()}
+
+        return BlockTime(
+            one(self.total_s), one(self.compute_s), one(self.quantised_s), each(self.level_s), each(self.unit_s),
+            one(self.prologue_s), one(self.launch_s), one(self.waves),
+        )  # fmt: skip
+
     def bound(self) -> str:
         """What the whole time is made of most (plain numbers): a unit or level, the launch, prologues or last wave."""
         level = max(self.level_s, key=lambda n: self.level_s[n], default="")
@@ -72,12 +87,11 @@ class BlockTime:
 def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
     """Launch + the longest of compute and each level + the prologues of the blocks that one instance runs."""
     reached = arch.achieved
-    busy, units = _stages(work, group, arch)
+    busy, units = _stages(work, arch)
     blocks, instances = work.blocks, arch.instances
-    step_s = _overhead(arch, group.step)
-    longest = np.maximum(busy * work.longest, work.steps * work.longest * step_s)
-    total = np.maximum(busy, work.steps * step_s / group.resident)
-    even = total / instances
+    waiting = busy + work.steps * _overhead(arch, group.step)
+    longest = waiting * work.longest
+    even = np.maximum(busy, waiting / group.resident) / instances
     per_instance = blocks / instances
     compute = np.maximum(even, longest)
     rounds = np.maximum(per_instance, 1.0)
@@ -98,9 +112,14 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
         level_s[name] = moved / rate
         if level.port_bytes_per_s:
             level_s[name] = np.maximum(level_s[name], moved / (np.minimum(blocks, instances) * level.port_bytes_per_s))
-    inner = compute
+    slowest: Amount = 0.0
     for seconds in level_s.values():
-        inner = np.maximum(inner, seconds)
+        slowest = np.maximum(slowest, seconds)
+    inner = np.maximum(compute, slowest)
+    if group.step is not None:  # the last blocks are too few to keep a level busy while they wait
+        waves = per_instance / group.resident
+        full = np.floor(waves)
+        inner = np.where((full > 0) & (waves > full), np.maximum(inner, slowest * full / waves + longest), inner)
     launch = _overhead(arch, group.launch)
     return BlockTime(
         launch + inner + prologue, compute, compute - even, level_s,
@@ -108,22 +127,20 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
     )  # fmt: skip
 
 
-def _stages(work: BlockWork, group: Group, arch: Architecture) -> tuple[Amount, dict[str, Amount]]:
+def _stages(work: BlockWork, arch: Architecture) -> tuple[Amount, dict[str, Amount]]:
     """Seconds of the stages one after another, less what overlaps, and of each unit alone: of all blocks, on one
     instance."""
     units: dict[str, Amount] = {}
     one_after_another: Amount = 0.0
-    for stage in work.stages:
+    for stage, moved in zip(work.stages, work.stage_bytes or [{}] * len(work.stages), strict=True):
+        rates = {u: arch.clock_hz * arch.achieved.get(u, 1.0) for u in stage}
+        rates |= {n: (arch.levels[n].bandwidth_bytes_per_s or np.inf) * arch.achieved.get(n, 1.0) for n in moved}
         longest: Amount = 0.0
-        for unit, cycles in stage.items():
-            seconds = cycles / (arch.clock_hz * arch.achieved.get(unit, 1.0))
-            units[unit] = units.get(unit, 0.0) + seconds
+        for name, amount in (*stage.items(), *moved.items()):
+            seconds = amount / rates[name]
+            units[name] = units.get(name, 0.0) + seconds
             longest = np.maximum(longest, seconds)
         one_after_another = one_after_another + longest
-    for name in group.exposed:
-        rate = (arch.levels[name].bandwidth_bytes_per_s or np.inf) * arch.achieved.get(name, 1.0)
-        units[name] = work.level_bytes.get(name, 0.0) / rate
-        one_after_another = one_after_another + units[name]
     together: Amount = 0.0
     for seconds in units.values():
         together = np.maximum(together, seconds)

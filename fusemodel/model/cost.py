@@ -115,7 +115,8 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
         cycles = maximum(cycles, value)
     blocks = None
     if plan.group.grid or plan.group.launch or plan.arch.instances > 1:
-        blocks = block_time(_block_work(plan, frames, einsums, traffic, sizes), plan.group, plan.arch)
+        work = _block_work(plan, frames, einsums, traffic, by_einsum, sizes)
+        blocks = block_time(work, plan.group, plan.arch)
         cycles = blocks.total_s * plan.arch.clock_hz
         memory = {n: v * plan.arch.clock_hz for n, v in blocks.level_s.items()}
     return GroupCost(
@@ -154,7 +155,7 @@ def _taken(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> Callable[[S
 
 
 def _block_work(
-    plan: Plan, frames: Mapping[str, Frame], einsums: Mapping[str, EinsumCost], traffic, sizes: Sizes
+    plan: Plan, frames: Mapping[str, Frame], einsums: Mapping[str, EinsumCost], traffic, by_einsum, sizes: Sizes
 ) -> BlockWork:
     group, word = plan.group, plan.arch.word_bytes
     blocks = product(group.grid, sizes)
@@ -166,7 +167,11 @@ def _block_work(
     moved = {
         level: sum(t.read + t.write for t in tensors.values()) * word for level, tensors in traffic.items() if tensors
     }
-    return BlockWork(blocks, stage_cycles(plan, einsums), longest, steps, moved)
+    exposed = [
+        {level: sum(by_einsum.get((level, n), 0) for n in stage) * word for level in group.exposed}
+        for stage in group.stages
+    ]
+    return BlockWork(blocks, stage_cycles(plan, einsums), longest, steps, moved, exposed)
 
 
 def _longest(plan: Plan, frame: Frame, sizes: Sizes) -> int:

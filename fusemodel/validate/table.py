@@ -54,11 +54,9 @@ class Table:
         )  # fmt: skip
 
 
-def read_table(path: str | Path) -> Table:
-    """The usable rows of a CSV in the columns of DESIGN section 8; InputError for a file that is none."""
-    lines, rows = _rows(str(path))
-    if not rows:
-        raise InputError("there is no header", Where(str(path), 1, 1), expected="a line of column names")
+def table_of(path: str | Path, lines: Sequence[int], rows: Sequence[Sequence[str]]) -> Table:
+    """The usable rows of a table in the columns of DESIGN section 8, the first row its header; InputError if it is
+    none."""
     header = [c.strip() for c in rows[0]]
     where = Where(str(path), lines[0], 1)
     if twice := next((c for i, c in enumerate(header) if c and c in header[:i]), None):
@@ -84,8 +82,8 @@ def read_table(path: str | Path) -> Table:
     return _checked(table, {c: by_name[c] for c in numbers if c in by_name})
 
 
-def _rows(path: str) -> tuple[list[int], list[list[str]]]:
-    """Every row of a file with the line it begins on."""
+def read_rows(path: str) -> tuple[list[int], list[list[str]]]:
+    """Every row of a file with the line it begins on, the header first; InputError for what is no CSV."""
     where = Where(path, 1, 1)
     try:
         data = Path(path).read_bytes()
@@ -99,6 +97,8 @@ def _rows(path: str) -> tuple[list[int], list[list[str]]]:
         while True:
             line = reader.line_num + 1
             row = next(reader, None)
+            if row is None and not rows:
+                raise InputError("there is no header", where, expected="a line of column names")
             if row is None:
                 return lines, rows
             if rows or any(c.strip() for c in row):
@@ -177,4 +177,4 @@ def _checked(table: Table, raw: Mapping[str, Sequence[str]]) -> Table:
     return table.only(~bad, left_out)
 
 
-__all__ = ["Skipped", "Table", "read_table"]
+__all__ = ["Skipped", "Table", "read_rows", "table_of"]

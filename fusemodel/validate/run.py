@@ -1,0 +1,45 @@
+"""Validation from files to errors: the calls that the command line makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fusemodel.errors import InputError, Where
+from fusemodel.library import gpu_dir
+from fusemodel.validate.calibration import load_calibration
+from fusemodel.validate.fit import Fitted, fit
+from fusemodel.validate.join import joined
+from fusemodel.validate.predict import predict
+from fusemodel.validate.report import Validation, validation_of
+from fusemodel.validate.rules import load_rules
+from fusemodel.validate.sources import read_any
+
+
+def shipped() -> list[str]:
+    """The tables that come with the library."""
+    return [str(p) for p in sorted(gpu_dir().glob("*.csv"))]
+
+
+def validate(
+    data: Sequence[str] = (), *, rules: str | None = None, calibration: str | None = None
+) -> Validation:
+    """Predict every row of some tables (the library's, if none are given) and compare with what was measured.
+
+    Raises InputError for a file that is no table, or where no row can be predicted; single rows are left out by name.
+    """
+    files = list(data) or shipped()
+    table = joined([read_any(f) for f in files])
+    fitted = load_calibration(calibration)
+    predictions = predict(table, load_rules(rules), fitted)
+    if not len(predictions.table):
+        first = predictions.table.skipped[0] if predictions.table.skipped else None
+        raise InputError(
+            "no row can be predicted" + (f": {first.reason}" if first else ""),
+            Where(files[0], first.line if first else 1, 1), expected="rows of known GPUs and kernels",
+        )  # fmt: skip
+    return validation_of(predictions, fitted, tuple(files))
+
+
+def fit_to(data: Sequence[str], progress: Callable[[str], None] = str, *, rules: str | None = None) -> Fitted:
+    """Fit the named efficiencies on half of the shapes of some tables of one machine."""
+    return fit([read_any(f) for f in data], load_rules(rules), load_calibration(), progress)
