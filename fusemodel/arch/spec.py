@@ -100,7 +100,7 @@ class UnitSpec(Spec):
 
 class ArchSpec(Spec):
     """A machine: ``instances`` of all its units and of the levels that are ``per: instance``. ``achieved`` gives, by
-    unit or level, the part of its rate that is reached (``LEVEL.size``: of its size); ``overlap`` the part of a stage
+    unit or level, the part of its rate that is reached (``LEVEL.size``: of its size, ``LEVEL.port``: of its port); ``overlap`` the part of a stage
     that hides behind the other stages of a schedule, ``tail`` the part of the last, partly filled wave of blocks that
     is waited for; ``overheads`` are times that mappings name."""
 
@@ -285,7 +285,7 @@ def build_architecture(doc: Document) -> Architecture:
         if levels[name].size_bytes is None:
             raise InputError(f"level {name!r} has no size", doc.where("levels", name), expected="`size: 16 MiB`")
     units = {n: _build_unit(n, spec, doc) for n in spec.units}
-    names = [*levels, *units, *(f"{n}.size" for n in levels)]
+    names = [*levels, *units, *(f"{n}.{part}" for n in levels for part in ("size", "port"))]
     for name in spec.achieved:
         if name not in names:
             raise unknown("unit or level", name, names, doc.where_key("achieved", name))

@@ -19,7 +19,7 @@ from fusemodel.cascade.printer import format_expr
 from fusemodel.errors import InputError
 from fusemodel.mapping.spec import Design
 from fusemodel.model.band import Band
-from fusemodel.model.blocks import BlockTime, BlockWork, block_time, cached
+from fusemodel.model.blocks import BlockTime, BlockWork, block_time, cached, tile_bytes
 from fusemodel.model.evaluate import plans_of
 from fusemodel.model.plan import EinsumPlan, Move, Plan
 
@@ -142,7 +142,7 @@ class _Counter:
             {level: sum(self.by_einsum.get((level, n), 0.0) for n in stage) for level in group.exposed}
             for stage in group.stages
         ]
-        work = BlockWork(blocks, stages, longest, steps, {}, exposed)
+        work = BlockWork(blocks, stages, longest, steps, {}, tile_bytes(plan, self.sizes), exposed)
         return GroupCounts(plan, work, self, once, moved, elements)
 
     def product(self, leaves: Iterable[str]) -> Array:
@@ -318,11 +318,12 @@ class _Counter:
                 minus = [r for r, c in coefficients.items() if np.all(c < 0)]
                 if len(plus) != 1 or len(minus) != 1 or len(coefficients) > 2:
                     raise self._refuse(condition, einsum)
-                rows, columns = (minus[0], plus[0]) if self.pair is None else self.pair
+                rows, columns = self.pair or self._oriented(minus[0], plus[0])
                 if {rows, columns} != {plus[0], minus[0]} or np.any(np.abs(coefficients[rows]) != 1):
                     raise self._refuse(condition, einsum)
                 self.pair = (rows, columns)
-                if np.any(scale != (new := np.abs(coefficients[columns]))) and (above, below) != (None, None):
+                new = np.abs(coefficients[columns])
+                if np.any(scale != new) and not (above is None and below is None):
                     raise self._refuse(condition, einsum)
                 scale = new
                 if plus[0] == columns:  # scale * column - row + constant <= 0
@@ -336,6 +337,11 @@ class _Counter:
         return Band(
             rows, columns, columns * scale if above is None else above, rows + scale if below is None else below, scale
         )
+
+    def _oriented(self, a: str, b: str) -> tuple[str, str]:
+        """Two ranks of a band as rows and columns: rows are divided among blocks."""
+        in_grid = {self.whole(x) for x in self.plan.group.grid}
+        return (b, a) if b in in_grid and a not in in_grid else (a, b)
 
     def _refuse(self, condition: Expr, einsum: EinsumPlan) -> InputError:
         return InputError(f"{einsum.name!r} where `{format_expr(condition)}` has no closed form here",

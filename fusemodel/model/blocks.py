@@ -15,6 +15,7 @@ import numpy as np
 
 from fusemodel.arch import Architecture
 from fusemodel.mapping.spec import Group
+from fusemodel.model.plan import Plan
 
 Amount: TypeAlias = Any
 
@@ -25,7 +26,8 @@ class BlockWork:
 
     ``stages`` has the cycles that each unit of one instance would be busy, stage by stage, and ``stage_bytes`` what the
     stage moves at levels that are exposed; ``longest`` is the part of the work that is in the longest block and
-    ``steps`` the steps of the shared loops; ``level_bytes`` what is read and written at each level.
+    ``steps`` the steps of the shared loops; ``level_bytes`` what is read and written at each level, and ``tile_bytes``
+    the tiles that a block keeps near its units, whole.
     """
 
     blocks: Amount
@@ -33,6 +35,7 @@ class BlockWork:
     longest: Amount
     steps: Amount
     level_bytes: Mapping[str, Amount]
+    tile_bytes: Amount = 0.0
     stage_bytes: Sequence[Mapping[str, Amount]] = ()
 
 
@@ -85,7 +88,8 @@ class BlockTime:
 
 
 def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
-    """Launch + the longest of compute and each level + the prologues of the blocks that one instance runs."""
+    """Launch + the longest of compute and each level + prologues, with the fill and drain, of the blocks that one
+    instance runs."""
     reached = arch.achieved
     busy, units = _stages(work, arch)
     blocks, instances = work.blocks, arch.instances
@@ -99,7 +103,8 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
         wasted = arch.tail * (np.ceil(per_instance) / per_instance - 1)
         compute = np.maximum(even * (1 + wasted), longest)
         rounds = np.maximum(per_instance * (1 + wasted), 1.0)
-    prologue = _overhead(arch, group.prologue) * np.maximum(rounds / group.resident, 1.0)
+    first = _overhead(arch, group.prologue)
+    prologue = first * np.maximum(rounds / group.resident, 1.0)
     level_s: dict[str, Amount] = {}
     for name, moved in work.level_bytes.items():
         level = arch.levels[name]
@@ -111,7 +116,8 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
             continue
         level_s[name] = moved / rate
         if level.port_bytes_per_s:
-            level_s[name] = np.maximum(level_s[name], moved / (np.minimum(blocks, instances) * level.port_bytes_per_s))
+            port = level.port_bytes_per_s * reached.get(f"{name}.port", 1.0)
+            level_s[name] = np.maximum(level_s[name], moved / (np.minimum(blocks, instances) * port))
     slowest: Amount = 0.0
     for seconds in level_s.values():
         slowest = np.maximum(slowest, seconds)
@@ -125,6 +131,25 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
         launch + inner + prologue, compute, compute - even, level_s,
         {u: v / instances for u, v in units.items()}, prologue, launch, per_instance,
     )  # fmt: skip
+
+
+def _fill(work: BlockWork, arch: Architecture) -> Amount:
+    """Seconds in which a block only loads its first tiles: whole ones, through the port of its instance."""
+    ports = [(n, v.port_bytes_per_s) for n, v in arch.levels.items() if v.port_bytes_per_s]
+    return sum((work.tile_bytes / (p * arch.achieved.get(f"{n}.port", 1.0)) for n, p in ports), 0.0)
+
+
+def tile_bytes(plan: Plan, sizes: Mapping[str, Amount]) -> Amount:
+    """Bytes of the tiles that a block keeps in the levels of its instance, ragged ones whole, buffers counted once."""
+    total: Amount = 0.0
+    for footprint in plan.footprints:
+        if plan.arch.levels[footprint.keep.level].per_instance and footprint.tiles:
+            tile = footprint.tiles[0][1]
+            words: Amount = 1.0
+            for leaf in (x for d in tile.dims for x in d.all_leaves if x not in tile.outside):
+                words = words * sizes[leaf]
+            total = total + words * plan.arch.word_bytes
+    return total
 
 
 def _stages(work: BlockWork, arch: Architecture) -> tuple[Amount, dict[str, Amount]]:
@@ -159,7 +184,7 @@ def cached(
 
     What inner levels ask of the level outside a cache passes through the cache. Of that, the level outside serves each
     element once: blocks that run together ask for the same tile at about the same time. A ``warm`` cache has kept all
-    from the run before if that fits, nothing if it is twice too large, and in between in proportion.
+    from the run before if that fits, nothing if it is half again as large, and in between in proportion.
     """
     found = {level: dict(tensors) for level, tensors in moved.items()}
     order = list(arch.levels)
@@ -170,7 +195,7 @@ def cached(
         written = {t: np.minimum(write, elements[t]) for t, (_, write) in asked.items()}
         held: Amount = sum(np.maximum(once[t], written[t]) for t in asked)
         size = (arch.levels[cache].size_bytes or 0.0) * arch.achieved.get(f"{cache}.size", 1.0)
-        kept = np.clip(2 - held / size, 0.0, 1.0) if warm else 0.0
+        kept = np.clip(3 - 2 * held / size, 0.0, 1.0) if warm else 0.0
         for tensor, (read, write) in asked.items():
             own = found[cache].get(tensor, (0.0, 0.0))
             found[cache][tensor] = (own[0] + read, own[1] + write)

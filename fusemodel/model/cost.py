@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 
 from fusemodel.cascade.printer import format_expr
-from fusemodel.model.blocks import BlockTime, BlockWork, block_time, cached
+from fusemodel.model.blocks import BlockTime, BlockWork, block_time, cached, tile_bytes
 from fusemodel.model.domain import count_union
 from fusemodel.model.elements import touched
 from fusemodel.model.forms import Linear
@@ -158,8 +158,7 @@ def _block_work(
     plan: Plan, frames: Mapping[str, Frame], einsums: Mapping[str, EinsumCost], traffic, by_einsum, sizes: Sizes
 ) -> BlockWork:
     group, word = plan.group, plan.arch.word_bytes
-    blocks = product(group.grid, sizes)
-    steps = product(group.loops, sizes)
+    blocks, steps = (_steps(plan, frames, loops, sizes) for loops in (group.grid, group.loops))
     longest: Amount = 1 / blocks
     if (taken := _taken(plan, frames, sizes)) is not None:
         blocks, steps = taken(group.grid), taken(group.loops)
@@ -171,7 +170,14 @@ def _block_work(
         {level: sum(by_einsum.get((level, n), 0) for n in stage) * word for level in group.exposed}
         for stage in group.stages
     ]
-    return BlockWork(blocks, stage_cycles(plan, einsums), longest, steps, moved, exposed)
+    return BlockWork(blocks, stage_cycles(plan, einsums), longest, steps, moved, tile_bytes(plan, sizes), exposed)
+
+
+def _steps(plan: Plan, frames: Mapping[str, Frame], loops: Sequence[str], sizes: Sizes) -> Amount:
+    """Steps of some shared loops in which an Einsum that has them all has a point."""
+    inside = (f for f in frames.values() if set(loops) <= set(f.einsum.leaves))
+    found = next((f for f in inside if f.conditional), None)
+    return product(loops, sizes) if found is None else found.count(loops, sizes)[0]
 
 
 def _longest(plan: Plan, frame: Frame, sizes: Sizes) -> int:
