@@ -77,6 +77,7 @@ class GroupSpec(Spec):
     are on an instance together. Steps of the shared loops in which the Einsum ``skip`` has no point are skipped.
     ``launch``, ``prologue`` and ``step`` name overheads of the machine: of the group, of each block, and what each step
     of the shared loops waits, which other resident blocks hide. ``warm``: caches hold what they could keep from a run of the same before.
+    ``fill``: nothing else is done while a block loads its first tiles.
     A stage takes no less than its Einsums' traffic at levels that are ``exposed``; that of others hides behind all.
     """
 
@@ -98,6 +99,7 @@ class GroupSpec(Spec):
     prologue: str | None = None
     step: str | None = None
     warm: bool = False
+    fill: bool = False
     exposed: list[str] = Field([])
     minimise: list[Literal["latency", "energy", "edp", "dram"]] = Field([])
     variants: list[Any] = Field([])
@@ -182,6 +184,7 @@ class Group:
     prologue: str | None = None
     step: str | None = None
     warm: bool = False
+    fill: bool = False
     exposed: tuple[str, ...] = ()
     places: Mapping[str, Where] = field(default_factory=dict, compare=False)
 

@@ -103,7 +103,7 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
         wasted = arch.tail * (np.ceil(per_instance) / per_instance - 1)
         compute = np.maximum(even * (1 + wasted), longest)
         rounds = np.maximum(per_instance * (1 + wasted), 1.0)
-    first = _overhead(arch, group.prologue)
+    first = _overhead(arch, group.prologue) + (_fill(work, arch) if group.fill else 0.0)
     prologue = first * np.maximum(rounds / group.resident, 1.0)
     level_s: dict[str, Amount] = {}
     for name, moved in work.level_bytes.items():
