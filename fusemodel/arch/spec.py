@@ -38,6 +38,7 @@ Time = Annotated[float, _unit("time", positive=False)]
 
 #: Of a rate or size; above 1 where a clock runs beyond the one quoted.
 Fraction = Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)]
+Cycles = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 class LevelSpec(Spec):
@@ -102,7 +103,7 @@ class ArchSpec(Spec):
     """A machine: ``instances`` of all its units and of the levels that are ``per: instance``. ``achieved`` gives, by
     unit or level, the part of its rate that is reached (``LEVEL.size``: of its size, ``LEVEL.port``: of its port); ``overlap`` the part of a stage
     that hides behind the other stages of a schedule, ``tail`` the part of the last, partly filled wave of blocks that
-    is waited for; ``overheads`` are times that mappings name."""
+    is waited for; ``overheads`` (and ``overhead_cycles``, which scale with the clock) are times that mappings name."""
 
     name: str = ""
     about: str = ""
@@ -115,6 +116,7 @@ class ArchSpec(Spec):
     overlap: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
     tail: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
     overheads: dict[str, Time] = Field({})
+    overhead_cycles: dict[str, Cycles] = Field({})
     levels: dict[str, LevelSpec] = Field(min_length=1)
     units: dict[str, UnitSpec] = Field(min_length=1)
 
@@ -195,6 +197,7 @@ class Architecture:
     overlap: float = 0.0
     tail: float = 1.0
     overheads_s: Mapping[str, float] = field(default_factory=dict)
+    cycles_of: Mapping[str, float] = field(default_factory=dict)  # of those overheads that scale with the clock
 
     def tuned(
         self, achieved: Mapping[str, float], overheads_s: Mapping[str, float], overlap: float | None = None,
@@ -285,6 +288,8 @@ def build_architecture(doc: Document) -> Architecture:
         if levels[name].size_bytes is None:
             raise InputError(f"level {name!r} has no size", doc.where("levels", name), expected="`size: 16 MiB`")
     units = {n: _build_unit(n, spec, doc) for n in spec.units}
+    if twice := spec.overheads.keys() & spec.overhead_cycles.keys():
+        raise InputError(f"overhead {min(twice)!r} stands twice", doc.where_key("overhead_cycles", min(twice)))
     names = [*levels, *units, *(f"{n}.{part}" for n in levels for part in ("size", "port"))]
     for name in spec.achieved:
         if name not in names:
@@ -303,7 +308,8 @@ def build_architecture(doc: Document) -> Architecture:
         achieved=spec.achieved,
         overlap=spec.overlap,
         tail=spec.tail,
-        overheads_s=spec.overheads,
+        overheads_s={**spec.overheads, **{n: c / spec.clock for n, c in spec.overhead_cycles.items()}},
+        cycles_of=spec.overhead_cycles,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from fusemodel.arch import Architecture
-from fusemodel.arch.spec import Fraction, Time
+from fusemodel.arch.spec import Cycles, Fraction, Time
 from fusemodel.library import gpu_dir
 from fusemodel.specfile import Spec, document_place, validate
 from fusemodel.yamlfile import read_yaml
@@ -32,7 +32,8 @@ class CalibrationSpec(Spec):
     about: str = ""
     fitted: dict[str, Any] = Field({})
     achieved: dict[str, Fraction]
-    overheads: dict[str, Time]
+    overheads: dict[str, Time] = Field({})
+    overhead_cycles: dict[str, Cycles] = Field({})
     overlap: float = Field(ge=0, le=1)
     tail: float = Field(ge=0, le=1)
     campaigns: list[SlowSpec] = Field([])
@@ -46,13 +47,15 @@ class Calibration:
     overheads_s: Mapping[str, float]
     overlap: float
     tail: float
+    cycles_of: Mapping[str, float] = field(default_factory=dict)
     slow: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     fitted: Mapping[str, Any] = field(default_factory=dict)
 
     def tuned(self, arch: Architecture) -> Architecture:
         """A machine with these efficiencies; everything else is its data sheet's."""
         overlap = arch.overlap + (1 - arch.overlap) * self.overlap
-        return arch.tuned(self.achieved, self.overheads_s, overlap, self.tail)
+        times = {**self.overheads_s, **{n: c / arch.clock_hz for n, c in self.cycles_of.items()}}
+        return arch.tuned(self.achieved, times, overlap, self.tail)
 
     def slowed(self, seconds: Any, rule: str) -> Any:
         """Times in a campaign whose clocks fell."""
@@ -67,7 +70,7 @@ def load_calibration(path: str | None = None) -> Calibration:
     doc = read_yaml(path or str(gpu_dir() / "calibrated.yaml"))
     spec = validate(CalibrationSpec, doc.data, document_place(doc))
     slow = {s.rule: (s.after, s.rate) for s in spec.campaigns}
-    return Calibration(spec.achieved, spec.overheads, spec.overlap, spec.tail, slow, spec.fitted)
+    return Calibration(spec.achieved, spec.overheads, spec.overlap, spec.tail, spec.overhead_cycles, slow, spec.fitted)
 
 
 __all__ = ["Calibration", "load_calibration"]

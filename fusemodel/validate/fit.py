@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusemodel.arch import Architecture
 from fusemodel.errors import InputError
 from fusemodel.validate.calibration import Calibration
 from fusemodel.validate.errors import errors_of
@@ -41,16 +42,21 @@ def held_out(table: Table) -> NDArray[np.bool_]:
     return np.array(found, dtype=bool)
 
 
-def fit(tables: Sequence[Table], rules: Rules, start: Calibration, progress: Callable[[str], None] = str) -> Fitted:
-    """Fit the efficiencies that the rules' mappings use, on half of the shapes of some tables of one machine."""
+def fit(tables: Sequence[Table], rules: Rules, names_of: Calibration, progress: Callable[[str], None] = str) -> Fitted:
+    """Fit the efficiencies that a calibration names, on half of the shapes of some tables of one machine, beginning with
+    the values in the machine's file."""
     parts: list[tuple[Floats, tuple[Counted, ...], NDArray[np.bool_]]] = []
-    machines: set[str] = set()
+    weights: list[Floats] = []
+    machines: dict[str, Architecture] = {}
     for table in tables:
         kept, counted, _ = count_table(table, rules)
-        machines |= {c.chosen.arch.name for c in counted}
-        parts.append((kept.numbers["latency_us"] * 1e-6, counted, held_out(kept)))
+        machines |= {c.chosen.arch.name: c.chosen.arch for c in counted}
+        out = held_out(kept)
+        parts.append((kept.numbers["latency_us"] * 1e-6, counted, out))
+        weights.append(_weights(kept.text["op"])[~_in_campaign(counted, len(kept)) & ~out])
     if len(machines) != 1:
         raise InputError(f"measurements of {len(machines)} machines to fit on", expected="those of one")
+    start = _of_machine(names_of, next(iter(machines.values())))
     names = _names(start)
     values = _values(start, names)
     campaigns = sorted({c.chosen.rule.spec.name for _, cs, _ in parts for c in cs if c.chosen.rule.spec.campaign})
@@ -63,40 +69,57 @@ def fit(tables: Sequence[Table], rules: Rules, start: Calibration, progress: Cal
             found.append(np.log(times_of(counted, len(measured), calibration)[normal] / measured[normal]))
         return np.concatenate(found)
 
-    best = _least_squares(lambda x: residuals(x, False), values, names, progress)
+    best = _least_squares(lambda x: residuals(x, False), np.concatenate(weights), values, names, progress)
     calibration = _calibration(start, names, best, {})
     slow = {name: _slowed(name, parts, calibration) for name in campaigns}
     calibration = _calibration(start, names, best, slow)
-    return Fitted(calibration, _text(calibration, tables, parts, machines.pop(), names))
+    return Fitted(calibration, _text(calibration, tables, parts, next(iter(machines)), names))
+
+
+def _of_machine(names_of: Calibration, arch: Architecture) -> Calibration:
+    """The values in a machine's file of what a calibration names."""
+    return Calibration(
+        {n: min(arch.achieved.get(n, 1.0), 1.0) for n in names_of.achieved},
+        {n: arch.overheads_s[n] for n in names_of.overheads_s}, arch.overlap, arch.tail,
+        {n: arch.cycles_of[n] for n in names_of.cycles_of},
+    )  # fmt: skip
 
 
 def _names(start: Calibration) -> list[tuple[str, str]]:
     return [
         *(("achieved", n) for n in start.achieved), *(("overheads", n) for n in start.overheads_s),
-        ("overlap", ""), ("tail", ""),
+        *(("cycles", n) for n in start.cycles_of), ("overlap", ""), ("tail", ""),
     ]  # fmt: skip
 
 
 def _values(start: Calibration, names: Sequence[tuple[str, str]]) -> Floats:
-    of = {"achieved": start.achieved, "overheads": start.overheads_s}
+    of = {"achieved": start.achieved, "overheads": start.overheads_s, "cycles": start.cycles_of}
     return np.array([of[k][n] if k in of else max(getattr(start, k), 0.05) for k, n in names])
 
 
 def _limits(names: Sequence[tuple[str, str]]) -> tuple[Floats, Floats]:
-    """No rate is exceeded, and no time is less than a tenth of a microsecond or more than fifty."""
-    low = [{"achieved": 0.05, "overheads": 1e-7}.get(k, 0.0) for k, _ in names]
-    high = [{"achieved": 1.0, "overheads": 5e-5}.get(k, 1.0) for k, _ in names]
+    """No rate is exceeded, and no time is less than about a tenth of a microsecond or more than about fifty."""
+    low = [{"achieved": 0.05, "overheads": 1e-7, "cycles": 100}.get(k, 0.0) for k, _ in names]
+    high = [{"achieved": 1.0, "overheads": 5e-5, "cycles": 1e5}.get(k, 1.0) for k, _ in names]
     return np.array(low), np.array(high)
 
 
 def _calibration(start: Calibration, names: Sequence[tuple[str, str]], x: Floats, slow) -> Calibration:
-    of: dict[str, Any] = {"achieved": dict(start.achieved), "overheads": dict(start.overheads_s)}
+    of: dict[str, Any] = {
+        "achieved": dict(start.achieved), "overheads": dict(start.overheads_s), "cycles": dict(start.cycles_of)
+    }  # fmt: skip
     for (kind, name), value in zip(names, x.tolist(), strict=True):
-        if kind in ("achieved", "overheads"):
+        if name:
             of[kind][name] = value
         else:
             of[kind] = value
-    return Calibration(of["achieved"], of["overheads"], of["overlap"], of["tail"], slow)
+    return Calibration(of["achieved"], of["overheads"], of["overlap"], of["tail"], of["cycles"], slow)
+
+
+def _weights(operations: NDArray[Any]) -> Floats:
+    """One over the number of rows of each operation, so that they count alike; 1 on average."""
+    _, kind, count = np.unique(operations.astype(str), return_inverse=True, return_counts=True)
+    return (len(operations) / (len(count) * count))[kind]
 
 
 def _in_campaign(counted: Sequence[Counted], length: int) -> NDArray[np.bool_]:
@@ -108,17 +131,18 @@ def _in_campaign(counted: Sequence[Counted], length: int) -> NDArray[np.bool_]:
 
 
 def _least_squares(
-    residuals: Callable[[Floats], Floats], x: Floats, names: Sequence[tuple[str, str]], progress: Callable[[str], None]
-) -> Floats:
+    residuals: Callable[[Floats], Floats], importance: Floats, x: Floats, names: Sequence[tuple[str, str]],
+    progress: Callable[[str], None],
+) -> Floats:  # fmt: skip
     """Damped Gauss-Newton (Levenberg, 1944; Marquardt, 1963) on pseudo-Huber losses, inside limits."""
     low, high = _limits(names)
-    scale = np.maximum(np.abs(x), 0.05 * np.where(high <= 1e-4, 1e-5, 1.0))
+    scale = np.maximum(np.abs(x), 0.05 * np.where(high <= 1e-4, 1e-5, np.minimum(high, 1.0)))
     x = np.clip(x, low, high)
     r = residuals(x)
-    damping, loss = 1e-2, _loss(r)
+    damping, loss = 1e-2, _loss(r, importance)
     for step in range(60):
         progress(f"step {step + 1}: {100 * float(np.abs(np.expm1(r)).mean()):.2f} % mean error")
-        weights = 1 / np.sqrt(1 + (r / SOFT) ** 2)
+        weights = importance / np.sqrt(1 + (r / SOFT) ** 2)
         columns = []
         for i in range(len(x)):
             h = 1e-3 * scale[i]
@@ -133,20 +157,20 @@ def _least_squares(
             move = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-9), -slope) * scale
             tried = np.clip(x + move, low, high)
             new = residuals(tried)
-            if _loss(new) < loss:
+            if _loss(new, importance) < loss:
                 break
             damping *= 4
         else:
             return x
-        better = loss - _loss(new)
-        x, r, loss, damping = tried, new, _loss(new), damping / 6
+        better = loss - _loss(new, importance)
+        x, r, loss, damping = tried, new, _loss(new, importance), damping / 6
         if better < 1e-6 * loss:
             return x
     return x
 
 
-def _loss(r: Floats) -> float:
-    return float((np.sqrt(1 + (r / SOFT) ** 2) - 1).sum())
+def _loss(r: Floats, importance: Floats) -> float:
+    return float((importance * (np.sqrt(1 + (r / SOFT) ** 2) - 1)).sum())
 
 
 def _slowed(rule: str, parts, calibration: Calibration) -> tuple[float, float]:
@@ -196,6 +220,7 @@ def _text(calibration: Calibration, tables, parts, machine: str, names) -> str:
         )
     lines += ["achieved:", *(f"  {n}: {v:.4f}" for n, v in calibration.achieved.items())]
     lines += ["overheads:", *(f"  {n}: {v * 1e6:.3f} us" for n, v in calibration.overheads_s.items())]
+    lines += ["overhead_cycles:", *(f"  {n}: {v:.0f}" for n, v in calibration.cycles_of.items())]
     lines += [f"overlap: {calibration.overlap:.4f}", f"tail: {calibration.tail:.4f}"]
     if calibration.slow:
         lines.append("campaigns:                            # measured while clocks fell; not carried to other machines")
