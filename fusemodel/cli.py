@@ -411,6 +411,7 @@ def validate_model(
     fit: Annotated[
         str | None, typer.Option("--fit", help="Fit the efficiencies on half of the shapes, and write them to this file.")
     ] = None,
+    machine: Annotated[str | None, typer.Option("--machine", help="Fit on the rows of this architecture.")] = None,
     calibration: Annotated[str | None, typer.Option("--calibration", help="A file that --fit wrote.")] = None,
     rules: Annotated[str | None, typer.Option("--rules", help="A file of rules instead of the library's.")] = None,
     as_json: Json = False,
@@ -420,7 +421,7 @@ def validate_model(
 
     files = data or []
     if fit:
-        _fit(fit, files, rules)
+        _fit(fit, files, rules, machine)
         calibration = fit
     result = validate(files, rules=rules, calibration=calibration)
     if plot:
@@ -437,7 +438,7 @@ def validate_model(
     show(validation_table(result, by))
 
 
-def _fit(path: str, files: list[str], rules: str | None) -> None:
+def _fit(path: str, files: list[str], rules: str | None, machine: str | None) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -448,7 +449,7 @@ def _fit(path: str, files: list[str], rules: str | None) -> None:
         raise InputError("there is nothing to fit on", expected="`--data FILE` beside --fit")
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("fitting", total=None)
-        found = fit_to(files, lambda text: progress.update(task, description=text), rules=rules)
+        found = fit_to(files, lambda text: progress.update(task, description=text), rules=rules, machine=machine)
     write_text(path, found.text)
 
 

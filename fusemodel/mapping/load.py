@@ -317,7 +317,7 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
         bindings=bindings, stages=tuple(tuple(s) for s in stages), interleave=spec.interleave, variant=variant,
         grid=grid, order=spec.order, resident=spec.resident, skip=spec.skip, launch=spec.launch,
         prologue=spec.prologue, step=spec.step, warm=spec.warm, fill=spec.fill,
-        exposed=tuple(spec.exposed), places=places,
+        multicast=spec.multicast, exposed=tuple(spec.exposed), places=places,
     )  # fmt: skip
     check_group(group, cascade, arch)
     return group
@@ -337,6 +337,9 @@ def _grid(
         own = [n for n, v in arch.levels.items() if v.per_instance and v.bandwidth_bytes_per_s]
         if level not in own:
             raise unknown("level of an instance", level, own, place(("exposed", i), False))
+    for tensor in spec.multicast:
+        if tensor not in cascade.tensors:
+            raise unknown("tensor", tensor, cascade.tensors, place(("multicast", tensor), True))
     if spec.skip is not None and spec.skip not in spec.bind:
         raise unknown("Einsum", spec.skip, spec.bind, place(("skip",), False))
     for field in ("launch", "prologue", "step"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -77,7 +77,8 @@ class GroupSpec(Spec):
     are on an instance together. Steps of the shared loops in which the Einsum ``skip`` has no point are skipped.
     ``launch``, ``prologue`` and ``step`` name overheads of the machine: of the group, of each block, and what each step
     of the shared loops waits, which other resident blocks hide. ``warm``: caches hold what they could keep from a run of the same before.
-    ``fill``: nothing else is done while a block loads its first tiles.
+    ``fill``: nothing else is done while a block loads its first tiles. ``multicast``: tiles of a tensor are read once
+    for so many blocks.
     A stage takes no less than its Einsums' traffic at levels that are ``exposed``; that of others hides behind all.
     """
 
@@ -100,6 +101,7 @@ class GroupSpec(Spec):
     step: str | None = None
     warm: bool = False
     fill: bool = False
+    multicast: dict[str, Annotated[int, Field(ge=1, le=64)]] = Field({})
     exposed: list[str] = Field([])
     minimise: list[Literal["latency", "energy", "edp", "dram"]] = Field([])
     variants: list[Any] = Field([])
@@ -185,6 +187,7 @@ class Group:
     step: str | None = None
     warm: bool = False
     fill: bool = False
+    multicast: Mapping[str, int] = field(default_factory=dict)
     exposed: tuple[str, ...] = ()
     places: Mapping[str, Where] = field(default_factory=dict, compare=False)
 

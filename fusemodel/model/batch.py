@@ -57,7 +57,7 @@ class BatchCounts:
         found = []
         for g in self.groups:
             keeps = g.plan.group.warm if warm is None else warm
-            levels = cached(arch, g.moved, g.element_bytes, keeps)
+            levels = cached(arch, g.moved, g.element_bytes, g.plan.group, keeps)
             level_bytes = {n: sum(r + w for r, w in tensors.values()) for n, tensors in levels.items() if tensors}
             work = replace(g.work, level_bytes=level_bytes)
             found.append(block_time(work, g.plan.group, arch))
@@ -273,11 +273,15 @@ class _Counter:
             if move.key in seen or not timed & {move.source, move.sink}:
                 continue
             seen.add(move.key)
-            if move.spills or move.after_first or any(d.data for d in move.tile.dims):
+            if move.spills or any(d.data for d in move.tile.dims):
                 raise InputError(f"the traffic of {move.tensor!r} has no closed form here", self.plan.group.places[""])
-            amount = self.words(move) * arch.word_bytes
+            words = self.words(move)
+            if move.after_first:  # nothing is read before it was first written
+                used = [x for d in move.tile.dims for x in d.all_leaves]
+                words = np.maximum(words - self.elements(used, self.bands[move.tile.einsum]), 0)
             for level, write in ((move.source, False), (move.sink, True)):
                 if level in timed:
+                    amount = words * arch.word_bytes
                     read, written = found[level].get(move.tensor, (0.0, 0.0))
                     found[level][move.tensor] = (read, written + amount) if write else (read + amount, written)
                     key = level, move.tile.einsum

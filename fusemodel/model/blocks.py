@@ -178,7 +178,7 @@ def _overhead(arch: Architecture, name: str | None) -> float:
 
 def cached(
     arch: Architecture, moved: Mapping[str, Mapping[str, tuple[Amount, Amount]]], elements: Mapping[str, Amount],
-    warm: bool,
+    group: Group, warm: bool,
 ) -> dict[str, dict[str, tuple[Amount, Amount]]]:  # fmt: skip
     """Bytes read and written by level and tensor, where caches stand between levels.
 
@@ -198,6 +198,7 @@ def cached(
         kept = np.clip(3 - 2 * held / size, 0.0, 1.0) if warm else 0.0
         for tensor, (read, write) in asked.items():
             own = found[cache].get(tensor, (0.0, 0.0))
-            found[cache][tensor] = (own[0] + read, own[1] + write)
+            shared = np.maximum(read / group.multicast.get(tensor, 1), once[tensor])
+            found[cache][tensor] = (own[0] + shared, own[1] + write)
         found[outer] = {t: (once[t] * (1 - kept), written[t] * (1 - kept)) for t in asked}
     return found

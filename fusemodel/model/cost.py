@@ -203,7 +203,7 @@ def _through_caches(plan: Plan, traffic, extents: Mapping[str, int]):
     moved = {level: {t: (v.read * word, v.write * word) for t, v in found.items()} for level, found in traffic.items()}
     names = {t for found in traffic.values() for t in found}
     elements = {t: prod(extents[r] for r in plan.cascade.full_ranks(t)) * word for t in names}
-    found = cached(plan.arch, moved, elements, plan.group.warm)
+    found = cached(plan.arch, moved, elements, plan.group, plan.group.warm)
     return {level: {t: Traffic(r / word, w / word) for t, (r, w) in tensors.items()} for level, tensors in found.items()}
 
 

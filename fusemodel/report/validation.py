@@ -58,7 +58,7 @@ def _cells(errors: dict[str, Errors]) -> list[str]:
 
 
 def _worst(result: Validation) -> RenderableType:
-    shape = [c for c in result.worst[0] if c not in _NOT_SHAPE] if result.worst else []
+    shape = list(dict.fromkeys(c for w in result.worst for c in w if c not in _NOT_SHAPE))
     table = PlainTable(title="The worst points of the calibrated model, and what it thinks bounds them")
     for column in ("line", "kernel", *shape):
         table.add_column(column.replace("_", "\n"), no_wrap=True)
@@ -67,7 +67,7 @@ def _worst(result: Validation) -> RenderableType:
     table.add_column("bound", no_wrap=True)
     for w in result.worst:
         times = (f"{w[c]:,.1f}" for c in ("measured_us", "calibrated_us", "mechanistic_us"))
-        table.add_row(w["line"], w["kernel"], *(w[c] for c in shape), *times, w["bound"])
+        table.add_row(w["line"], w["kernel"], *(w.get(c, "") for c in shape), *times, w["bound"])
     return table
 
 

@@ -92,9 +92,8 @@ def groups_of(columns: Mapping[str, NDArray[Any]]) -> dict[tuple[str, str], NDAr
     """Masks of the groups that are reported, by what they are grouped by and their value, in order."""
     found: dict[tuple[str, str], NDArray[np.bool_]] = {}
     for by, values in columns.items():
-        for value in sorted(set(values.tolist()), key=lambda v: (isinstance(v, str), v)):
-            if value != "":
-                found[by, f"{value:g}" if isinstance(value, float) else str(value)] = values == value
+        for value in sorted({v for v in values.tolist() if v == v and v != ""}, key=lambda v: (isinstance(v, str), v)):
+            found[by, f"{value:g}" if isinstance(value, float) else str(value)] = values == value
     return found
 
 

@@ -16,7 +16,7 @@ from fusemodel.errors import InputError
 from fusemodel.validate.calibration import Calibration
 from fusemodel.validate.errors import errors_of
 from fusemodel.validate.predict import Counted, count_table, times_of
-from fusemodel.validate.rules import Rules
+from fusemodel.validate.rules import Rules, machines, plain_name
 from fusemodel.validate.table import SHAPES, Table
 
 Floats = NDArray[np.float64]
@@ -42,21 +42,24 @@ def held_out(table: Table) -> NDArray[np.bool_]:
     return np.array(found, dtype=bool)
 
 
-def fit(tables: Sequence[Table], rules: Rules, names_of: Calibration, progress: Callable[[str], None] = str) -> Fitted:
-    """Fit the efficiencies that a calibration names, on half of the shapes of some tables of one machine, beginning with
-    the values in the machine's file."""
+def fit(
+    tables: Sequence[Table], rules: Rules, names_of: Calibration, progress: Callable[[str], None] = str,
+    machine: str | None = None,
+) -> Fitted:  # fmt: skip
+    """Fit the efficiencies that a calibration names, on half of the shapes of some tables of one machine (of several, the
+    one given), beginning with the values in the machine's file."""
     parts: list[tuple[Floats, tuple[Counted, ...], NDArray[np.bool_]]] = []
     weights: list[Floats] = []
-    machines: dict[str, Architecture] = {}
+    found: dict[str, Architecture] = {}
     for table in tables:
-        kept, counted, _ = count_table(table, rules)
-        machines |= {c.chosen.arch.name: c.chosen.arch for c in counted}
+        kept, counted, _ = count_table(table if machine is None else _of(table, machine), rules)
+        found |= {c.chosen.arch.name: c.chosen.arch for c in counted}
         out = held_out(kept)
         parts.append((kept.numbers["latency_us"] * 1e-6, counted, out))
         weights.append(_weights(kept.text["op"])[~_in_campaign(counted, len(kept)) & ~out])
-    if len(machines) != 1:
-        raise InputError(f"measurements of {len(machines)} machines to fit on", expected="those of one")
-    start = _of_machine(names_of, next(iter(machines.values())))
+    if len(found) != 1:
+        raise InputError(f"measurements of {len(found)} machines to fit on", expected="those of one")
+    start = _of_machine(names_of, next(iter(found.values())))
     names = _names(start)
     values = _values(start, names)
     campaigns = sorted({c.chosen.rule.spec.name for _, cs, _ in parts for c in cs if c.chosen.rule.spec.campaign})
@@ -73,7 +76,13 @@ def fit(tables: Sequence[Table], rules: Rules, names_of: Calibration, progress: 
     calibration = _calibration(start, names, best, {})
     slow = {name: _slowed(name, parts, calibration) for name in campaigns}
     calibration = _calibration(start, names, best, slow)
-    return Fitted(calibration, _text(calibration, tables, parts, next(iter(machines)), names))
+    return Fitted(calibration, _text(calibration, tables, parts, next(iter(found)), names))
+
+
+def _of(table: Table, machine: str) -> Table:
+    """The rows of a table that were measured on one machine."""
+    known = machines()
+    return table.only(np.array([known.get(plain_name(g)) == machine for g in table.text["gpu"]], dtype=bool))
 
 
 def _of_machine(names_of: Calibration, arch: Architecture) -> Calibration:
@@ -209,9 +218,9 @@ def _text(calibration: Calibration, tables, parts, machine: str, names) -> str:
         f"  arch: {machine}",
         "  data:",
     ]
-    for table in tables:
+    for table, (measured, _, _) in zip(tables, parts, strict=True):
         sources = sorted({s.split()[0] for s in table.text["source"].tolist() if s})
-        lines.append(f'    - {{file: {Path(table.file).name}, rows: {len(table)}, source: "{", ".join(sources)[:120]}"}}')
+        lines.append(f'    - {{file: {Path(table.file).name}, rows: {len(measured)}, source: "{", ".join(sources)[:120]}"}}')
     lines.append("  half: shapes whose hash is even are fitted on, the others held out")
     for label, errors in halves.items():
         lines.append(

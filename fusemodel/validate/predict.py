@@ -27,12 +27,28 @@ class Counted:
     """Rows that one rule predicts, counted; times follow for any efficiencies."""
 
     chosen: Chosen
-    counts: BatchCounts
+    counts: tuple[BatchCounts, ...]  # one for each option
     beside: bool
     warm: bool | None
 
+    def each(self, arch: Architecture) -> Floats:
+        """Seconds of every option (rows) for every row of the table (columns); infinite where it cannot be taken."""
+        found = []
+        for option, counts in zip(self.chosen.options, self.counts, strict=True):
+            seconds = np.broadcast_to(counts.seconds(arch, warm=self.warm), self.chosen.rows.shape)
+            found.append(np.where(option.possible & counts.usable, seconds, np.inf))
+        return np.stack(found)
+
     def seconds(self, arch: Architecture) -> Floats:
-        return np.broadcast_to(self.counts.seconds(arch, warm=self.warm), self.chosen.rows.shape)
+        """Seconds of the fastest option for each row."""
+        return self.each(arch).min(axis=0)
+
+    def roofline(self) -> Floats:
+        """The least of the options' rooflines."""
+        shape = self.chosen.rows.shape
+        each = [np.broadcast_to(c.roofline_seconds(), shape) for c in self.counts]
+        usable = [o.possible & c.usable for o, c in zip(self.chosen.options, self.counts, strict=True)]
+        return np.stack([np.where(u, e, np.inf) for u, e in zip(usable, each, strict=True)]).min(axis=0)
 
 
 @dataclass(frozen=True)
@@ -61,41 +77,39 @@ def count_table(table: Table, rules: Rules) -> tuple[Table, tuple[Counted, ...],
     found: list[Counted] = []
     for item, extra in [*((c, False) for c in chosen), *((c, True) for c in beside)]:
         for warm, part in _by_cache(table, item):
-            try:
-                counts = count_batch(_design(part.rule.spec.mapping, part.arch.file), part.extents)
-            except InputError as error:
-                raise error.at(part.rule.at) from None
-            bad = part.rows[~counts.usable]
+            counted = _counted(part, extra, warm)
+            usable = np.any([o.possible & c.usable for o, c in zip(part.options, counted.counts, strict=True)], axis=0)
+            bad = part.rows[~usable]
             reason[bad[reason[bad] == ""]] = "no whole extents follow from its shape"
-            found.append(Counted(part, counts, extra, warm))
+            found.append(counted)
     keep = reason == ""
     left_out = [Skipped(int(table.lines[i]), str(reason[i])) for i in np.flatnonzero(~keep)]
     place = np.cumsum(keep) - 1
     kept = []
     for c in found:
         mask = keep[c.chosen.rows]
+        part = c.chosen.only(mask, place[c.chosen.rows[mask]])
         if mask.all():
-            kept.append(_moved(c, place[c.chosen.rows]))
+            kept.append(Counted(part, c.counts, c.beside, c.warm))
         elif mask.any():
-            extents = {r: v[mask] for r, v in c.chosen.extents.items()}
-            part = Chosen(c.chosen.rule, c.chosen.arch, place[c.chosen.rows[mask]], extents)
-            kept.append(Counted(part, count_batch(c.counts.design, extents), c.beside, c.warm))
+            kept.append(_counted(part, c.beside, c.warm))
     return table.only(keep, left_out), tuple(kept), reason
+
+
+def _counted(part: Chosen, beside: bool, warm: bool | None) -> Counted:
+    try:
+        counts = tuple(count_batch(_design(o.mapping, part.arch.file), o.extents) for o in part.options)
+    except InputError as error:
+        raise error.at(part.rule.at) from None
+    return Counted(part, counts, beside, warm)
 
 
 def _by_cache(table: Table, item: Chosen) -> list[tuple[bool | None, Chosen]]:
     """Rows apart by whether caches were warm, where the table says so."""
     state = table.text["l2"][item.rows]
-    found = []
-    for word in dict.fromkeys(state.tolist()):
-        mask = state == word
-        part = Chosen(item.rule, item.arch, item.rows[mask], {r: v[mask] for r, v in item.extents.items()})
-        found.append(({"warm": True, "cold": False}.get(word), part))
-    return found
-
-
-def _moved(c: Counted, rows: NDArray[np.int64]) -> Counted:
-    return Counted(Chosen(c.chosen.rule, c.chosen.arch, rows, c.chosen.extents), c.counts, c.beside, c.warm)
+    return [
+        ({"warm": True, "cold": False}.get(word), item.only(state == word)) for word in dict.fromkeys(state.tolist())
+    ]
 
 
 def times_of(
@@ -120,7 +134,7 @@ def predict(table: Table, rules: Rules, calibration: Calibration) -> Predictions
     rule: NDArray[Any] = np.full(length, "", dtype=object)
     arch: NDArray[Any] = np.full(length, "", dtype=object)
     for c in counted:
-        roofline[c.chosen.rows] += c.counts.roofline_seconds()
+        roofline[c.chosen.rows] += c.roofline()
         if not c.beside:
             rule[c.chosen.rows], arch[c.chosen.rows] = c.chosen.rule.spec.name, c.chosen.arch.name
     return Predictions(
@@ -136,9 +150,11 @@ def bounds_of(predictions: Predictions, calibration: Calibration, rows: Mapping[
         wanted = [(i, int(r)) for i, r in enumerate(c.chosen.rows) if int(r) in rows]
         if c.beside or not wanted:
             continue
-        times = c.counts.times(calibration.tuned(c.chosen.arch), warm=c.warm)
+        arch = calibration.tuned(c.chosen.arch)
+        taken = c.each(arch).argmin(axis=0)
+        times = {o: c.counts[o].times(arch, warm=c.warm) for o in {int(taken[i]) for i, _ in wanted}}
         for i, row in wanted:
-            parts = [t.at(i) for t in times]
+            parts = [t.at(i) for t in times[int(taken[i])]]
             found[row] = max(parts, key=lambda t: t.total_s).bound()
     return found
 

@@ -91,7 +91,8 @@ def _worst(p: Predictions, calibration: Calibration) -> list[dict[str, Any]]:
     bounds = bounds_of(p, calibration, dict.fromkeys(rows))
     found = []
     for i in rows:
-        shape = {c: int(p.table.numbers[c][i]) for c in _SHOWN if c in p.table.numbers}
+        numbers = {c: p.table.numbers[c][i] for c in _SHOWN if c in p.table.numbers}
+        shape = {c: int(v) for c, v in numbers.items() if v == v}
         found.append(
             {"line": int(p.table.lines[i]), "gpu": p.table.text["gpu"][i], "kernel": p.table.text["kernel"][i],
              "op": p.table.text["op"][i], **shape, "measured_us": p.measured_s[i] * 1e6,

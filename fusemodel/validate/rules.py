@@ -30,9 +30,18 @@ COLUMNS = tuple(c for shape in SHAPES for c in shape)
 MACHINE = ("instances", "l2_bytes", "smem_bytes")
 
 
+class ChoiceSpec(Spec):
+    """One of several mappings or sizes, of which a kernel library takes the fastest for each shape."""
+
+    mapping: str = ""
+    extents: dict[str, str | int] = Field({})
+    when: str = "1"
+
+
 class RuleSpec(Spec):
     """``kernel``, ``op``, ``dtype``, ``arch`` and ``scope`` are patterns, of which one must fit; ``let`` names
-    expressions for the others; ``when`` must hold; ``not_when`` says, by condition, why a row is refused."""
+    expressions for the others; ``when`` must hold; ``refuse`` says, by condition, why a row is left out. Of ``choices``,
+    laid over the rule, the fastest is predicted."""
 
     name: str
     about: str = ""
@@ -44,8 +53,9 @@ class RuleSpec(Spec):
     let: dict[str, str | int] = Field({})
     when: str = "1"
     refuse: dict[str, str] = Field({})
-    mapping: str
+    mapping: str = ""
     extents: dict[str, str | int]
+    choices: list[ChoiceSpec] = Field([])
     campaign: bool = False
 
     @field_validator("kernel", "op", "dtype", "arch", "scope", mode="before")
@@ -65,6 +75,15 @@ class RulesSpec(Spec):
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A mapping, the extents of its cascade, and where it can be chosen."""
+
+    mapping: str
+    extents: Mapping[str, Expr]
+    when: Expr
+
+
+@dataclass(frozen=True)
 class Rule:
     """A rule with its expressions parsed."""
 
@@ -72,7 +91,7 @@ class Rule:
     let: Mapping[str, Expr]
     when: Expr
     refuse: Mapping[str, Expr]
-    extents: Mapping[str, Expr]
+    choices: tuple[Choice, ...]
     at: Where
 
     def fits(self, text: Mapping[str, str], arch: str) -> bool:
@@ -92,13 +111,29 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class Option:
+    """A mapping, the extents of its cascade for some rows, and for which of them it can be taken."""
+
+    mapping: str
+    extents: Mapping[str, NDArray[np.float64]]
+    possible: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Chosen:
-    """Rows of a table that one rule predicts on one machine, and the extents of its cascade for each."""
+    """Rows of a table that one rule predicts on one machine, and the ways it may run them."""
 
     rule: Rule
     arch: Architecture
     rows: NDArray[np.int64]
-    extents: Mapping[str, NDArray[np.float64]]
+    options: tuple[Option, ...]
+
+    def only(self, mask: NDArray[np.bool_], rows: NDArray[np.int64] | None = None) -> Chosen:
+        """Some of the rows, perhaps under other numbers."""
+        options = tuple(
+            Option(o.mapping, {r: v[mask] for r, v in o.extents.items()}, o.possible[mask]) for o in self.options
+        )
+        return Chosen(self.rule, self.arch, self.rows[mask] if rows is None else rows, options)
 
 
 def load_rules(path: str | None = None) -> Rules:
@@ -111,8 +146,6 @@ def load_rules(path: str | None = None) -> Rules:
 def _parsed(doc: Document, specs: Sequence[RuleSpec], field: str) -> tuple[Rule, ...]:
     found = []
     for i, spec in enumerate(specs):
-        if spec.mapping not in names("mappings"):
-            raise unknown("mapping", spec.mapping, names("mappings"), doc.where(field, i, "mapping"))
         known = [*COLUMNS, *MACHINE]
         let: dict[str, Expr] = {}
         for name, text in spec.let.items():
@@ -122,10 +155,23 @@ def _parsed(doc: Document, specs: Sequence[RuleSpec], field: str) -> tuple[Rule,
             Rule(
                 spec, let, _expression(spec.when, known, doc, (field, i, "when")),
                 {why: _expression(text, known, doc, (field, i, "refuse", why)) for why, text in spec.refuse.items()},
-                {r: _expression(text, known, doc, (field, i, "extents", r)) for r, text in spec.extents.items()},
-                doc.where(field, i),
+                _choices(doc, spec, known, (field, i)), doc.where(field, i),
             )
         )  # fmt: skip
+    return tuple(found)
+
+
+def _choices(doc: Document, spec: RuleSpec, known: Sequence[str], path: tuple[str | int, ...]) -> tuple[Choice, ...]:
+    """The choices of a rule, each with what the rule itself says; the rule alone if it has none."""
+    own = {r: _expression(text, known, doc, (*path, "extents", r)) for r, text in spec.extents.items()}
+    found = []
+    for j, choice in enumerate(spec.choices or [ChoiceSpec()]):
+        here = (*path, "choices", j) if spec.choices else path
+        mapping = choice.mapping or spec.mapping
+        if mapping not in names("mappings"):
+            raise unknown("mapping", mapping, names("mappings"), doc.where(*here, "mapping"))
+        laid = {r: _expression(t, known, doc, (*here, "extents", r)) for r, t in choice.extents.items()}
+        found.append(Choice(mapping, {**own, **laid}, _expression(choice.when, known, doc, (*here, "when"))))
     return tuple(found)
 
 
@@ -220,7 +266,8 @@ def _named(rule: Rule, scope: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         for name, expr in rule.let.items():
             named[name] = evaluate_arrays(expr, named, rule.at)
-        for expr in (rule.when, *rule.refuse.values(), *rule.extents.values()):
+        of_choices = [e for c in rule.choices for e in (c.when, *c.extents.values())]
+        for expr in (rule.when, *rule.refuse.values(), *of_choices):
             evaluate_arrays(expr, named, rule.at)
     except InputError:
         return None
@@ -228,10 +275,13 @@ def _named(rule: Rule, scope: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _chosen(rule: Rule, arch: Architecture, rows: NDArray[np.int64], named: Mapping[str, Any], here) -> Chosen:
-    extents = {}
-    for rank, expr in rule.extents.items():
-        extents[rank] = np.broadcast_to(np.asarray(evaluate_arrays(expr, named, rule.at), np.float64), here.shape)[here]
-    return Chosen(rule, arch, rows, extents)
+    def value(expr: Expr) -> Any:
+        return np.broadcast_to(np.asarray(evaluate_arrays(expr, named, rule.at), np.float64), here.shape)[here]
+
+    options = tuple(
+        Option(c.mapping, {r: value(e) for r, e in c.extents.items()}, value(c.when).astype(bool)) for c in rule.choices
+    )
+    return Chosen(rule, arch, rows, options)
 
 
-__all__ = ["Chosen", "Rule", "Rules", "choose_rules", "load_rules"]
+__all__ = ["Chosen", "Option", "Rule", "Rules", "choose_rules", "load_rules"]

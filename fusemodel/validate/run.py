@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from fusemodel.arch import load_architecture
 from fusemodel.errors import InputError, Where
 from fusemodel.library import gpu_dir
 from fusemodel.validate.calibration import load_calibration
@@ -40,6 +41,10 @@ def validate(
     return validation_of(predictions, fitted, tuple(files))
 
 
-def fit_to(data: Sequence[str], progress: Callable[[str], None] = str, *, rules: str | None = None) -> Fitted:
+def fit_to(
+    data: Sequence[str], progress: Callable[[str], None] = str, *, rules: str | None = None, machine: str | None = None
+) -> Fitted:
     """Fit the named efficiencies on half of the shapes of some tables of one machine."""
-    return fit([read_any(f) for f in data], load_rules(rules), load_calibration(), progress)
+    if machine is not None:
+        machine = load_architecture(machine).name
+    return fit([read_any(f) for f in data], load_rules(rules), load_calibration(), progress, machine)
