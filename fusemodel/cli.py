@@ -409,7 +409,8 @@ def validate_model(
     plot: Annotated[str | None, typer.Option("--plot", help="Draw predicted against measured time.")] = None,
     by: Annotated[str | None, typer.Option("--by", help="Only groups by gpu, op, kernel, head_dim, ...")] = None,
     fit: Annotated[
-        str | None, typer.Option("--fit", help="Fit the efficiencies on half of the shapes, and write them to this file.")
+        str | None,
+        typer.Option("--fit", help="Fit the efficiencies on half of the shapes, and write them to this file."),
     ] = None,
     machine: Annotated[str | None, typer.Option("--machine", help="Fit on the rows of this architecture.")] = None,
     calibration: Annotated[str | None, typer.Option("--calibration", help="A file that --fit wrote.")] = None,
@@ -425,8 +426,8 @@ def validate_model(
         calibration = fit
     result = validate(files, rules=rules, calibration=calibration)
     if plot:
-        from fusemodel.report.validation import errors_figure
         from fusemodel.report.figures import save
+        from fusemodel.report.validation import errors_figure
 
         save(errors_figure(result), plot)
     if as_json:

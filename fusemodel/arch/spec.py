@@ -100,10 +100,13 @@ class UnitSpec(Spec):
 
 
 class ArchSpec(Spec):
-    """A machine: ``instances`` of all its units and of the levels that are ``per: instance``. ``achieved`` gives, by
-    unit or level, the part of its rate that is reached (``LEVEL.size``: of its size, ``LEVEL.port``: of its port); ``overlap`` the part of a stage
-    that hides behind the other stages of a schedule, ``tail`` the part of the last, partly filled wave of blocks that
-    is waited for; ``overheads`` (and ``overhead_cycles``, which scale with the clock) are times that mappings name."""
+    """A machine: ``instances`` of all its units and of the levels that are ``per: instance``.
+
+    ``achieved`` gives, by unit or level, the part of its rate that is reached (``LEVEL.size``: of its size,
+    ``LEVEL.port``: of its port); ``overlap`` the part of a stage that hides behind the other stages of a schedule,
+    ``tail`` the part of the last, partly filled wave of blocks that is waited for; ``overheads`` (and
+    ``overhead_cycles``, which scale with the clock) are times that mappings name.
+    """
 
     name: str = ""
     about: str = ""
@@ -361,9 +364,9 @@ def _op(name: str, unit: UnitSpec, doc: Document, path: tuple[str, ...], chain: 
         raise InputError(
             f"{spec.as_!r} is not a number of operations", where, expected=f"more than 0, up to {MAX_CYCLES:g}"
         )
-    for field in ("cycles", "energy"):
-        if field in spec.model_fields_set:
-            raise InputError(f"{field!r} stands beside 'as', which says it", doc.where_key(*path, name, field),
+    for said in ("cycles", "energy", "on"):
+        if said in spec.model_fields_set:
+            raise InputError(f"{said!r} stands beside 'as', which says it", doc.where_key(*path, name, said),
                              expected="one of the two")  # fmt: skip
     if base not in unit.ops:
         raise unknown("operation", base, [o for o in unit.ops if o != name], where)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from fusemodel.arch import Architecture, load_architecture
 from fusemodel.arch.units import quantity
 from fusemodel.cascade import Cascade, load_cascade
-from fusemodel.cascade.ir import Expr, Extent, Number
+from fusemodel.cascade.ir import Expr, Number
 from fusemodel.cascade.parse import Names, parse_expression
 from fusemodel.errors import InputError, Where, listed, unknown
 from fusemodel.library import check_kind, find, modified_ns
+from fusemodel.mapping.blocks import checked_grid, with_splits
 from fusemodel.mapping.check import check_design, check_group
 from fusemodel.mapping.spec import (
     Auto,
@@ -63,7 +63,7 @@ def build_design(doc: Document, arch: Architecture | None = None) -> Design:
     check_kind(doc, "mappings")
     top = validate(MappingSpec, _without(doc.data, ("bind", "keep", "variants")), document_place(doc))
     cascade = load_cascade(top.cascade, beside=doc.file, where=doc.where("cascade"))
-    cascade = _with_splits(cascade, doc, top.split)
+    cascade = with_splits(cascade, doc, top.split)
     arch = arch or load_architecture(top.arch, beside=doc.file, where=doc.where("arch"))
     files = [doc.file, cascade.file, arch.file]
     groups = tuple(_groups(doc, cascade, arch, (doc.file,), files))
@@ -73,28 +73,6 @@ def build_design(doc: Document, arch: Architecture | None = None) -> Design:
     )  # fmt: skip
     check_design(design)
     return design
-
-
-def _with_splits(cascade: Cascade, doc: Document, splits: Mapping[str, Sequence[str]]) -> Cascade:
-    """A cascade whose ranks the mapping divides too. The inner part is the whole rank unless ``tile`` says otherwise."""
-    ranks, split, places = dict(cascade.ranks), dict(cascade.split), dict(cascade.places)
-    for rank, parts in splits.items():
-        where = doc.where("split", rank)
-        if rank not in ranks or rank in cascade.batch:
-            raise unknown("rank", rank, [r for r in ranks if r not in cascade.batch], doc.where_key("split", rank))
-        if rank in split:
-            raise InputError(f"rank {rank!r} is split by the cascade already", where)
-        if len(parts) != 2:
-            raise InputError(f"{rank!r} is split into {len(parts)} parts", where, expected=f"[{rank}1, {rank}0]")
-        for part in parts:
-            if part in ranks or not part.isidentifier() or part != part.lower() or part == "all":
-                raise InputError(f"{part!r} cannot name a part of {rank!r}", where, expected="a new lower-case name")
-        outer, inner = parts
-        ranks[inner] = Extent(rank)
-        ranks[outer] = parse_expression(f"ceil({rank} / {inner})", Names(dict.fromkeys(ranks), extents_only=True), where)
-        split[rank] = (outer, inner)
-        places |= dict.fromkeys((outer, inner), where)
-    return replace(cascade, ranks=ranks, split=split, places=places) if splits else cascade
 
 
 def design_of(name: str, cascade: Cascade, arch: Architecture, groups: Sequence[Candidates], about: str = "") -> Design:
@@ -305,7 +283,7 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
     for name, bind in spec.bind.items():
         bindings[name] = _binding(name, bind, shell, cascade, arch, place)
     loops = _expand(spec.loops, shell, cascade, place, ("loops",))
-    grid = _grid(spec, loops, shell, cascade, arch, place)
+    grid = checked_grid(spec, loops, _expand(spec.grid, shell, cascade, place, ("grid",)), cascade, arch, place)
     stages = spec.schedule if spec.schedule is not None else [list(bindings)]
     places = {f"tile.{p}": place(("tile", p), False) for p in spec.tile} | {"loops": place(("loops",), False)}
     places |= {"schedule": place(("schedule",), False), "keep": place(("keep",), False), "": place((), False)}
@@ -321,32 +299,6 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
     )  # fmt: skip
     check_group(group, cascade, arch)
     return group
-
-
-def _grid(
-    spec: GroupSpec, loops: tuple[str, ...], shell: Group, cascade: Cascade, arch: Architecture, place: Place
-) -> tuple[str, ...]:
-    """The loops whose steps are blocks, checked together with what else says how they run."""
-    grid = _expand(spec.grid, shell, cascade, place, ("grid",))
-    if grid != loops[: len(grid)]:
-        raise InputError("'grid' is not the outermost loops", place(("grid",), False),
-                         expected=f"the first of `loops: [{', '.join(loops)}]`")  # fmt: skip
-    if grid and not spec.interleave:
-        raise InputError("blocks run side by side, which interleaves them", place(("interleave",), True))
-    for i, level in enumerate(spec.exposed):
-        own = [n for n, v in arch.levels.items() if v.per_instance and v.bandwidth_bytes_per_s]
-        if level not in own:
-            raise unknown("level of an instance", level, own, place(("exposed", i), False))
-    for tensor in spec.multicast:
-        if tensor not in cascade.tensors:
-            raise unknown("tensor", tensor, cascade.tensors, place(("multicast", tensor), True))
-    if spec.skip is not None and spec.skip not in spec.bind:
-        raise unknown("Einsum", spec.skip, spec.bind, place(("skip",), False))
-    for field in ("launch", "prologue", "step"):
-        name = getattr(spec, field)
-        if name is not None and name not in arch.overheads_s:
-            raise unknown(f"overhead of {arch.name!r}:", name, arch.overheads_s, place((field,), False))
-    return grid
 
 
 def _size(value: Any, names: Names, where: Where) -> Expr:

@@ -76,10 +76,10 @@ class GroupSpec(Spec):
     ``order``: ``static``, each instance the same number, or ``dynamic``, to whichever is free; ``resident`` of them
     are on an instance together. Steps of the shared loops in which the Einsum ``skip`` has no point are skipped.
     ``launch``, ``prologue`` and ``step`` name overheads of the machine: of the group, of each block, and what each step
-    of the shared loops waits, which other resident blocks hide. ``warm``: caches hold what they could keep from a run of the same before.
-    ``fill``: nothing else is done while a block loads its first tiles. ``multicast``: tiles of a tensor are read once
-    for so many blocks.
-    A stage takes no less than its Einsums' traffic at levels that are ``exposed``; that of others hides behind all.
+    of the shared loops waits, which other resident blocks hide. ``warm``: caches hold what they could keep from a run
+    of the same before. ``fill``: nothing else is done while a block loads its first tiles. ``multicast``: tiles of a
+    tensor are read once for so many blocks. A stage takes no less than its Einsums' traffic at levels that are
+    ``exposed``; that of others hides behind all stages.
     """
 
     name: str = ""

@@ -1,7 +1,7 @@
 """Counting the tiles of a band of pairs in closed form, for arrays of sizes.
 
-A pair (row, column) is in the band if ``row - below <= scale * column <= row + above``: a causal mask, a sliding window,
-or both, perhaps with ``scale`` rows to each position.
+A pair (row, column) is in the band if ``row - below <= scale * column <= row + above``: a causal mask, a sliding
+window, or both, perhaps with ``scale`` rows to each position.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SAMPLED = 64
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """``rows`` x ``columns`` pairs, of which those with ``row - below <= scale * column <= row + above`` are present."""
+    """``rows`` x ``columns`` pairs; those with ``row - below <= scale * column <= row + above`` are present."""
 
     rows: Array
     columns: Array
@@ -47,7 +47,9 @@ class Band:
         column is 0, else where every alignment of a block occurs."""
         p, m, above, below, a, c, k = self._integers(row_size, column_size)
         last = -(-p // a) - 1
-        most = np.maximum(self._wide(last, p, m, above, below, a, c, k), self._wide(last * 0, p, m, above, below, a, c, k))
+        most = np.maximum(
+            self._wide(last, p, m, above, below, a, c, k), self._wide(last * 0, p, m, above, below, a, c, k)
+        )
         windowed = below + k <= p - 1
         last, p, m, above, below, a, c, k = (v[windowed] for v in (last, p, m, above, below, a, c, k))
         widest = most[windowed]

@@ -1,7 +1,8 @@
 """Blocks of one mapping counted in closed form for arrays of extents: the fast form of :mod:`fusemodel.model.cost`.
 
-It covers groups that run as blocks, with any number of ranks, ragged parts, and one pair of ranks of which only a band
-is present (causal, windows). What it does not cover is refused, never approximated; the single evaluation is its oracle.
+It covers groups that run as blocks, with any number of ranks, ragged parts, and one pair of ranks of which only a
+band is present (causal, windows). What it does not cover is refused, never approximated; the single evaluation is its
+oracle.
 """
 
 from __future__ import annotations
@@ -84,10 +85,11 @@ def count_batch(design: Design, extents: Mapping[str, Array]) -> BatchCounts:
     safe = {r: np.where(usable, np.broadcast_to(v, length), 1.0) for r, v in sizes.items()}
     groups = []
     for plans, candidates in zip(plans_of(design), design.groups, strict=True):
-        if candidates.minimise or len(plans) > 1 or plans[0].group.parts:
-            raise InputError(f"group {plans[0].group.name!r} leaves tiles to be chosen", plans[0].group.places[""],
-                             expected="`split` and sizes in `tile`, to be counted for many extents at once")  # fmt: skip
-        groups.append(_Counter(plans[0], safe).counts())
+        plan = plans[0]
+        if candidates.minimise or plans[1:] or plan.group.parts:
+            raise InputError(f"group {plan.group.name!r} leaves tiles to be chosen", plan.group.places[""],
+                             expected="`split` and sizes in `tile`, to be counted for many at once")  # fmt: skip
+        groups.append(_Counter(plan, safe).counts())
     return BatchCounts(design, tuple(groups), np.broadcast_to(usable, length))
 
 
@@ -172,9 +174,7 @@ class _Counter:
         output_folds: Array = 1.0
         for length, leaves in einsum.folds:
             folds = folds * np.ceil(self.product(leaves) / length)
-            output_folds = output_folds * np.ceil(
-                self.product([x for x in leaves if x not in einsum.reduced]) / length
-            )
+            output_folds = output_folds * np.ceil(self.product([x for x in leaves if x not in einsum.reduced]) / length)
         cycles = turns * folds * einsum.cycles_per_point
         output_turns = taken(kept) if einsum.cycles_per_output or any(b[3] for b in einsum.beside) else 0.0
         if einsum.cycles_per_output:
@@ -265,8 +265,7 @@ class _Counter:
     def moved(self) -> dict[str, dict[str, tuple[Array, Array]]]:
         """Bytes read and written, by level and tensor, at levels whose bandwidth matters."""
         arch = self.plan.arch
-        first = {n for n in list(arch.levels)[:1]}
-        timed = first | {n for n, level in arch.levels.items() if level.bandwidth_bytes_per_s}
+        timed = {arch.outermost} | {n for n, level in arch.levels.items() if level.bandwidth_bytes_per_s}
         found: dict[str, dict[str, tuple[Array, Array]]] = {level: {} for level in arch.levels}
         seen: set[object] = set()
         for move in self.plan.moves:

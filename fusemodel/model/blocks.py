@@ -178,9 +178,10 @@ def _overhead(arch: Architecture, name: str | None) -> float:
 
 def cached(
     arch: Architecture, moved: Mapping[str, Mapping[str, tuple[Amount, Amount]]], elements: Mapping[str, Amount],
-    group: Group, warm: bool,
+    group: Group, warm: bool, scale: float = 1.0,
 ) -> dict[str, dict[str, tuple[Amount, Amount]]]:  # fmt: skip
-    """Bytes read and written by level and tensor, where caches stand between levels.
+    """Bytes (``scale`` of them in a unit of ``moved``) read and written by level and tensor, where caches stand between
+    levels.
 
     What inner levels ask of the level outside a cache passes through the cache. Of that, the level outside serves each
     element once: blocks that run together ask for the same tile at about the same time. A ``warm`` cache has kept all
@@ -194,7 +195,7 @@ def cached(
         once = {t: np.minimum(read, elements[t]) for t, (read, _) in asked.items()}
         written = {t: np.minimum(write, elements[t]) for t, (_, write) in asked.items()}
         held: Amount = sum(np.maximum(once[t], written[t]) for t in asked)
-        size = (arch.levels[cache].size_bytes or 0.0) * arch.achieved.get(f"{cache}.size", 1.0)
+        size = (arch.levels[cache].size_bytes or 0.0) * arch.achieved.get(f"{cache}.size", 1.0) / scale
         kept = np.clip(3 - 2 * held / size, 0.0, 1.0) if warm else 0.0
         for tensor, (read, write) in asked.items():
             own = found[cache].get(tensor, (0.0, 0.0))

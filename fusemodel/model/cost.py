@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product as combinations_of
-from math import prod
 
 import numpy as np
 
 from fusemodel.cascade.printer import format_expr
-from fusemodel.model.blocks import BlockTime, BlockWork, block_time, cached, tile_bytes
-from fusemodel.model.domain import count_union
+from fusemodel.model.blocks import BlockTime, block_time
+from fusemodel.model.blockwork import block_work, steps_taken, through_caches
 from fusemodel.model.elements import touched
-from fusemodel.model.forms import Linear
 from fusemodel.model.frame import (
     Amount,
     Frame,
@@ -37,9 +34,6 @@ from fusemodel.model.frame import (
 )
 from fusemodel.model.plan import Drain, EinsumPlan, Move, Plan, Tile, depth_of
 from fusemodel.model.space import Space, space_of
-
-#: Blocks of which the longest is looked for.
-MAX_BLOCKS = 512
 
 
 @dataclass
@@ -96,13 +90,15 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
         notes += [f"{name}: `{format_expr(c)}` depends on data; every point is charged" for c in frame.other]
         if frame.doubtful:
             notes.append(f"{name}: what follows an absent step or choice is charged, an upper bound")
-    steps_of = _taken(plan, frames, sizes)
+    steps_of = steps_taken(plan, frames, sizes)
     einsums = {n: _einsum_cost(e, frames[n], sizes, notes, steps_of) for n, e in plan.einsums.items()}
     space = space_of(plan, frames, sizes, extents, notes)
-    found = _products(plan, frames, sizes) if batch or is_product(plan, extents) else None
-    traffic, by_einsum = _traffic(plan, space, found or _exactly(plan, frames, sizes, notes))
+    products = _products(plan, frames, sizes) if batch or is_product(plan, extents) else None
+    traffic, by_einsum = _traffic(plan, space, products or _exactly(plan, frames, sizes, notes))
     if any(level.kind == "cache" for level in plan.arch.levels.values()):
-        traffic = _through_caches(plan, traffic, extents)
+        moved = {n: {t: (v.read, v.write) for t, v in found.items()} for n, found in traffic.items()}
+        passed = through_caches(plan, moved, extents)
+        traffic = {n: {t: Traffic(*words) for t, words in found.items()} for n, found in passed.items()}
     schedule, drain, critical = _schedule(plan, frames, einsums, sizes)
     memory: dict[str, Amount] = {}
     for name, level in plan.arch.levels.items():
@@ -115,7 +111,8 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
         cycles = maximum(cycles, value)
     blocks = None
     if plan.group.grid or plan.group.launch or plan.arch.instances > 1:
-        work = _block_work(plan, frames, einsums, traffic, by_einsum, sizes)
+        moved = {n: sum(t.read + t.write for t in found.values()) for n, found in traffic.items() if found}
+        work = block_work(plan, frames, stage_cycles(plan, einsums), moved, by_einsum, sizes)
         blocks = block_time(work, plan.group, plan.arch)
         cycles = blocks.total_s * plan.arch.clock_hz
         memory = {n: v * plan.arch.clock_hz for n, v in blocks.level_s.items()}
@@ -136,75 +133,6 @@ def stage_cycles(plan: Plan, einsums: Mapping[str, EinsumCost]) -> list[dict[str
                 busy[unit] = busy.get(unit, 0) + value
         stages.append(busy)
     return stages
-
-
-def _taken(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> Callable[[Sequence[str]], Amount] | None:
-    """How many steps of some shared loops are taken, where a group skips those in which an Einsum has no point."""
-    if plan.group.skip is None or not frames[plan.group.skip].conditional:
-        return None
-    frame, own = frames[plan.group.skip], set(plan.einsums[plan.group.skip].leaves)
-    counted: dict[tuple[str, ...], Amount] = {}
-
-    def taken(loops: Sequence[str]) -> Amount:
-        shared = tuple(x for x in loops if x in plan.group.loops and x in own)
-        if shared not in counted:
-            counted[shared] = frame.count(shared, sizes)[0]
-        return counted[shared] * product([x for x in loops if x not in shared], sizes)
-
-    return taken
-
-
-def _block_work(
-    plan: Plan, frames: Mapping[str, Frame], einsums: Mapping[str, EinsumCost], traffic, by_einsum, sizes: Sizes
-) -> BlockWork:
-    group, word = plan.group, plan.arch.word_bytes
-    blocks, steps = (_steps(plan, frames, loops, sizes) for loops in (group.grid, group.loops))
-    longest: Amount = 1 / blocks
-    if (taken := _taken(plan, frames, sizes)) is not None:
-        blocks, steps = taken(group.grid), taken(group.loops)
-        longest = _longest(plan, frames[group.skip or ""], sizes) / steps
-    moved = {
-        level: sum(t.read + t.write for t in tensors.values()) * word for level, tensors in traffic.items() if tensors
-    }
-    exposed = [
-        {level: sum(by_einsum.get((level, n), 0) for n in stage) * word for level in group.exposed}
-        for stage in group.stages
-    ]
-    return BlockWork(blocks, stage_cycles(plan, einsums), longest, steps, moved, tile_bytes(plan, sizes), exposed)
-
-
-def _steps(plan: Plan, frames: Mapping[str, Frame], loops: Sequence[str], sizes: Sizes) -> Amount:
-    """Steps of some shared loops in which an Einsum that has them all has a point."""
-    inside = (f for f in frames.values() if set(loops) <= set(f.einsum.leaves))
-    found = next((f for f in inside if f.conditional), None)
-    return product(loops, sizes) if found is None else found.count(loops, sizes)[0]
-
-
-def _longest(plan: Plan, frame: Frame, sizes: Sizes) -> int:
-    """Steps of the longest block, of those looked at: every one, or many evenly spaced."""
-    inner = [x for x in plan.group.loops if x not in plan.group.grid and x in frame.einsum.leaves]
-    pieces = [frame.on_leaves(p, sizes) for p in frame.pieces]
-    used = {x for piece in pieces for f in piece for x in f.coefficients}
-    varied = [x for x in plan.group.grid if x in used and sizes[x] > 1]
-    each = max(2, int(MAX_BLOCKS ** (1 / max(len(varied), 1))))
-    positions = [sorted({round(i * (sizes[x] - 1) / (each - 1)) for i in range(each)}) for x in varied]
-    most = 0
-    for at in combinations_of(*positions):
-        fixed = dict(zip(varied, at, strict=True))
-        here = [[f.at(fixed) if isinstance(f, Linear) else f for f in piece] for piece in pieces]
-        one = {**frame.with_quotients(sizes), **dict.fromkeys(varied, 1)}
-        most = max(most, count_union(here, inner, one, apart=True)[0])
-    return most * product([x for x in plan.group.loops if x not in inner and x not in plan.group.grid], sizes)
-
-
-def _through_caches(plan: Plan, traffic, extents: Mapping[str, int]):
-    """Words by level and tensor, where caches stand between levels."""
-    word = plan.arch.word_bytes
-    moved = {level: {t: (v.read * word, v.write * word) for t, v in found.items()} for level, found in traffic.items()}
-    names = {t for found in traffic.values() for t in found}
-    elements = {t: prod(extents[r] for r in plan.cascade.full_ranks(t)) * word for t in names}
-    found = cached(plan.arch, moved, elements, plan.group, plan.group.warm)
-    return {level: {t: Traffic(r / word, w / word) for t, (r, w) in tensors.items()} for level, tensors in found.items()}
 
 
 def needs_numbers(plan: Plan, extents: Mapping[str, int]) -> bool:

@@ -43,11 +43,11 @@ def held_out(table: Table) -> NDArray[np.bool_]:
 
 
 def fit(
-    tables: Sequence[Table], rules: Rules, names_of: Calibration, progress: Callable[[str], None] = str,
+    tables: Sequence[Table], rules: Rules, names_of: Calibration, progress: Callable[[str], object] = str,
     machine: str | None = None,
 ) -> Fitted:  # fmt: skip
-    """Fit the efficiencies that a calibration names, on half of the shapes of some tables of one machine (of several, the
-    one given), beginning with the values in the machine's file."""
+    """Fit the efficiencies that a calibration names, on half of the shapes of some tables of one machine (of several,
+    the one given), beginning with the values in the machine's file."""
     parts: list[tuple[Floats, tuple[Counted, ...], NDArray[np.bool_]]] = []
     weights: list[Floats] = []
     found: dict[str, Architecture] = {}
@@ -141,7 +141,7 @@ def _in_campaign(counted: Sequence[Counted], length: int) -> NDArray[np.bool_]:
 
 def _least_squares(
     residuals: Callable[[Floats], Floats], importance: Floats, x: Floats, names: Sequence[tuple[str, str]],
-    progress: Callable[[str], None],
+    progress: Callable[[str], object],
 ) -> Floats:  # fmt: skip
     """Damped Gauss-Newton (Levenberg, 1944; Marquardt, 1963) on pseudo-Huber losses, inside limits."""
     low, high = _limits(names)
@@ -186,7 +186,9 @@ def _slowed(rule: str, parts, calibration: Calibration) -> tuple[float, float]:
     """Where clocks fell in a campaign, and to what: the best of a grid, on the half that is not held out."""
     predicted, measured = [], []
     for times, counted, out in parts:
-        rows = np.concatenate([c.chosen.rows for c in counted if c.chosen.rule.spec.name == rule] or [np.array([], int)])
+        rows = np.concatenate(
+            [c.chosen.rows for c in counted if c.chosen.rule.spec.name == rule] or [np.array([], int)]
+        )
         rows = rows[~out[rows]]
         predicted.append(times_of(counted, len(times), calibration)[rows])
         measured.append(times[rows])
@@ -220,7 +222,9 @@ def _text(calibration: Calibration, tables, parts, machine: str, names) -> str:
     ]
     for table, (measured, _, _) in zip(tables, parts, strict=True):
         sources = sorted({s.split()[0] for s in table.text["source"].tolist() if s})
-        lines.append(f'    - {{file: {Path(table.file).name}, rows: {len(measured)}, source: "{", ".join(sources)[:120]}"}}')
+        lines.append(
+            f'    - {{file: {Path(table.file).name}, rows: {len(measured)}, source: "{", ".join(sources)[:120]}"}}'
+        )
     lines.append("  half: shapes whose hash is even are fitted on, the others held out")
     for label, errors in halves.items():
         lines.append(
@@ -232,7 +236,9 @@ def _text(calibration: Calibration, tables, parts, machine: str, names) -> str:
     lines += ["overhead_cycles:", *(f"  {n}: {v:.0f}" for n, v in calibration.cycles_of.items())]
     lines += [f"overlap: {calibration.overlap:.4f}", f"tail: {calibration.tail:.4f}"]
     if calibration.slow:
-        lines.append("campaigns:                            # measured while clocks fell; not carried to other machines")
+        lines.append(
+            "campaigns:                            # measured while clocks fell; not carried to other machines"
+        )
         for rule, (after, rate) in calibration.slow.items():
             lines.append(f'  - {{rule: "{rule}", after: {after * 1e6:.1f} us, rate: {rate:.3f}}}')
     return "\n".join(lines) + "\n"

@@ -112,9 +112,7 @@ def _by_cache(table: Table, item: Chosen) -> list[tuple[bool | None, Chosen]]:
     ]
 
 
-def times_of(
-    counted: tuple[Counted, ...], length: int, calibration: Calibration | None
-) -> Floats:
+def times_of(counted: tuple[Counted, ...], length: int, calibration: Calibration | None) -> Floats:
     """Predicted seconds of every row, with the efficiencies of the architecture files or those of a calibration."""
     total = np.zeros(length)
     for c in counted:

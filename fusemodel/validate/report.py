@@ -59,9 +59,7 @@ def validation_of(predictions: Predictions, calibration: Calibration, files: tup
     }  # fmt: skip
     found = groups_of({k: v for k, v in columns.items() if v is not None})
     groups = [(by, value, _errors(p, mask)) for (by, value), mask in found.items()]
-    return Validation(
-        p, _errors(p, every), groups, _worst(p, calibration), p.table.skipped, files
-    )
+    return Validation(p, _errors(p, every), groups, _worst(p, calibration), p.table.skipped, files)
 
 
 def _errors(p: Predictions, mask: NDArray[np.bool_]) -> dict[str, Errors]:

@@ -40,8 +40,8 @@ class ChoiceSpec(Spec):
 
 class RuleSpec(Spec):
     """``kernel``, ``op``, ``dtype``, ``arch`` and ``scope`` are patterns, of which one must fit; ``let`` names
-    expressions for the others; ``when`` must hold; ``refuse`` says, by condition, why a row is left out. Of ``choices``,
-    laid over the rule, the fastest is predicted."""
+    expressions for the others; ``when`` must hold; ``refuse`` says, by condition, why a row is left out. Of
+    ``choices``, laid over the rule, the fastest is predicted."""
 
     name: str
     about: str = ""
@@ -54,7 +54,7 @@ class RuleSpec(Spec):
     when: str = "1"
     refuse: dict[str, str] = Field({})
     mapping: str = ""
-    extents: dict[str, str | int]
+    extents: dict[str, str | int] = Field({})
     choices: list[ChoiceSpec] = Field([])
     campaign: bool = False
 
@@ -165,7 +165,7 @@ def _choices(doc: Document, spec: RuleSpec, known: Sequence[str], path: tuple[st
     """The choices of a rule, each with what the rule itself says; the rule alone if it has none."""
     own = {r: _expression(text, known, doc, (*path, "extents", r)) for r, text in spec.extents.items()}
     found = []
-    for j, choice in enumerate(spec.choices or [ChoiceSpec()]):
+    for j, choice in enumerate(spec.choices or [ChoiceSpec(extents={})]):
         here = (*path, "choices", j) if spec.choices else path
         mapping = choice.mapping or spec.mapping
         if mapping not in names("mappings"):
@@ -202,13 +202,13 @@ def choose_rules(table: Table, rules: Rules) -> tuple[list[Chosen], list[Chosen]
     chosen: list[Chosen] = []
     beside: list[Chosen] = []
     known = machines()
-    fields = ("gpu", "kernel", "op", "dtype", "scope")
+    fields: tuple[str, ...] = ("gpu", "kernel", "op", "dtype", "scope")
     keys: dict[tuple[str, ...], list[int]] = {}
     for i, key in enumerate(zip(*(table.text[f] for f in fields), strict=True)):
         keys.setdefault(key, []).append(i)
     for key, members in keys.items():
         rows = np.array(members)
-        text = dict(zip(fields, key, strict=True))
+        text: dict[str, str] = dict(zip(fields, key, strict=True))
         machine = known.get(plain_name(text["gpu"]))
         if machine is None:
             reason[rows] = f"no architecture for gpu {text['gpu']!r}"

@@ -21,9 +21,7 @@ def shipped() -> list[str]:
     return [str(p) for p in sorted(gpu_dir().glob("*.csv"))]
 
 
-def validate(
-    data: Sequence[str] = (), *, rules: str | None = None, calibration: str | None = None
-) -> Validation:
+def validate(data: Sequence[str] = (), *, rules: str | None = None, calibration: str | None = None) -> Validation:
     """Predict every row of some tables (the library's, if none are given) and compare with what was measured.
 
     Raises InputError for a file that is no table, or where no row can be predicted; single rows are left out by name.
@@ -42,8 +40,9 @@ def validate(
 
 
 def fit_to(
-    data: Sequence[str], progress: Callable[[str], None] = str, *, rules: str | None = None, machine: str | None = None
-) -> Fitted:
+    data: Sequence[str], progress: Callable[[str], object] = str, *, rules: str | None = None,
+    machine: str | None = None,
+) -> Fitted:  # fmt: skip
     """Fit the named efficiencies on half of the shapes of some tables of one machine."""
     if machine is not None:
         machine = load_architecture(machine).name

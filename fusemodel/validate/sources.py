@@ -37,7 +37,7 @@ def read_any(path: str | Path) -> Table:
 def _converted(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
     """Rows in our columns. One that has another number of fields stays as it is, to be left out by name."""
     columns = _PRODUCT if {"m", "n", "k"} <= set(header) else _OURS
-    found = [list(columns)]
+    found: list[list[str]] = [list(columns)]
     for row in rows:
         if len(row) != len(header):
             found.append([*row, *[""] * (len(columns) + 1)] if len(row) == len(columns) else list(row))

@@ -125,7 +125,7 @@ def _check_columns(header: Sequence[str], where: Where) -> None:
         near = nearest(missing[0], [c for c in header if c not in TEXT])
         raise InputError(
             f"column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))} missing", where,
-            expected="gpu, kernel, op, dtype, batch, heads, kv_heads, seq_q, seq_kv, head_dim, window, causal, latency_us",
+            expected="gpu, kernel, op, dtype, " + ", ".join(SHAPES[0]) + ", latency_us",
             nearest=near,
         )  # fmt: skip
 
@@ -150,7 +150,7 @@ def _checked(table: Table, raw: Mapping[str, Sequence[str]]) -> Table:
     reason = np.full(len(table), "", dtype=object)
 
     def refuse(mask: NDArray[np.bool_], column: str, what: str) -> None:
-        for i in np.flatnonzero(mask & (reason == "")):
+        for i in np.flatnonzero(mask & (reason == "")).tolist():
             shown = str(raw[column][i]).strip() if column in raw else str(table.numbers[column][i])
             reason[i] = f"{column} is {shown[:40]!r}, {what}"
 
