@@ -191,9 +191,8 @@ def machines() -> dict[str, str]:
 
 
 def plain_name(name: str) -> str:
-    """A name without case, punctuation and maker, by which it is looked up."""
-    kept = "".join(c for c in name.lower() if c.isalnum())
-    return kept.removeprefix("nvidia")
+    """A name without case and punctuation, by which it is looked up."""
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 def choose_rules(table: Table, rules: Rules) -> tuple[list[Chosen], list[Chosen], NDArray[Any]]:

@@ -1,7 +1,7 @@
 """Tables of measurements in any form that is read: in our columns, or as collectors of others write them.
 
-The other form is that of NVIDIA aiconfigurator's performance files (Apache-2.0; read from a user's own copy): one row a
-shape, the device, the kernel's source, lengths as ``isl`` and ``step``, and a latency in milliseconds.
+The other form is that of the performance files of serving-system tuners (docs/validation.md names them), read from a
+user's own copy: one row a shape, the device, the kernel's source, lengths as ``isl`` and ``step``, milliseconds.
 """
 
 from __future__ import annotations
