@@ -1,5 +1,5 @@
-"""Blocks on the instances of a machine: times by hand, caches, ragged tiles, and counts for arrays of extents against the
-single evaluation and brute force."""
+"""Blocks on the instances of a machine: times by hand, caches, ragged tiles, and counts for arrays of extents against
+the single evaluation and brute force."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_long_causal_prefill_and_why_few_features_are_slower() -> None:
 
 
 def test_unfused_against_one_pass_at_every_length() -> None:
-    """Ratios of the published figures of FlashAttention-2 and eager attention (FlashAttention-3, NeurIPS 2024, figure 5)."""
+    """Ratios of published figures of eager attention and FlashAttention-2 (FlashAttention-3, NeurIPS 2024)."""
     published = {
         64: {512: 282 / 52, 1024: 306 / 63, 2048: 318 / 67, 4096: 321 / 72, 8192: 322 / 73},
         128: {512: 309 / 74, 1024: 350 / 100, 2048: 362 / 119, 4096: 368 / 133, 8192: 370 / 139},

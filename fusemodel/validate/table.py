@@ -64,18 +64,19 @@ def table_of(path: str | Path, lines: Sequence[int], rows: Sequence[Sequence[str
     _check_columns(header, where)
     good, skipped = [], []
     for line, row in zip(lines[1:], rows[1:], strict=True):
-        if not any(c.strip() for c in row):
+        if not row:
             continue
-        if len(row) != len(header):
+        if not "".join(row).strip():
+            skipped.append(Skipped(line, "an empty row"))
+        elif len(row) != len(header):
             skipped.append(Skipped(line, f"{len(row)} fields, not {len(header)}"))
         else:
             good.append((line, row))
-    columns = list(zip(*(row for _, row in good), strict=True)) or [()] * len(header)
-    by_name = dict(zip(header, columns, strict=True))
-    text = {c: np.array([v.strip() for v in by_name.get(c, [""] * len(good))], dtype=object) for c in TEXT}
+    wanted = [*TEXT, *(c for shape in SHAPES for c in shape), "B", "latency_us"]
+    by_name = {c: [row[i] for _, row in good] for i, c in enumerate(header) if c in wanted}
+    text = {c: np.array([v.strip() for v in by_name[c]] if c in by_name else [""] * len(good), object) for c in TEXT}
     text["dtype"] = np.array([_DTYPES.get(v.lower(), v.lower()) for v in text["dtype"]], dtype=object)
-    wanted = [c for shape in SHAPES for c in shape] + ["latency_us"]
-    numbers = {c: _numbers(by_name[c]) for c in wanted if c in by_name}
+    numbers = {c: _numbers(by_name[c]) for c in by_name if c not in TEXT and c != "B"}
     if "B" in by_name and "batch" not in by_name:
         numbers["batch"] = _numbers(by_name["B"])
     table = Table(str(path), text, numbers, np.array([n for n, _ in good], dtype=np.int64), tuple(skipped))
@@ -101,7 +102,7 @@ def read_rows(path: str) -> tuple[list[int], list[list[str]]]:
                 raise InputError("there is no header", where, expected="a line of column names")
             if row is None:
                 return lines, rows
-            if rows or any(c.strip() for c in row):
+            if rows or "".join(row).strip():
                 lines.append(line)
                 rows.append(row)
     except FileNotFoundError:
