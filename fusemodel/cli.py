@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import asdict, replace
 from io import TextIOWrapper
@@ -280,26 +281,28 @@ def derive_cascade(
     ] = None,
     workload: WorkloadOption = None,
     seq: SeqOption = None,
+    sets: SetOption = None,
     as_json: Json = False,
 ) -> None:
     """Find an algebraically equal cascade with fewer passes, checked on numbers; print it with the steps taken. With
     --arch, map and evaluate the original and what was derived."""
     from fusemodel.analysis.derive import derive
     from fusemodel.api import evaluate
-    from fusemodel.cascade import format_cascade, load_cascade
+    from fusemodel.cascade import at_extents, format_cascade, load_cascade
     from fusemodel.library import write_text
 
     if merge not in ("running", "chunks"):
         raise unknown("way to merge", merge, ["running", "chunks"])
     if arch is None and (workload is not None or seq is not None):
         raise InputError("extents are for an evaluation", expected="`--arch NAME` beside --workload and --seq")
-    original = load_cascade(cascade)
+    over = _sets(sets)
+    original = at_extents(load_cascade(cascade), over)
     found = derive(original, stable=stable, rank=rank, merge="chunks" if merge == "chunks" else "running")
     text = format_cascade(found.cascade)
     if out:
         write_text(out, text)
     length = None if seq is None else _seq(seq)
-    stages = [evaluate(s, workload, length, arch=arch) for s in (original, *found.stages)] if arch else []
+    stages = [evaluate(s, workload, length, over, arch=arch) for s in (original, *found.stages)] if arch else []
     if as_json:
         data = {f: getattr(found, f) for f in ("passes_before", "passes_after", "points_before", "points_after")}
         data |= {"steps": found.steps, "obstacles": found.obstacles, "cascade": found.cascade.name, "text": text}
@@ -351,14 +354,20 @@ def compare_mappings(
     seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
     arch: ArchOption = None,
     details: Annotated[bool, typer.Option("--details", help="Also print every evaluation.")] = False,
+    html: Annotated[
+        str | None, typer.Option("--html", help="Also write a report as one page of HTML, with interactive plots.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare mappings over workloads and lengths, or cascades mapped onto --arch; without arguments, the comparison
     the library comes with."""
-    from fusemodel.report import compare
-
     request = replace(_request(mappings or [], workload, seq), arch=arch)
-    result = _with_progress(request) if sys.stderr.isatty() and not as_json else compare(request)
+    result = _compared(request, quiet=as_json)
+    if html:
+        from fusemodel.library import write_text
+        from fusemodel.report.html import html_page
+
+        write_text(html, html_page(result, shlex.join(["fusemodel", *sys.argv[1:]])))
     if as_json:
         _print_json(
             {
@@ -371,6 +380,43 @@ def compare_mappings(
     from fusemodel.report.tables import comparison, show
 
     show(comparison(result, details=details))
+    if html:
+        sys.stderr.write(f"wrote {html}\n")
+
+
+@app.command("figures", epilog="Example: fusemodel figures --out figures --format svg,pdf")
+def draw_figures(
+    mappings: Annotated[
+        list[str] | None, typer.Argument(metavar="MAPPING...", help="As for compare; the last is judged.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="The folder to write to; it is made if needed.")] = "figures",
+    kind: Annotated[str, typer.Option("--format", help="svg, pdf, png; several separated by commas.")] = "svg",
+    workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
+    seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
+    arch: ArchOption = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a comparison for a paper: utilisation, active share by Einsum, speed-up and energy, with published figures
+    where there are any; without arguments, the comparison the library comes with."""
+    from fusemodel.library import make_folder
+    from fusemodel.report.figures import FORMATS, save
+    from fusemodel.report.paper import figures
+
+    kinds = _listed(kind)
+    for k in kinds:
+        if k not in FORMATS:
+            raise unknown("format of a picture", k, FORMATS)
+    request = replace(_request(mappings or [], workload, seq), arch=arch)
+    make_folder(out)
+    written = []
+    for name, figure in figures(_compared(request, quiet=as_json)):
+        for k in kinds:
+            written.append(os.path.join(out, f"{name}.{k}"))
+            save(figure, written[-1])
+    if as_json:
+        _print_json({"files": written})
+    else:
+        sys.stdout.write("\n".join(written) + "\n")
 
 
 def _request(mappings: list[str], workload: str | None, seq: str | None) -> Request:
@@ -380,7 +426,7 @@ def _request(mappings: list[str], workload: str | None, seq: str | None) -> Requ
     if not mappings:
         base = load_request()
         published = "" if workloads or seqs else base.published
-        return Request(base.sections, workloads or base.workloads, seqs or base.seqs, published)
+        return replace(base, workloads=workloads or base.workloads, seqs=seqs or base.seqs, published=published)
     if len(mappings) < 2:
         raise InputError("one mapping cannot be compared", expected="two or more, or none for the default comparison")
     if len(set(mappings)) != len(mappings):
@@ -388,11 +434,15 @@ def _request(mappings: list[str], workload: str | None, seq: str | None) -> Requ
     return Request((Section("Comparison", mappings[-1], tuple(mappings[:-1])),), workloads, seqs)
 
 
-def _with_progress(request: Request) -> Comparison:
+def _compared(request: Request, *, quiet: bool) -> Comparison:
+    """A comparison, with its progress where somebody looks."""
     from rich.console import Console
     from rich.progress import Progress
 
     from fusemodel.report import compare
+
+    if quiet or not sys.stderr.isatty():
+        return compare(request)
 
     designs = {m for s in request.sections for m in s.mappings}
     total = len(designs) * max(1, len(request.workloads)) * max(1, len(request.seqs))
@@ -452,6 +502,79 @@ def _fit(path: str, files: list[str], rules: str | None, machine: str | None) ->
         task = progress.add_task("fitting", total=None)
         found = fit_to(files, lambda text: progress.update(task, description=text), rules=rules, machine=machine)
     write_text(path, found.text)
+
+
+@app.command("measure", epilog="Example: fusemodel measure --minutes 8 --out measured.csv")
+def measure_kernels(
+    out: Annotated[str, typer.Option("--out", "-o", help="Table to append to; what is there is not measured again.")]
+    = "measured.csv",
+    minutes: Annotated[float, typer.Option(help="Time for the whole run.")] = 8.0,
+    groups: Annotated[str | None, typer.Option(help="Groups of points, separated by commas; all by default.")] = None,
+    dtype: Annotated[str, typer.Option(help="bf16 or fp16.")] = "bf16",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order.")] = 0,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed in an earlier run.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", "--dry-run", help="Only list the points and their time.")] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Time kernels on this machine's GPU, each checked against float64 first, into a table with full provenance."""
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fusemodel.validate.measure import Settings, measure
+    from fusemodel.validate.measure.text import plan_data, plan_text, planned, report_data, report_text
+
+    settings = Settings(Path(out), minutes, _listed(groups), dtype, seed, retry)
+    if plan:
+        found = planned(settings)
+        _print_json(plan_data(found)) if as_json else sys.stdout.write(plan_text(found) + "\n")
+        return
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(group: str, done: int, total: int, text: str) -> None:
+            if group not in tasks:
+                tasks[group] = bar.add_task(group, total=total)
+            bar.update(tasks[group], completed=done, description=f"{group} {text}")
+
+        report = measure(settings, progress=show)
+    _print_json(report_data(report)) if as_json else sys.stdout.write(report_text(report) + "\n")
+
+
+@app.command("init", epilog="Example: fusemodel init mine && fusemodel eval mine/mapping.yaml")
+def start(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where to write; it is made if needed.")] = ".",
+    as_json: Json = False,
+) -> None:
+    """Write a starter cascade, architecture and mapping, commented, that run as they are."""
+    from fusemodel.library import copy_starter
+
+    files = copy_starter(folder)
+    if as_json:
+        _print_json({"files": files})
+        return
+    sys.stdout.write("".join(f"wrote {f}\n" for f in files))
+    here = next(f for f in files if f.endswith("mapping.yaml"))
+    sys.stdout.write(f"next: fusemodel eval {here}\n")
+
+
+@app.command("doctor", epilog="Example: fusemodel doctor")
+def check_installation(as_json: Json = False) -> None:
+    """Check this installation: versions, the library, places to write to, a GPU, optional parts. Exit code 1 if
+    something that is needed does not work."""
+    from fusemodel.doctor import diagnose
+
+    findings = list(diagnose())
+    if as_json:
+        _print_json({"findings": [asdict(f) for f in findings]})
+    else:
+        from fusemodel.report.library import findings_table
+        from fusemodel.report.tables import show
+
+        show(findings_table(findings))
+    if any(f.ok is False for f in findings):
+        raise typer.Exit(1)
 
 
 def _version(value: bool) -> None:

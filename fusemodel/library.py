@@ -43,6 +43,27 @@ def write_text(path: str, text: str) -> None:
         raise InputError(f"cannot be written: {error.strerror or error}", Where(path)) from None
 
 
+def make_folder(path: str) -> None:
+    """Make a folder to write files to, if it is not there."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot be made: {error.strerror or error}", Where(path), expected="a folder") from None
+
+
+def copy_starter(folder: str) -> list[str]:
+    """Write the starter files into a folder; InputError, and nothing written, if one of them is there already."""
+    files = sorted((root() / "starter").glob("*.yaml"))
+    make_folder(folder)
+    targets = [Path(folder) / f.name for f in files]
+    for target in targets:
+        if exists(target):
+            raise InputError("is there already, and is left alone", Where(str(target)), expected="an empty folder")
+    for file, target in zip(files, targets, strict=True):
+        write_text(str(target), file.read_text(encoding="utf-8"))
+    return [str(t) for t in targets]
+
+
 def published_dir() -> Path:
     """Figures published by others, as tables with citations."""
     packaged = root() / "published"

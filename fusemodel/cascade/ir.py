@@ -145,6 +145,11 @@ class Cascade:
         """The equations that define a tensor: one, or a start and a step."""
         return tuple(e for e in self.einsums if e.name == tensor)
 
+    def _repr_svg_(self) -> str:
+        from fusemodel.report.draw import cascade_svg
+
+        return cascade_svg(self)
+
     @cached_property
     def explicit(self) -> tuple[Einsum, ...]:
         """The Einsums with batch ranks and split indices written out, and every reduction explicit."""

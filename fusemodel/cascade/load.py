@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -200,3 +201,12 @@ def _within(split: Mapping[str, tuple[str, str]], whole: str) -> set[str]:
         found |= parts
         pending += parts
     return found
+
+
+def at_extents(cascade: Cascade, extents: Mapping[str, int]) -> Cascade:
+    """The cascade with other default extents for some of its ranks; InputError for one that it does not have."""
+    if not extents:
+        return cascade
+    extents_of(cascade, extents)
+    ranks = {**cascade.ranks, **{r: Number(n) for r, n in extents.items()}}
+    return replace(cascade, ranks=ranks)

@@ -39,8 +39,11 @@ class Request:
     sections: tuple[Section, ...]
     workloads: tuple[str, ...] = ()
     seqs: tuple[int, ...] = ()
-    published: str = ""
+    published: str = ""  # a table of means over all points
+    points: str = ""  # a table of single points
     arch: str | None = None
+    about: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,26 +61,59 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class PublishedPoint:
+    """A published figure of one design at one point. ``quantity`` is a field of an evaluation, or one of its parts
+    (``utilization.UNIT``)."""
+
+    mapping: str
+    workload: str
+    seq: int
+    quantity: str
+    value: float
+
+    def of(self, found: Evaluation) -> float:
+        """Our figure of the same quantity."""
+        field_name, _, unit = self.quantity.partition(".")
+        value = getattr(found, field_name)
+        return value[unit] if unit else value
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Evaluations of every design at every point, and the ratios of every pair of a section."""
+    """Evaluations of every design at every point, and the ratios of every pair of a section. ``given`` has what each
+    design was asked for by: a name or path of a mapping, or of a cascade."""
 
     request: Request
-    rows: tuple[Evaluation, ...]
+    rows: tuple[Evaluation, ...] = field(repr=False)
     mean: dict[str, dict[str, Ratio]]
-    published: tuple[dict[str, Any], ...] = field(default=())
+    published: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    points: tuple[PublishedPoint, ...] = field(default=(), repr=False)
+    given: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, mapping: str) -> list[Evaluation]:
         """The evaluations of one design, in the order of the points."""
         return [r for r in self.rows if r.mapping == mapping]
 
+    def _repr_html_(self) -> str:
+        from fusemodel.report.draw import comparison_html
+
+        return comparison_html(self)
+
+
+_FIELDS = ("name", "about", "source", "workloads", "seq", "sections", "published", "points")
+
 
 def load_request(name: str = "default") -> Request:
     """A comparison kept in the library."""
     doc = read_yaml(root() / "comparisons" / f"{name}.yaml")
-    data = check_fields(doc, (), doc.data, ("name", "about", "source", "workloads", "seq", "sections", "published"))
+    data = check_fields(doc, (), doc.data, _FIELDS)
     sections = tuple(_section(doc, i, s) for i, s in enumerate(data.get("sections") or []))
     seqs = tuple(parse_size(s, "a length", doc.where("seq", i)) for i, s in enumerate(data.get("seq") or []))
-    return Request(sections, tuple(data.get("workloads") or ()), seqs, data.get("published") or "")
+    about, source = (" ".join(str(data.get(k) or "").split()) for k in ("about", "source"))
+    return Request(
+        sections, tuple(data.get("workloads") or ()), seqs, data.get("published") or "", data.get("points") or "",
+        about=about, source=source,
+    )  # fmt: skip
 
 
 def _section(doc: Document, i: int, raw: Any) -> Section:
@@ -118,7 +154,10 @@ def compare(request: Request, progress: Callable[[str], None] | None = None) -> 
     mean = {a: {b: ratio(by_name[a], by_name[b]) for b in s.mappings if b != a} for s in sections for a in s.mappings}
     every = tuple(r for found in rows.values() for r in found)
     shown = replace(request, sections=sections)
-    return Comparison(shown, every, mean, tuple(published(request.published)) if request.published else ())
+    return Comparison(
+        shown, every, mean, tuple(published(request.published)) if request.published else (),
+        tuple(published_points(request.points)) if request.points else (), {t: n for n, t in names.items()},
+    )  # fmt: skip
 
 
 def ratio(ours: Sequence[Evaluation], baseline: Sequence[Evaluation]) -> Ratio:
@@ -148,6 +187,21 @@ def _quotient(a: float, b: float) -> float:
 
 def published(name: str) -> list[dict[str, Any]]:
     """A table of published figures; lines that start with ``#`` cite their source."""
+    return [{**row, "value": float(row["value"])} for row in _rows(name)]
+
+
+def published_points(name: str) -> list[PublishedPoint]:
+    """A table of published figures with a column for each quantity; empty cells are no figures."""
+    keys = ("mapping", "workload", "seq")
+    return [
+        PublishedPoint(row["mapping"], row["workload"], parse_size(row["seq"], "a length", Where()), q, float(value))
+        for row in _rows(name)
+        for q, value in row.items()
+        if q not in keys and value
+    ]
+
+
+def _rows(name: str) -> list[dict[str, str]]:
     path: Path = published_dir() / f"{name}.csv"
     lines = [x for x in path.read_text(encoding="utf-8").splitlines() if not x.startswith("#")]
-    return [{**row, "value": float(row["value"])} for row in csv.DictReader(lines)]
+    return list(csv.DictReader(lines))

@@ -17,6 +17,7 @@ from fusemodel.cascade import Cascade, extents_of, format_cascade, format_einsum
 from fusemodel.cascade.printer import format_expr
 from fusemodel.cascade.work import work_of
 from fusemodel.cascade.workload import Workload, load_workload
+from fusemodel.doctor import Finding
 from fusemodel.errors import InputError, unknown
 from fusemodel.library import KINDS, find, kind_of_document, names
 from fusemodel.mapping import Design, load_design
@@ -212,6 +213,16 @@ def _workload(w: Workload) -> tuple[dict[str, Any], RenderableType]:
     for rank, n in w.ranks.items():
         table.add_row(rank, count(n))
     return data, Group(_head(w.name, w.about, w.source), Text(f"--seq sets {', '.join(w.sequence) or '-'}"), table)
+
+
+def findings_table(findings: Iterable[Finding]) -> RenderableType:
+    """What an installation has."""
+    table = PlainTable("", "", "found")
+    for f in findings:
+        mark, style = {True: ("ok", "green"), False: ("!!", "bold red"), None: ("-", "dim")}[f.ok]
+        advice = f" ({f.advice})" if f.ok is False and f.advice else ""
+        table.add_row(mark, f.what, f.found + advice, style=style)
+    return table
 
 
 def run_table(rows: list[dict[str, Any]]) -> RenderableType:
