@@ -174,6 +174,18 @@ def test_a_matrix_product_takes_the_fastest_tiles(tmp_path) -> None:
     assert times_of(counted, 2, None)[0] == pytest.approx(1400e-6, rel=0.15)
 
 
+def test_rows_of_attention_and_of_products_in_one_table(tmp_path) -> None:
+    path = table(
+        tmp_path, f"{GOOD},,,", "H100,x,gemm,bf16,1,,,,,,,,1400,8192,8192,8192", f"{GOOD},4,,", "H100,x,gemm,bf16,1,,,,,,,,9,,,",
+        header=f"{HEADER},M,N,K",
+    )  # fmt: skip
+    found = validate([str(path)])
+    assert found.errors["calibrated"].points == 2
+    assert [(s.line, s.reason) for s in found.skipped] == [
+        (4, "N is '', no whole number from 1"), (5, "heads is '', no whole number from 1")
+    ]  # fmt: skip
+
+
 def test_a_collectors_own_columns(tmp_path) -> None:
     header = (
         "framework,version,device,op_name,kernel_source,batch_size,isl,num_heads,num_key_value_heads,head_dim,"

@@ -156,6 +156,11 @@ def _checked(table: Table, raw: Mapping[str, Sequence[str]]) -> Table:
             reason[i] = f"{column} is {shown[:40]!r}, {what}"
 
     numbers = table.numbers
+    blank = {c: np.array([not str(v).strip() for v in values], dtype=bool) for c, values in raw.items()}
+    absent = [_all(blank, shape, len(table)) for shape in SHAPES]  # tables of both have rows of one
+    spare = {
+        c: gone & ~other for shape, gone, other in zip(SHAPES, absent, reversed(absent), strict=True) for c in shape
+    }
     latency = numbers["latency_us"]
     refuse(~np.isfinite(latency) | (latency <= 0), "latency_us", "no positive time")
     for column, values in numbers.items():
@@ -164,18 +169,28 @@ def _checked(table: Table, raw: Mapping[str, Sequence[str]]) -> Table:
         least = 0 if column in ("window", "causal") else 1
         with np.errstate(invalid="ignore"):
             bad = ~np.isfinite(values) | (values != np.floor(values)) | (values < least) | (values > 2**31)
-        refuse(bad, column, f"no whole number from {least}")
+        refuse(bad & ~spare.get(column, False), column, f"no whole number from {least}")
     if "causal" in numbers:
         refuse(numbers["causal"] > 1, "causal", "neither 0 nor 1")
     if "kv_heads" in numbers:
         with np.errstate(all="ignore"):
-            refuse(np.mod(numbers["heads"], numbers["kv_heads"]) != 0, "kv_heads", "does not divide the heads")
+            uneven = np.mod(numbers["heads"], numbers["kv_heads"])
+            refuse(np.isfinite(uneven) & (uneven != 0), "kv_heads", "does not divide the heads")
         refuse((numbers["causal"] == 1) & (numbers["seq_q"] > numbers["seq_kv"]), "seq_q", "more than the keys it sees")
     for i in np.flatnonzero((table.text["gpu"] == "") & (reason == "")):
         reason[i] = "no gpu is named"
     bad = reason != ""
     left_out = [Skipped(int(table.lines[i]), str(reason[i])) for i in np.flatnonzero(bad)]
     return table.only(~bad, left_out)
+
+
+def _all(blank: Mapping[str, NDArray[np.bool_]], shape: Sequence[str], length: int) -> NDArray[np.bool_]:
+    """Rows that have none of some columns, or the table does not."""
+    found = np.ones(length, dtype=bool)
+    for column in shape:
+        if column != "batch":  # which both have
+            found &= blank.get(column, True)
+    return found
 
 
 __all__ = ["Skipped", "Table", "read_rows", "table_of"]
