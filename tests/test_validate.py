@@ -176,7 +176,8 @@ def test_a_matrix_product_takes_the_fastest_tiles(tmp_path) -> None:
 
 def test_rows_of_attention_and_of_products_in_one_table(tmp_path) -> None:
     path = table(
-        tmp_path, f"{GOOD},,,", "H100,x,gemm,bf16,1,,,,,,,,1400,8192,8192,8192", f"{GOOD},4,,", "H100,x,gemm,bf16,1,,,,,,,,9,,,",
+        tmp_path, f"{GOOD},,,", "H100,x,gemm,bf16,1,,,,,,,,1400,8192,8192,8192", f"{GOOD},4,,",
+        "H100,x,gemm,bf16,1,,,,,,,,9,,,",
         header=f"{HEADER},M,N,K",
     )  # fmt: skip
     found = validate([str(path)])

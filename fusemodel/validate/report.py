@@ -78,7 +78,7 @@ def _phases(p: Predictions) -> NDArray[Any] | None:
     numbers = p.table.numbers
     if "seq_q" not in numbers:
         return None
-    decode = (numbers["seq_q"] == 1) & (numbers["causal"] == 0)
+    decode = (numbers["seq_q"] == 1) & (numbers["causal"] == 0) & (numbers["seq_kv"] > 1)
     return np.where(decode, "decode", np.where(numbers["causal"] == 1, "prefill", "non-causal")).astype(object)
 
 
