@@ -17,7 +17,7 @@ from fusemodel.validate.predict import count_table, predict, times_of
 from fusemodel.validate.rules import load_rules, machines, plain_name
 from fusemodel.validate.run import shipped, validate
 from fusemodel.validate.sources import read_any
-from tests.commandline import fusemodel
+from commandline import fusemodel
 
 HEADER = "gpu,kernel,op,dtype,batch,heads,kv_heads,seq_q,seq_kv,head_dim,window,causal,latency_us"
 GOOD = "H100-SXM5-80GB,fa3,context_attention,bf16,4,16,4,2048,2048,128,0,1,120.5"
@@ -106,7 +106,7 @@ def test_other_ways_to_write_the_same_table(tmp_path, how: str) -> None:
         (HEADER.replace(",latency_us", "").encode(), "'latency_us' missing"),
         (HEADER.replace(",head_dim", "").encode() + b"\n", "'head_dim' missing"),
         (f"{HEADER},gpu\n".encode(), "column 'gpu' stands twice"),
-        (HEADER.encode() + b"\n", "no row can be predicted"),
+        (HEADER.encode() + b"\n", "there are no rows"),
         (f"{HEADER}\n{changed(gpu='abacus')}\n".encode(), "no architecture for gpu 'abacus'"),
         (b"\xff\xfe\x00binary", "no"),
         (b"\x1f\x8bbroken", "cannot be read"),
@@ -169,8 +169,8 @@ def test_a_matrix_product_takes_the_fastest_tiles(tmp_path) -> None:
     each = one.each(arch)
     assert (times_of(counted, 2, None) == each.min(axis=0)).all()
     taken = [one.chosen.options[i].mapping for i in each.argmin(axis=0)]
-    assert taken[0] == "shared-gemm"
-    assert taken[1] == "shared-gemm-split"  # one tile: the summed rank is divided
+    assert taken[0] == "gemm-pair"
+    assert taken[1] == "gemm-pair-split"  # one tile: the summed rank is divided
     assert times_of(counted, 2, None)[0] == pytest.approx(1400e-6, rel=0.15)
 
 

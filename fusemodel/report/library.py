@@ -50,8 +50,9 @@ def library_table(kind: str, rows: list[dict[str, Any]]) -> RenderableType:
     table = PlainTable(title=kind)
     table.add_column("name", no_wrap=True, style="bold")
     for column in {"mappings": ("cascade", "arch"), "cascades": ("family", "einsums")}.get(kind, ()):
-        table.add_column(column, no_wrap=column not in ("cascade", "family"), overflow="fold")
-    table.add_column("about")
+        widest = 22 if column == "cascade" else None  # so that the table fits a terminal
+        table.add_column(column, no_wrap=column not in ("cascade", "family"), overflow="fold", max_width=widest)
+    table.add_column("about", overflow="fold")
     for row in rows:
         extra = [
             str(row[c]) for c in {"mappings": ("cascade", "arch"), "cascades": ("family", "einsums")}.get(kind, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from fusemodel.arch import load_architecture
@@ -14,6 +15,7 @@ from fusemodel.validate.predict import predict
 from fusemodel.validate.report import Validation, validation_of
 from fusemodel.validate.rules import load_rules
 from fusemodel.validate.sources import read_any
+from fusemodel.validate.table import Table
 
 
 def shipped() -> list[str]:
@@ -31,12 +33,19 @@ def validate(data: Sequence[str] = (), *, rules: str | None = None, calibration:
     fitted = load_calibration(calibration)
     predictions = predict(table, load_rules(rules), fitted)
     if not len(predictions.table):
-        first = predictions.table.skipped[0] if predictions.table.skipped else None
-        raise InputError(
-            "no row can be predicted" + (f": {first.reason}" if first else ""),
-            Where(files[0], first.line if first else 1, 1), expected="rows of known GPUs and kernels",
-        )  # fmt: skip
+        raise _nothing(predictions.table, files[0])
     return validation_of(predictions, fitted, tuple(files))
+
+
+def _nothing(table: Table, file: str) -> InputError:
+    """Why no row of a table can be predicted: the most frequent reason, where it is first met."""
+    reasons = Counter(s.reason for s in table.skipped)
+    if not reasons:
+        return InputError("there are no rows", Where(file, 1, 1), expected="measured times")
+    reason, count = reasons.most_common(1)[0]
+    line = next(s.line for s in table.skipped if s.reason == reason)
+    return InputError(f"no row can be predicted; {count} of {len(table.skipped)}: {reason}", Where(file, line, 1),
+                      expected="rows of known GPUs and kernels")  # fmt: skip
 
 
 def fit_to(
