@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from commandline import fusemodel
 
 from fusemodel import InputError
 from fusemodel.arch import load_architecture
@@ -17,7 +18,6 @@ from fusemodel.validate.predict import count_table, predict, times_of
 from fusemodel.validate.rules import load_rules, machines, plain_name
 from fusemodel.validate.run import shipped, validate
 from fusemodel.validate.sources import read_any
-from commandline import fusemodel
 
 HEADER = "gpu,kernel,op,dtype,batch,heads,kv_heads,seq_q,seq_kv,head_dim,window,causal,latency_us"
 GOOD = "H100-SXM5-80GB,fa3,context_attention,bf16,4,16,4,2048,2048,128,0,1,120.5"
