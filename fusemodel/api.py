@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fusemodel.cascade import Cascade, extents_of, load_cascade
 from fusemodel.cascade.load import parse_size
@@ -13,6 +14,9 @@ from fusemodel.mapping import Design, load_design
 from fusemodel.model import Evaluation
 from fusemodel.model import evaluate as evaluate_design
 from fusemodel.yamlfile import read_yaml
+
+if TYPE_CHECKING:
+    from fusemodel.model.compiled import Batch
 
 
 def evaluate(
@@ -38,6 +42,32 @@ def evaluate(
     else:
         design = load_design(mapping, arch=arch) if isinstance(mapping, str) else mapping
     return evaluate_design(design, workload, length, sets)
+
+
+def evaluate_batch(
+    mapping: str | Design,
+    workload: str | Workload | None = None,
+    seq: int | str | None = None,
+    sets: Mapping[str, Any] | None = None,
+    arch: str | None = None,
+    columns: Sequence[str] | None = None,
+    variants: Mapping[str, str] | None = None,
+) -> Batch:
+    """Evaluate a mapping for many sizes at once: ``sets`` has ranks or tiles by name, each a number or a column.
+
+    ``columns`` names the results wanted, every field where it is left out; ``variants`` says which variant of a group
+    is meant, by the group's name. Rows whose tiles do not divide or fit are marked, not refused
+    (:class:`fusemodel.model.compiled.Batch`).
+
+    >>> evaluate_batch("fusemax", "bert", "1K", {"p0": [64, 128, 256]})["dram_bytes"].tolist()
+    [402653184.0, 402653184.0, 402653184.0]
+    """
+    from fusemodel.model.compiled import compile_mapping
+
+    loaded = load_workload(workload) if isinstance(workload, str) else workload
+    length = parse_size(seq, "the length", Where()) if seq is not None else None
+    design = load_design(mapping, arch=arch) if isinstance(mapping, str) else mapping
+    return compile_mapping(design, variants).evaluate(loaded, length, sets, columns)
 
 
 def is_cascade(name: str) -> bool:

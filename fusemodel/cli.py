@@ -80,7 +80,8 @@ def _listed(text: str | None) -> tuple[str, ...]:
 @app.command("list", epilog="Example: fusemodel list mappings")
 def list_library(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="cascades, archs, mappings or workloads; all by default.")
+        str | None,
+        typer.Argument(metavar="KIND", help="One of cascades, archs, mappings, workloads, comparisons, spaces."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every entry (the default).")] = False,
     out: Annotated[
@@ -127,7 +128,7 @@ def _write_catalogue(path: str) -> None:
 
 @app.command("show", epilog="Example: fusemodel show attention-1pass")
 def show_item(name: Annotated[str, typer.Argument(metavar="NAME-OR-FILE")], as_json: Json = False) -> None:
-    """Show a cascade, an architecture, a mapping or a workload, after checking it."""
+    """Show a cascade, an architecture, a mapping, a workload, a comparison or a space, after checking it."""
     from fusemodel.report.library import describe, kind_of
 
     kind, path = kind_of(name)
@@ -341,13 +342,90 @@ def evaluate_mapping(
     show(evaluation(result))
 
 
+@app.command("simulate", epilog="Example: fusemodel simulate fusemax --workload bert --seq 64K")
+def simulate_mapping(
+    mapping: Annotated[str | None, typer.Argument(metavar="MAPPING", help="A library name or a file.")] = None,
+    workload: Annotated[
+        str | None, typer.Option("--workload", "-w", help="Extents: a library name or a file (--all: several).")
+    ] = None,
+    seq: Annotated[
+        str | None, typer.Option("--seq", "-s", help="Sequence length, such as 1000 or 16K (--all: several).")
+    ] = None,
+    sets: SetOption = None,
+    arch: ArchOption = None,
+    schedule: Annotated[
+        str, typer.Option(help="given: the stages of the mapping; asap: whatever is ready, oldest tile first.")
+    ] = "given",
+    copies: Annotated[
+        int, typer.Option(min=1, max=64, help="Room for at least so many of every kept tile; 2: double buffering.")
+    ] = 1,
+    trace: Annotated[
+        str | None, typer.Option("--trace", help="Write the first tasks as a trace for Perfetto or chrome://tracing.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option("--plot", help="Draw the first tasks, a lane for each unit (.svg, .png or .pdf).")
+    ] = None,
+    instances: Annotated[
+        int | None, typer.Option(min=1, max=2**20, help="Arrays that share heads and batches; the architecture's.")
+    ] = None,
+    tasks: Annotated[int, typer.Option("--tasks", min=1, max=10**6, help="Tasks in a trace or a picture.")] = 2000,
+    full: Annotated[bool, typer.Option("--full", help="Run every task, also where periods repeat.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every mapping of the library against the closed form, as a table.")
+    ] = False,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="With --all: write the table as Markdown.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate a mapping tile by tile: cycles against the closed form, and what each unit waits for."""
+    from fusemodel.report.simulating import Files, against_closed_form, simulated
+    from fusemodel.report.tables import show
+
+    if schedule not in ("given", "asap"):
+        raise unknown("schedule", schedule, ["given", "asap"])
+    if every == (mapping is not None):
+        raise InputError("give one mapping, or --all", expected="`fusemodel simulate MAPPING`")
+    shown = sys.stderr.isatty() and not as_json
+    if every:
+        lengths = [_seq(s) for s in _listed(seq)] or None
+        rows = against_closed_form(list(_listed(workload)) or None, lengths, out, progress=shown)
+        if as_json:
+            _print_json({"rows": [asdict(r) for r in rows]})
+        elif not out:
+            from fusemodel.report.simulation import differences
+
+            show(differences(rows))
+        return
+    length = None if seq is None else _seq(seq)
+    files = Files(trace, plot, tasks)
+    result = simulated(
+        str(mapping),
+        workload,
+        length,
+        _sets(sets),
+        arch,
+        schedule,
+        files,
+        copies=copies,
+        instances=instances,
+        skip=not full,
+        progress=shown,
+    )
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    from fusemodel.report.simulation import simulation
+
+    show(simulation(result))
+
+
 @app.command("compare", epilog="Example: fusemodel compare flat fusemax --workload bert,xlm --seq 1K,64K")
 def compare_mappings(
     mappings: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="MAPPING...",
-            help="Mappings, or cascades with --arch; the last is judged against the others. None: the default.",
+            help="Mappings, or cascades with --arch; the last is judged against the others. Or one comparison of the "
+            "library, or its file. None: the default.",
         ),
     ] = None,
     workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
@@ -374,6 +452,7 @@ def compare_mappings(
                 "rows": [r.to_dict() for r in result.rows],
                 "mean": {a: {b: asdict(r) for b, r in against.items()} for a, against in result.mean.items()},
                 "published": list(result.published),
+                "rankings": [p for r in result.request.rankings for p in result.ranked(r)],
             }
         )
         return
@@ -421,14 +500,17 @@ def draw_figures(
 
 def _request(mappings: list[str], workload: str | None, seq: str | None) -> Request:
     from fusemodel.report import Request, Section, load_request
+    from fusemodel.report.library import kind_of
 
     workloads, seqs = _listed(workload), tuple(dict.fromkeys(_seq(s) for s in _listed(seq)))
-    if not mappings:
-        base = load_request()
+    if not mappings or (len(mappings) == 1 and kind_of(mappings[0])[0] == "comparisons"):
+        base = load_request(*mappings)
         published = "" if workloads or seqs else base.published
         return replace(base, workloads=workloads or base.workloads, seqs=seqs or base.seqs, published=published)
     if len(mappings) < 2:
-        raise InputError("one mapping cannot be compared", expected="two or more, or none for the default comparison")
+        raise InputError(
+            "one mapping cannot be compared", expected="two or more, a comparison, or none for the default comparison"
+        )
     if len(set(mappings)) != len(mappings):
         raise InputError("a mapping is given twice", expected="mappings that differ")
     return Request((Section("Comparison", mappings[-1], tuple(mappings[:-1])),), workloads, seqs)
@@ -444,8 +526,7 @@ def _compared(request: Request, *, quiet: bool) -> Comparison:
     if quiet or not sys.stderr.isatty():
         return compare(request)
 
-    designs = {m for s in request.sections for m in s.mappings}
-    total = len(designs) * max(1, len(request.workloads)) * max(1, len(request.seqs))
+    total = len(request.designs) * max(1, len(request.workloads)) * max(1, len(request.seqs))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("evaluating", total=total)
         return compare(request, lambda name: progress.update(task, advance=1, description=name))
@@ -502,6 +583,80 @@ def _fit(path: str, files: list[str], rules: str | None, machine: str | None) ->
         task = progress.add_task("fitting", total=None)
         found = fit_to(files, lambda text: progress.update(task, description=text), rules=rules, machine=machine)
     write_text(path, found.text)
+
+
+@app.command(
+    "explore", epilog="Example: fusemodel explore attention-1pass fusemax-cloud -w bert -s 256K --out best.yaml"
+)
+def explore_mappings(
+    cascade: Annotated[str | None, typer.Argument(metavar="CASCADE", help="A library name or a file.")] = None,
+    arch: Annotated[str | None, typer.Argument(metavar="ARCH", help="A library name or a file.")] = None,
+    arch_space: Annotated[
+        str | None, typer.Option("--arch-space", help="Map every architecture of this space: a library name or a file.")
+    ] = None,
+    workload: Annotated[str | None, typer.Option("--workload", "-w", help="A workload; several for a space.")] = None,
+    seq: Annotated[str | None, typer.Option("--seq", "-s", help="A length; several for a space.")] = None,
+    sets: SetOption = None,
+    objective: Annotated[
+        str | None, typer.Option(help="latency, energy, edp, dram or buffer; several, by commas: their Pareto front.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="A limit to each search; its gap is told.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Write the best mapping; of a space, all results (.csv, .json).")
+    ] = None,
+    plot: Annotated[str | None, typer.Option(help="Draw area against latency and energy (.svg, .pdf, .png).")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Where a space's results are kept; else in the user's cache.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Processes; all processors if not given.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Use the workers of a Dask cluster.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the best mapping of a cascade onto an architecture, or map every architecture of a space. A sweep goes on
+    where it was left, and Ctrl-C prints the best so far."""
+    from fusemodel.library import write_text
+    from fusemodel.report import explore as report
+    from fusemodel.report.exploring import run_search, run_sweep
+    from fusemodel.report.figures import save
+    from fusemodel.report.tables import show
+
+    lengths = tuple(dict.fromkeys(_seq(s) for s in _listed(seq)))
+    visible = sys.stderr.isatty() and not as_json
+    if arch_space is None:
+        for name, given in {"--plot": plot, "--store": store, "--jobs": jobs, "--scheduler": scheduler}.items():
+            if given is not None:
+                raise InputError(f"{name} is for a space", expected="`--arch-space FILE` beside it")
+        result = run_search(
+            cascade, arch, _listed(workload), lengths, _sets(sets), _listed(objective), seconds, visible
+        )
+        if out:
+            write_text(out, result.found.text(*result.names))
+        if as_json:
+            _print_json(report.search_data(result.found, result.full, result.extents, result.names))
+        else:
+            show(report.search_report(result.found, result.full, result.objectives))
+        return
+    if cascade or sets:
+        raise InputError("a space says itself what is mapped onto what", expected="no CASCADE, ARCH or --set beside it")
+    found = run_sweep(
+        arch_space, _listed(workload), lengths, _listed(objective), seconds, store, jobs, scheduler, visible
+    )
+    if found.error and not found.done:
+        raise found.error
+    if out:
+        write_text(out, report.written(found, out))
+    if plot:
+        save(report.area_figure(found), plot)
+    if as_json:
+        _print_json(report.sweep_data(found))
+    else:
+        show(report.sweep_report(found))
+    if found.error:
+        raise found.error
+    if found.ended:
+        raise KeyboardInterrupt
 
 
 @app.command("measure", epilog="Example: fusemodel measure --minutes 8 --out measured.csv")
@@ -604,7 +759,10 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(app(prog_name="fusemodel", standalone_mode=False))
+        code = app(prog_name="fusemodel", standalone_mode=False)
+        if code == 130:  # typer's code for an interruption
+            sys.stderr.write("interrupted\n")
+        sys.exit(code)
     except _UsageError as error:
         if message := " ".join(error.format_message().split()):  # there is none after the help of `fusemodel` alone
             sys.stderr.write(f"error: {message}\n")
@@ -612,9 +770,6 @@ def main() -> None:
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -10,7 +10,10 @@ from fusemodel.errors import InputError, Where, unknown
 from fusemodel.yamlfile import Document, nearest_file
 
 #: What the library holds, by the name of its folder.
-KINDS = {"cascades": "einsums", "archs": "archs", "mappings": "mappings", "workloads": "workloads"}
+KINDS = {
+    "cascades": "einsums", "archs": "archs", "mappings": "mappings", "workloads": "workloads",
+    "comparisons": "comparisons", "spaces": "spaces",
+}  # fmt: skip
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -108,25 +111,32 @@ def exists(path: Path) -> bool:
         return False
 
 
-#: The field that only files of a kind have, in the order in which they are looked for.
-_SIGNS = {"cascades": "einsums", "archs": "levels", "mappings": "cascade", "workloads": "ranks"}
-_TITLES = {"cascades": "a cascade", "archs": "an architecture", "mappings": "a mapping", "workloads": "a workload"}
+#: The fields of which only files of a kind have one, in the order in which they are looked for.
+_SIGNS = {
+    "cascades": ("einsums",), "archs": ("levels",), "mappings": ("cascade",), "spaces": ("cascades",),
+    "workloads": ("ranks",), "comparisons": ("rankings", "sections"),
+}  # fmt: skip
+_TITLES = {
+    "cascades": "a cascade", "archs": "an architecture", "mappings": "a mapping", "workloads": "a workload",
+    "comparisons": "a comparison", "spaces": "a space of architectures",
+}  # fmt: skip
 
 
 def kind_of_document(doc: Document) -> str:
     """What a file holds, by its fields; InputError if that is nothing known."""
-    for kind, sign in _SIGNS.items():
-        if sign in doc.data:
+    for kind, signs in _SIGNS.items():
+        if any(s in doc.data for s in signs):
             return kind
     raise InputError(
-        "this is no cascade, architecture, mapping or workload", Where(doc.file, 1, 1),
-        expected=f"a field {', '.join(f'`{s}`' for s in _SIGNS.values())}",
+        "this is no cascade, architecture, mapping, workload, comparison or space", Where(doc.file, 1, 1),
+        expected=f"a field {', '.join(f'`{s}`' for signs in _SIGNS.values() for s in signs)}",
     )  # fmt: skip
 
 
 def check_kind(doc: Document, kind: str) -> None:
     """Raise InputError if a file is plainly of another kind."""
-    if _SIGNS[kind] not in doc.data and (found := next((k for k, s in _SIGNS.items() if s in doc.data), kind)) != kind:
+    found = next((k for k, signs in _SIGNS.items() if any(s in doc.data for s in signs)), kind)
+    if found != kind and not any(s in doc.data for s in _SIGNS[kind]):
         raise InputError(f"this is {_TITLES[found]}", Where(doc.file, 1, 1), expected=_TITLES[kind])
 
 

@@ -19,6 +19,7 @@ from fusemodel.analysis.derive.identities import (
     pull_from_extreme,
     split_product,
 )
+from fusemodel.analysis.derive.loops import reductions
 from fusemodel.analysis.derive.normal import Normal
 from fusemodel.analysis.derive.running import tiled
 from fusemodel.analysis.derive.signs import nonnegative
@@ -1199,6 +1200,45 @@ def test_a_window_whose_ends_are_absent_is_not_expanded_wrongly():
     )  # fmt: skip
     found = derive(cascade)
     check_derived(cascade, found)
+
+
+@pytest.mark.parametrize(
+    ("step", "start", "read", "reduction"),
+    [
+        ("S[n, p] + X[n, p]", "0", "S[N, p]", "S[p] = sum[n](X[n, p])"),
+        ("min(X[n, p], S[n, p])", "inf", "S[N, p]", "S[p] = min[n](X[n, p])"),
+        ("S[n, p] * X[n, p]", "1", "S[N, p]", "S[p] = prod[n](X[n, p])"),
+        ("S[n, p] * exp(C[n, p] - C[n+1, p]) + X[n, p]", "0", "S[N, p]",
+         "S[p] = sum[n](X[n, p] * exp(C[n + 1, p] - C[N, p]))"),
+        # it starts from something, the factor is none, more than the end is read
+        ("S[n, p] + X[n, p]", "1", "S[N, p]", None),
+        ("S[n, p] * exp(C[n+1, p] - C[n, p]) + X[n, p]", "0", "S[N, p]", None),
+        ("S[n, p] - X[n, p]", "0", "S[N, p]", None),
+        ("S[n, p] + X[n, p]", "0", "S[N, p] + S[n, p]", None),
+    ],
+)  # fmt: skip
+def test_a_loop_of_which_only_the_end_is_read_is_a_reduction(step, start, read, reduction):
+    loop = f"S[0, p] = {start}\nS[n+1, p] = {step}\n"
+    running = "C[0, p] = 0\nC[n+1, p] = max(C[n, p], X[n, p])\n" if "C[" in step else ""
+    cascade = cascade_of(
+        f"{running}{loop}Y[n, p] = X[n, p] * ({read})", ranks="n: 9, p: 3", inputs="X: [n, p]", outputs="Y"
+    )
+    if reduction is None:
+        with pytest.raises(StuckError):
+            reductions(cascade, "n")
+        return
+    made, _ = reductions(cascade, "n")
+    assert reduction in [" ".join(line.split()) for line in format_einsums(made).splitlines()]
+    assert Check(cascade).same_numbers(made) is None
+
+
+def test_a_loop_that_gains_nothing_as_a_reduction_stays():
+    cascade = cascade_of(
+        "M[0] = -inf\nM[n+1] = max(M[n], X[n])\nD[0] = 0\nD[n+1] = D[n] * exp(M[n] - M[n+1]) + exp(X[n] - M[n+1])\n"
+        "Y[n] = exp(X[n] - M[N]) / D[N]",
+        ranks="n: 16", inputs="X: [n]", outputs="Y",
+    )  # fmt: skip
+    assert derive(cascade).cascade == cascade
 
 
 def test_ties_between_names_and_extents():

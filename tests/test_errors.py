@@ -261,7 +261,11 @@ TEXTS = {
     "too many values": ("a: [" + 199_997 * "1," + "¦" + 100_000 * "1,", "more than 100000 values"),
     "a null character": ("name: ¦\0\n", "control characters are not allowed"),
     "a key that is a list": ("¦[a]: 1", "a key must be plain text"),
-    "something else": ("hello: world", "no cascade, architecture, mapping or workload", "expected a field `einsums`"),
+    "something else": (
+        "hello: world",
+        "no cascade, architecture, mapping, workload, comparison or space",
+        "expected a field `einsums`",
+    ),
 }
 
 

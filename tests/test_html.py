@@ -16,7 +16,7 @@ import pytest
 from commandline import fusemodel, text_of
 
 from fusemodel import compare
-from fusemodel.report import Request, Section, load_request
+from fusemodel.report import Ranking, Request, Section, load_request
 from fusemodel.report.html import html_page
 
 BROWSER = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
@@ -98,6 +98,14 @@ def test_command_line(tmp_path):
     assert ran.code == 2
     assert "cannot be written" in ran.err
     assert not list(tmp_path.glob("**/*.part"))
+
+
+def test_a_ranking_is_judged_by_its_fastest():
+    ranking = Ranking("Two", {"flat": "three passes", "fusemax": "one pass"})
+    found = compare(Request((), ("bert",), (1024,), rankings=(ranking,)))
+    assert [(s.subject, s.baselines) for s in found.judged] == [("fusemax", ("flat",))]
+    page = html_page(found, "fusemodel compare")
+    assert f"fusemax is {found.against('fusemax', 'flat').speedup:.2f} times as fast as flat (three passes)" in page
 
 
 @pytest.fixture(scope="module")

@@ -243,3 +243,30 @@ def test_an_element_chosen_from_the_whole_fiber_is_another_pass(choice: str) -> 
     found = passes(cascade, extents_of(cascade))
     assert found.passes["n"] == 2
     assert any("J is complete after pass 1" in line for line in found.why["n"])
+
+
+@pytest.mark.parametrize(
+    ("equations", "expected"),
+    [
+        (["IX[m] = sort[n -> m](X[n])", "C[] = X[IX[M // 2]]", "Y[] = sum[n](abs(X[n] - C))"], 3),  # sort, pick, run
+        (["WHICH[] = argmax[n](X[n])", "C[] = X[WHICH]", "Y[n] = exp(X[n] - C)"], 3),
+        (["WHICH[] = argmax[n](X[n])", "C[] = exp(X[WHICH])", "Y[] = C * W[WHICH]"], 2),  # read beside each other
+        (["WHICH[] = argmax[n](X[n])", "C[] = exp(X[WHICH])", "Y[t] = C * W[WHICH] * Z[t]"], 2),
+    ],
+)
+def test_what_runs_over_the_fiber_waits_for_an_element_that_all_of_it_chose(
+    equations: list[str], expected: int
+) -> None:
+    inputs = ", ".join(f"{t}: [{r}]" for t, r in (("X", "n"), ("W", "n"), ("Z", "t")) if f"{t}[" in " ".join(equations))
+    found = of(inputs, "Y", *equations)
+    assert found.passes["n"] == expected
+    assert any(w.startswith("Y traverses n in pass 3: it needs C, complete after pass 2") for w in found.why["n"]) == (
+        expected > 2
+    )
+
+
+@pytest.mark.parametrize("first", ["0", "I0 - 1"])
+def test_one_element_of_each_tile_is_no_traversal_of_it(first: str) -> None:
+    assert of_tiles("X: [i]", f"L[i1] = sum[i0](X[i1, i0] - X[i1, {first}])", "Y[i] = X[i] * L[i // I0]") == (1, 2)
+    late = ("L[i1] = sum[i0](X[i1, i0])", "A[i] = X[i] / L[i // I0]", f"Y[i1, i0] = X[i1, i0] - A[i1, {first}]")
+    assert of_tiles("X: [i]", *late) == (1, 2)

@@ -10,7 +10,7 @@ reader's own tile is no wait for the fiber, but one for the inner part of the ra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fusemodel.cascade.graph import offset_from
 from fusemodel.cascade.ir import (
@@ -42,14 +42,25 @@ class Status:
     """Where a tensor stands with respect to one rank.
 
     ``at`` is the pass in which its elements are there, for a tensor that holds the rank; ``made`` the pass in which
-    summaries of parts of the fiber, or single elements of it, are made; ``done`` the last pass whose end it waits for.
-    Zero: none.
+    summaries of parts of the fiber, or single elements of it, are made; ``done`` the last pass whose end it waits for;
+    ``chosen`` the pass that reads elements which all of the fiber chose: others chosen so can be read beside them, and
+    what runs over the fiber comes later. Zero: none.
     """
 
     at: int = 0
     made: int = 0
     done: int = 0
+    chosen: int = 0
     chain: tuple[str, ...] = ()
+
+
+_PASSES = ("at", "made", "done", "chosen")
+
+
+def _most(found: Sequence[Status]) -> Status:
+    """The latest pass of each kind, but that of no traversal."""
+    made, done, chosen = (max((getattr(f, x) for f in found), default=0) for x in _PASSES[1:])
+    return Status(made=made, done=done, chosen=chosen)
 
 
 @dataclass(frozen=True)
@@ -270,13 +281,11 @@ class _Walk:
         last, previous = history[-1], history[-2]
         for name, status in last.items():
             old = previous.get(name, status)
-            grown = [left * (b - a) for a, b in ((old.at, status.at), (old.made, status.made), (old.done, status.done))]
-            if any(grown):
+            grown = {f: getattr(status, f) + left * (getattr(status, f) - getattr(old, f)) for f in _PASSES}
+            if any(grown[f] != getattr(status, f) for f in _PASSES):
                 chain = (*status.chain, f"and so on for {left} more steps of {rank}")
-                self.now[name] = Status(
-                    status.at + grown[0], status.made + grown[1], status.done + grown[2], chain
-                )  # fmt: skip
-                self.note(name, max(self.now[name].at, self.now[name].made, self.now[name].done), chain)
+                self.now[name] = Status(**grown, chain=chain)
+                self.note(name, max(grown.values()), chain)
 
     def note(self, name: str, value: int, chain: tuple[str, ...]) -> None:
         if value:
@@ -291,25 +300,25 @@ class _Walk:
             self.now.setdefault(einsum.name, self.before[einsum.name])
             return
         ranks = iteration_ranks(einsum)
-        traverses = self.fiber.covered(ranks) or self._gathers(einsum)
+        covers = self.fiber.covered(ranks)
+        traverses = covers or self._gathers(einsum)
         found = [self.operand(einsum, a) for a in reads(einsum)]
-        at, chain = self.traversal(einsum, found) if traverses else (0, ())
-        needed = max(found, key=lambda f: f[1].done, default=None)
-        done, why = (needed[1].done, needed[1].chain) if needed else (0, ())
-        made = max((f[1].made for f in found), default=0)
-        status = self.status(einsum, traverses, at, made, done, chain or why)
+        at, chain = self.traversal(einsum, found, covers) if traverses else (0, ())
+        needed = max((f[1] for f in found), key=lambda f: max(f.done, f.chosen), default=Status())
+        most = replace(_most([f[1] for f in found]), at=at, chain=chain or needed.chain)
+        status = self.status(einsum, traverses, most)
         if tensor.iterative:
             old = self.now.get(einsum.name)
             if old is not None and not self.fiber.partly(tensor.iterative):
                 self.before[einsum.name] = old
         self.now[einsum.name] = status
-        self.note(einsum.name, at if traverses else max(status.at, status.made, status.done), status.chain)
+        self.note(einsum.name, at if traverses else max(getattr(status, x) for x in _PASSES), status.chain)
         if traverses and at > self.last:
             self.last, self.chain = at, chain
 
     def status_of_start(self, einsum: Einsum) -> Status:
         found = [self.operand(einsum, a)[1] for a in reads(einsum)]
-        return Status(0, max((f.made for f in found), default=0), max((f.done for f in found), default=0))
+        return _most(found)
 
     def _gathers(self, einsum: Einsum) -> bool:
         """Whether the Einsum reads selected elements of the fiber."""
@@ -335,6 +344,7 @@ class _Walk:
         tensor = self.cascade.tensors[access.tensor]
         place: set[str] = set()  # ranks of the fiber that say where the Einsum reads
         elsewhere = False  # somewhere that no rank of the fiber tells
+        tiles = self.fiber.others - set(reduced_ranks(einsum))
         for rank, index in zip(self.cascade.full_ranks(access.tensor), access.indices, strict=True):
             along = bool(self.fiber.partly([rank]))
             fixed = not rank_values(index)
@@ -347,7 +357,7 @@ class _Walk:
                 found = self.fiber.partly(self.steps.reached(einsum, rank, index)) if not fixed else set()
                 place |= found
                 elsewhere |= not found
-            elif along and not fixed:
+            elif along and not tiles.issuperset(rank_values(index)):  # else one element, that may differ by tile
                 found = self.steps.places(index)
                 place |= self.fiber.partly(found)
                 elsewhere |= self.fiber.partly(found) != found  # along another rank, in whatever order
@@ -356,37 +366,42 @@ class _Walk:
         there = place or elsewhere or status.at > 1  # an element of what is there from the start is no traversal
         end = max(status.at if there else 0, status.made)
         if elsewhere and not self.fiber.in_tile(place):
-            return access, Status(made=end, done=max(end, status.done), chain=status.chain)
-        return access, Status(made=end, done=status.done, chain=status.chain)
+            return access, replace(status, at=0, made=end, done=max(end, status.done))
+        return access, replace(status, at=0, made=end)
 
-    def traversal(self, einsum: Einsum, found: list[tuple[Access, Status]]) -> tuple[int, tuple[str, ...]]:
-        """The pass in which an Einsum traverses the fiber, and why it is no earlier."""
+    def traversal(
+        self, einsum: Einsum, found: list[tuple[Access, Status]], covers: bool
+    ) -> tuple[int, tuple[str, ...]]:
+        """The pass in which an Einsum traverses the fiber (``covers``: runs over it, not only reads what was chosen),
+        and why it is no earlier."""
         at, chain = 1, ()
         for _, status in found:
             if (there := max(status.at, status.made)) > at:
                 at, chain = there, status.chain
         for access, status in sorted(found, key=lambda f: -len(f[1].chain)):  # of equals, the one that says why
-            if status.done and status.done + 1 > at:
-                at = status.done + 1
+            done = max(status.done, status.chosen if covers else status.chosen - 1)
+            if done and done + 1 > at:
+                at = done + 1
                 chain = (
                     *status.chain,
                     f"{einsum.name} traverses {self.fiber.rank} in pass {at}: it needs {access.tensor}, "
-                    f"complete after pass {status.done}",
+                    f"complete after pass {done}",
                 )
         return at, chain
 
-    def status(self, einsum: Einsum, traverses: bool, at: int, made: int, done: int, chain: tuple[str, ...]) -> Status:
+    def status(self, einsum: Einsum, traverses: bool, most: Status) -> Status:
+        """Where what an Einsum makes stands; ``most`` is the most of what it reads, and its own traversal."""
         s = einsum.selection
         kept = [r for r in self.cascade.full_ranks(einsum.name) if not (s and s.into == r)]
         if traverses and self.fiber.covered(kept):
-            return Status(at=at, chain=chain)
+            return Status(at=most.at, chain=most.chain)
         if self.fiber.in_tile(kept):
             # a summary of parts of the fiber, one for each coordinate kept
-            return Status(made=max(at, made), done=done, chain=chain)
+            return replace(most, at=0, made=max(most.at, most.made))
         if self.fiber.partly(reduced_ranks(einsum)):
-            value = max(at, made, done)
-            return Status(done=value, chain=self._completed(einsum, value, chain))
-        return Status(made=made, done=done, chain=chain)
+            value = max(getattr(most, x) for x in _PASSES)
+            return Status(done=value, chain=self._completed(einsum, value, most.chain))
+        return replace(most, at=0, chosen=max(most.at, most.chosen))
 
     def _completed(self, einsum: Einsum, value: int, chain: tuple[str, ...]) -> tuple[str, ...]:
         s = einsum.selection

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise, permutations, product
 from math import prod
+from time import monotonic
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fusemodel.arch import Architecture
 from fusemodel.arch.spec import find_op
@@ -29,14 +29,15 @@ from fusemodel.cascade.ir import Cascade, Einsum, reads, reduced_ranks
 from fusemodel.cascade.work import work_of
 from fusemodel.errors import InputError
 from fusemodel.explore.choices import Place, Structure, choices, fields_of
+from fusemodel.explore.found import Found, Point, Progress
 from fusemodel.explore.knapsack import Score, best_of, less
 from fusemodel.explore.shape import Shape, shape_of
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
-from fusemodel.mapping.spec import ALL, Candidates, Design
+from fusemodel.mapping.spec import ALL, Candidates
 from fusemodel.model.tiles import divisors
 
-OBJECTIVES = ("latency", "dram", "energy")
+DEFAULT = ("latency", "dram", "energy")
 EFFORT = 1000
 _ORDERS = 24  # of shared loops
 _GAP = 0.02  # this close to a bound, a group is not cut
@@ -44,37 +45,17 @@ _FEW = 4  # sizes of a middle tile that are tried where some points are absent
 _NARROWEST = 8  # inner tiles shorter than this are not tried
 
 
-@dataclass(frozen=True)
-class Found:
-    """The best mapping found: its design and the fields of its file; the ``score`` by ``objectives`` (cycles, words,
-    pJ); how many mappings the part of the space holds that was searched, and how often the model was evaluated for it.
-    ``complete``: the effort allowed did not end the search. ``bound``: cycles that no mapping goes below."""
-
-    design: Design
-    fields: dict[str, Any]
-    objectives: tuple[str, ...]
-    score: Score
-    bound: float
-    space: int
-    costed: int
-    complete: bool
-
-    def text(self, cascade: str, arch: str) -> str:
-        """The mapping file, naming a cascade and an architecture."""
-        head = {"name": self.design.name, "about": self.design.about, "cascade": cascade, "arch": arch}
-        return yaml.safe_dump({**head, **self.fields}, sort_keys=False, width=120, default_flow_style=None)
-
-
 def best_mapping(
-    cascade: Cascade, arch: Architecture, extents: Mapping[str, int], objectives: Sequence[str] = OBJECTIVES,
-    *, effort: int = EFFORT,
+    cascade: Cascade, arch: Architecture, extents: Mapping[str, int], objectives: Sequence[str] = DEFAULT,
+    *, front: Sequence[str] = (), seconds: float | None = None, progress: Progress | None = None,
 ) -> Found:  # fmt: skip
-    """The best mapping found of a cascade at some extents, by ``objectives`` in order (latency, dram, energy, edp);
-    ``effort`` limits the evaluations of the model, after which no more groups are looked at.
+    """The best mapping of a cascade at some extents by ``objectives`` in order, and the ``front`` of several together.
 
-    InputError if no unit has an operation that the cascade needs, or nothing fits.
+    After ``seconds``, or at Ctrl-C, the best found so far is handed back with its bound. InputError if no unit has an
+    operation that the cascade needs, or nothing fits.
     """
-    search = _Search(cascade, arch, main_einsums(cascade), dict(extents), tuple(objectives), effort)
+    started = monotonic()
+    search = _Search(cascade, arch, main_einsums(cascade), dict(extents), tuple(objectives), EFFORT)
     parts = search.partition()
     about = f"Best found by {', '.join(objectives)} at {', '.join(f'{r}={n}' for r, n in extents.items())}"
     groups = [Candidates((group_of(g.fields, cascade, arch),), ()) for g in parts]
@@ -82,9 +63,12 @@ def best_mapping(
     fields = [g.fields for g in parts]
     score = tuple(sum(g.score[i] for g in parts) for i in range(1, len(objectives) + 1))
     end = len(search.blocks)
+    point = Point(
+        design, fields[0] if len(fields) == 1 else {"groups": fields}, dict(zip(objectives, score, strict=True))
+    )
     return Found(
-        design, fields[0] if len(fields) == 1 else {"groups": fields}, tuple(objectives), score,
-        max(search.bound(0, end), search.work(0, end)), search.space, search.costed, search.costed < search.limit,
+        point, tuple(objectives), score, max(search.bound(0, end), search.work(0, end)), False, search.space,
+        search.costed, {}, monotonic() - started, (point,) if front else (),
     )  # fmt: skip
 
 
@@ -343,4 +327,4 @@ class _Search:
         return found
 
 
-__all__ = ["OBJECTIVES", "Found", "best_mapping"]
+__all__ = ["DEFAULT", "best_mapping"]

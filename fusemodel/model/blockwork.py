@@ -7,10 +7,11 @@ from itertools import product as combinations_of
 from math import prod
 from typing import TypeAlias
 
+from fusemodel.model.amounts import Amount, Sizes, product
 from fusemodel.model.blocks import BlockWork, cached, tile_bytes
 from fusemodel.model.domain import count_union
 from fusemodel.model.forms import Linear
-from fusemodel.model.frame import Amount, Frame, Sizes, product
+from fusemodel.model.frame import Frame
 from fusemodel.model.plan import Plan
 
 #: Words read and written, by level and tensor.

@@ -9,30 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from fusemodel.cascade.printer import format_expr
+from fusemodel.model.amounts import Amount, Sizes, are_numbers, ceil_div, maximum, minimum, present, product
 from fusemodel.model.blocks import BlockTime, block_time
 from fusemodel.model.blockwork import block_work, steps_taken, through_caches
 from fusemodel.model.elements import touched
-from fusemodel.model.frame import (
-    Amount,
-    Frame,
-    Sizes,
-    brought,
-    ceil_div,
-    frames_of,
-    maximum,
-    minimum,
-    plain,
-    plain_words,
-    product,
-    settled,
-    simple_leaves,
-    steps,
-    words,
-)
+from fusemodel.model.frame import Frame, frames_of, settled, words
 from fusemodel.model.plan import Drain, EinsumPlan, Move, Plan, Tile, depth_of
+from fusemodel.model.products import Shared, in_all, plain, plain_words, shared_tiles
 from fusemodel.model.space import Space, space_of
 
 
@@ -81,11 +65,22 @@ class GroupCost:
 def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
     """Evaluate a plan. With arrays in ``sizes`` every result is an array; :func:`needs_numbers` says when it cannot."""
     plan = settled(plan)
-    batch = any(isinstance(n, np.ndarray) for n in sizes.values())
+    batch = not are_numbers(sizes)
     if batch and needs_numbers(plan, extents):
         raise ValueError("counts of this plan need plain numbers")
-    notes: list[str] = []
     frames = frames_of(plan, extents)
+    return cost_in(plan, frames, sizes, extents, products=batch or is_product(plan, extents))
+
+
+def excess_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> dict[str, Amount]:
+    """Words that there are too many of at each level, without the rest of the cost."""
+    plan = settled(plan)
+    return space_of(plan, frames_of(plan, extents), sizes, extents, []).excess
+
+
+def cost_in(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Sizes, *, products: bool) -> GroupCost:
+    """Evaluate a settled plan in the frames of its Einsums; ``products``: every count is a product of sizes."""
+    notes: list[str] = []
     for name, frame in frames.items():
         notes += [f"{name}: `{format_expr(c)}` depends on data; every point is charged" for c in frame.other]
         if frame.doubtful:
@@ -93,16 +88,16 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
     steps_of = steps_taken(plan, frames, sizes)
     einsums = {n: _einsum_cost(e, frames[n], sizes, notes, steps_of) for n, e in plan.einsums.items()}
     space = space_of(plan, frames, sizes, extents, notes)
-    products = _products(plan, frames, sizes) if batch or is_product(plan, extents) else None
-    traffic, by_einsum = _traffic(plan, space, products or _exactly(plan, frames, sizes, notes))
+    moved = _products(plan, frames, sizes) if products else _exactly(plan, frames, sizes, notes)
+    traffic, by_einsum = _traffic(plan, space, moved)
     if any(level.kind == "cache" for level in plan.arch.levels.values()):
-        moved = {n: {t: (v.read, v.write) for t, v in found.items()} for n, found in traffic.items()}
-        passed = through_caches(plan, moved, extents)
+        asked = {n: {t: (v.read, v.write) for t, v in found.items()} for n, found in traffic.items()}
+        passed = through_caches(plan, asked, extents)
         traffic = {n: {t: Traffic(*words) for t, words in found.items()} for n, found in passed.items()}
     schedule, drain, critical = _schedule(plan, frames, einsums, sizes)
     memory: dict[str, Amount] = {}
     for name, level in plan.arch.levels.items():
-        if level.bandwidth_bytes_per_s:
+        if level.bandwidth_bytes_per_s is not None:
             total = sum(t.read + t.write for t in traffic.get(name, {}).values())
             seconds = total * plan.arch.word_bytes / level.bandwidth_bytes_per_s
             memory[name] = seconds * plan.arch.clock_hz
@@ -111,8 +106,8 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
         cycles = maximum(cycles, value)
     blocks = None
     if plan.group.grid or plan.group.launch or plan.arch.instances > 1:
-        moved = {n: sum(t.read + t.write for t in found.values()) for n, found in traffic.items() if found}
-        work = block_work(plan, frames, stage_cycles(plan, einsums), moved, by_einsum, sizes)
+        by_level = {n: sum(t.read + t.write for t in found.values()) for n, found in traffic.items() if found}
+        work = block_work(plan, frames, stage_cycles(plan, einsums), by_level, by_einsum, sizes)
         blocks = block_time(work, plan.group, plan.arch)
         cycles = blocks.total_s * plan.arch.clock_hz
         memory = {n: v * plan.arch.clock_hz for n, v in blocks.level_s.items()}
@@ -156,6 +151,8 @@ def is_product(plan: Plan, extents: Mapping[str, int]) -> bool:
 
 
 def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
+    if plan.group.grid or plan.arch.instances > 1:  # :mod:`fusemodel.model.batch` counts those for arrays
+        return True
     if any(f.conditional for f in frames.values()) or any(m.separators for m in plan.moves):
         return True
     together: dict[object, list[tuple[str | None, Tile]]] = {}
@@ -164,7 +161,7 @@ def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
             return True
         together.setdefault(move.key, []).append((move.nest, move.tile))
     for held in (*together.values(), *(f.tiles for f in plan.footprints)):
-        if held and (len({nest for nest, _ in held}) > 1 or not plain(frames, [t for _, t in held])):
+        if held and (len({nest for nest, _ in held}) > 1 or shared_tiles(frames, [t for _, t in held]) is None):
             return True
     # in one nest, with a reduction between them over a loop outside the tile
     reduced = {x for read in plan.reductions.values() for leaves in read.values() for x in leaves}
@@ -195,7 +192,7 @@ def _einsum_cost(
     cycles = turns * folds * einsum.cycles_per_point
     slots = points * einsum.cycles_per_point
     energy = points * einsum.energy_pj_per_point
-    if einsum.cycles_per_output:
+    if present(einsum.cycles_per_output):
         cycles = cycles + output_turns * output_folds * einsum.cycles_per_output
         slots = slots + outputs * einsum.cycles_per_output
         energy = energy + outputs * einsum.energy_pj_per_output
@@ -267,12 +264,10 @@ def _brought(
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """Moves with one key as a product: steps of ``loops`` (innermost first, with whether each changes the tile) times
-    the sizes of ``leaves``; both None where the words are no plain product of sizes."""
+    """Moves with one key, by the tiles they share; ``whole`` has the leaves of the first one's tensor."""
 
     moves: tuple[Move, ...]
-    loops: tuple[tuple[str, bool], ...]
-    leaves: tuple[str, ...] | None
+    classes: tuple[Shared, ...]
     whole: tuple[str, ...]
 
 
@@ -284,12 +279,10 @@ def _compiled(plan: Plan, frames: Mapping[str, Frame]) -> list[_Product]:
             groups.setdefault(move.key, []).append(move)
         found = []
         for moves in groups.values():
-            tile = moves[0].tile
-            used = {x for d in tile.dims for x in d.all_leaves}
-            loops = tuple((x, x in used or x in plan.group.grid) for x in reversed(tile.outside))
-            leaves = simple_leaves(frames, [m.tile for m in moves])
-            whole = tuple(x for d in tile.dims for x in d.all_leaves)
-            found.append(_Product(tuple(moves), loops, leaves, whole))
+            classes = shared_tiles(frames, [m.tile for m in moves])
+            assert classes is not None  # else the plan needs plain numbers
+            whole = tuple(x for d in moves[0].tile.dims for x in d.all_leaves)
+            found.append(_Product(tuple(moves), classes, whole))
         plan.memo["moves"] = found
     return plan.memo["moves"]
 
@@ -298,16 +291,13 @@ def _products(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> list[tup
     """Words of every move, each a product of sizes (numbers or arrays)."""
     found: list[tuple[Move, Amount]] = []
     for item in _compiled(plan, frames):
-        move = item.moves[0]
-        if item.leaves is None:
-            amount = steps(move.tile, sizes, plan.group.grid) * plain_words(frames, [m.tile for m in item.moves], sizes)
-        else:
-            amount = brought(item.loops, sizes) * product(item.leaves, sizes)
-        if move.after_first:
-            frame = frames[move.tile.einsum]
-            first = product(item.whole, sizes) if item.leaves is not None else None
-            if first is None:
-                first = words(frame, Tile(move.tile.einsum, move.tile.dims, ()), sizes)
+        move, classes = item.moves[0], item.classes
+        amount = in_all(classes, lambda shared: shared.moved(frames, sizes), sizes)
+        if move.after_first:  # the move of one Einsum, that of its output
+            if classes[0].leaves is not None:
+                first = product(item.whole, sizes)
+            else:
+                first = words(frames[move.tile.einsum], Tile(move.tile.einsum, move.tile.dims, ()), sizes)
             amount = maximum(amount - first, 0)
         found.append((move, amount))
     return found

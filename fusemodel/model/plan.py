@@ -154,18 +154,19 @@ def plan_group(group: Group, cascade: Cascade, arch: Architecture, needed_later:
     builder = _Builder(group, cascade, arch, inside, nests, needed_later, conditions)
     return Plan(
         group, cascade, arch,
-        {n: _einsum_plan(e, nests[n], group, cascade, arch, conditions.of[n]) for n, e in inside.items()},
+        {n: einsum_plan(e, nests[n], group, cascade, arch, conditions.of[n]) for n, e in inside.items()},
         tuple(builder.moves()),
         tuple(builder.footprints()),
-        tuple(tuple(d) for d in _drains(group, inside, nests, cascade, arch)),
+        tuple(tuple(d) for d in drains_of(group, inside, nests, cascade, arch)),
         builder.reductions,
         passed_on(group, cascade, inside, nests),
     )  # fmt: skip
 
 
-def _einsum_plan(
-    einsum: Einsum, nest: Nest, group: Group, cascade: Cascade, arch: Architecture, conditions
+def einsum_plan(
+    einsum: Einsum, nest: Nest, group: Group, cascade: Cascade, arch: Architecture, conditions: tuple[Expr, ...]
 ) -> EinsumPlan:
+    """One Einsum of a group, with the numbers of the unit that it is bound to."""
     binding = group.bindings[einsum.name]
     unit = arch.units[binding.unit]
     work = work_of(einsum)
@@ -437,7 +438,9 @@ def _spilling(*keeps: Keep | None) -> tuple[Keep, ...]:
     return tuple(k for k in keeps if k and k.spill is not False)
 
 
-def _drains(group: Group, inside, nests, cascade: Cascade, arch: Architecture) -> list[list[Drain]]:
+def drains_of(
+    group: Group, inside: Mapping[str, Einsum], nests: Mapping[str, Nest], cascade: Cascade, arch: Architecture
+) -> list[list[Drain]]:
     """For each stage, the spatial reductions of the stage before that it waits for, when tiles do not interleave."""
     if group.interleave:
         return [[] for _ in group.stages]

@@ -36,7 +36,7 @@ class Bars:
 def figures(found: Comparison) -> Iterator[tuple[str, Figure]]:
     """Every figure of a comparison with its name: for each section, utilisation of every unit, the share of each Einsum
     in the time of its unit for the design judged, and speed-up and energy against each baseline."""
-    for i, section in enumerate(found.request.sections):
+    for i, section in enumerate(found.judged):
         suffix = "" if i == 0 else "-" + (re.sub(r"\W+", "-", section.title.lower()).strip("-") or str(i))
         yield f"utilization{suffix}", _utilization(found, section)
         yield f"active{suffix}", _active(found, section)

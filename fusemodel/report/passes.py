@@ -9,9 +9,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fusemodel.analysis import Passes
-from fusemodel.analysis.bounds import Bounds
+from fusemodel.analysis.bounds import Bounds, Fiber
 from fusemodel.analysis.derive import Derivation
 from fusemodel.report.plain import PlainTable
+
+_LEAST_STORAGE, _MOST_STORAGE = 2**10, 2**40  # words on chip at which traffic is shown
 
 
 def passes_table(name: str, found: Passes, derived: Mapping[str, int], least: Bounds) -> RenderableType:
@@ -43,13 +45,45 @@ def bounds_data(found: Bounds) -> dict[str, Any]:
         "footprint_grows": found.footprint.grows,
         "intensity_ops_per_word": found.intensity_at,
         "critical_path_ops": found.critical_path_at,
+        "fibers": [_fiber_data(f) for f in found.fibers],
+        "traffic": [{"storage_words": s, "words": words} for s, words in _traffic(found)],
         "symbolic": {
             "operations": {kind: str(n) for kind, n in found.operations.items()},
             "compulsory_words": str(found.compulsory_words),
             "fused_footprint_words": str(found.footprint.words),
+            "intensity_ops_per_word": str(found.intensity),
+            "critical_path_ops": str(found.critical_path),
         },
         "notes": list(found.notes),
     }
+
+
+def _fiber_data(f: Fiber) -> dict[str, Any]:
+    waits = [
+        {
+            "complete": w.complete,
+            "tensor": w.tensor,
+            "reader": w.reader,
+            "words": w.words_at,
+            "instances": w.instances_at,
+        }
+        for w in f.waits
+    ]
+    symbolic = {"buffer_words": str(f.buffer), "reread_words": str(f.reread)}
+    return {
+        "rank": f.rank, "passes": f.passes, "buffer_words": f.buffer_at, "reread_words": f.reread_at, "waits": waits,
+        "symbolic": symbolic,
+    }  # fmt: skip
+
+
+def _traffic(found: Bounds) -> list[tuple[int, float]]:
+    """The traffic bound (words) at a few sizes of storage, up to the first that needs no more than is compulsory."""
+    rows: list[tuple[int, float]] = []
+    size = _LEAST_STORAGE
+    while not rows or (rows[-1][1] > found.compulsory_words_at and size <= _MOST_STORAGE):
+        rows.append((size, found.traffic_bound(size)))
+        size *= 4
+    return rows
 
 
 def _bounds_table(found: Bounds) -> RenderableType:
@@ -57,6 +91,11 @@ def _bounds_table(found: Bounds) -> RenderableType:
     for kind, n in found.operations_at.items():
         table.add_row(f"{kind} operations", str(found.operations[kind]), f"{n:,}")
     table.add_row("compulsory words", str(found.compulsory_words), f"{found.compulsory_words_at:,}")
+    for f in found.fibers:
+        table.add_row(f"{f.rank}, {f.passes} passes: keep on chip", str(f.buffer), f"{f.buffer_at:,}")
+        table.add_row("    or read again", str(f.reread), f"{f.reread_at:,}")
+    for size, words in _traffic(found):
+        table.add_row(f"traffic with {size:,} words on chip", "", f"{words:,.0f}")
     growing = ", ".join(r for r, grows in found.footprint.grows.items() if grows)
     alive = f"{found.footprint.words_at:,}"
     table.add_row(

@@ -37,7 +37,7 @@ class StuckError(Exception):
 
 def reduced(cascade: Cascade, e: Einsum) -> tuple[str, ...]:
     """The ranks an Einsum reduces; batch ranks that its tensor carries are none of them."""
-    carried = set(cascade.batch) - set(target_ranks(e))
+    carried = cascade.carried(e.name) if e.name in cascade.tensors else set(cascade.batch) - set(target_ranks(e))
     return tuple(r for r in reduced_ranks(e) if r not in carried)
 
 

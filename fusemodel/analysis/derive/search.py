@@ -13,6 +13,7 @@ from fusemodel.analysis.derive.check import Check
 from fusemodel.analysis.derive.emit import assemble
 from fusemodel.analysis.derive.factor import factored
 from fusemodel.analysis.derive.fiber import Fiber, StuckError, closure, reduced
+from fusemodel.analysis.derive.loops import reductions
 from fusemodel.analysis.derive.regular import apart, joined
 from fusemodel.analysis.derive.running import TILE, tiled
 from fusemodel.analysis.derive.stable import stabilised
@@ -160,9 +161,22 @@ class Search:
         tiles, more, new = self.tile(Fiber(cascade, rank, self.settled(rank, after)))
         return tiles, steps + more, new
 
+    def unroll(self) -> bool:
+        """Loops that are reductions, as these; whether there are any."""
+        for rank in self.check.original.ranks:
+            if self.counts[rank] < 2 or not any(rank in t.iterative for t in self.current.tensors.values()):
+                continue
+            with suppress(StuckError):
+                cascade, steps = reductions(self.current, rank)
+                if self.check.same_numbers(cascade) is None:
+                    self.current, self.found = cascade, passes(cascade, extents_of(cascade))
+                    self.waiting += steps
+        return bool(self.waiting)
+
     def join(self) -> None:
         """Ranks that were given split, and whose parts are used together everywhere, as if they were whole."""
-        for rank in self.check.original.split:
+        split = self.check.original.split
+        for rank in sorted(split, key=lambda r: -len(_wholes(self.check.original, r))):  # parts before what they make
             if self.counts[rank] < 2:
                 continue
             try:
@@ -260,6 +274,12 @@ class Search:
         return found
 
 
+def _wholes(cascade: Cascade, rank: str) -> list[str]:
+    """The ranks that a rank is a part of, from the nearest."""
+    whole = cascade.parents.get(rank)
+    return [] if whole is None else [whole, *_wholes(cascade, whole)]
+
+
 def _ended(cascade: Cascade, rank: str) -> set[str]:
     """Tensors that descend from a reduction over a rank, or a part of it, and do not hold all of its elements."""
     family = {rank, *cascade.split.get(rank, ())}
@@ -286,8 +306,13 @@ def _needs(cascade: Cascade, name: str, family: set[str], ended: set[str]) -> li
     return list(found)
 
 
-def _searched(cascade: Cascade, stable: bool, rank: str | None, merge: Merge, found: Passes, spread: bool) -> Search:
+def _searched(
+    cascade: Cascade, stable: bool, rank: str | None, merge: Merge, found: Passes, spread: bool, loops: bool = False
+) -> Search:
+    """``spread``: powers of differences multiplied out; ``loops``: those that are reductions made so, at first."""
     search = Search(Check(cascade), merge, stable, cascade, found, spread=spread)
+    if loops and not search.unroll():
+        return search
     search.join()
     ranks = [r for r in cascade.ranks if r not in cascade.parents and rank in (None, r)]
     stages = -1
@@ -298,6 +323,16 @@ def _searched(cascade: Cascade, stable: bool, rank: str | None, merge: Merge, fo
                 search.reduce(r)
     search.regroup()
     return search
+
+
+def _better(one: Search, other: Search, ranks: Mapping[str, int]) -> Search:
+    counts = [[s.counts.get(r, ranks[r]) for r in ranks] for s in (one, other)]
+    fewer = (
+        other.stages
+        and sum(counts[1]) < sum(counts[0])
+        and all(b <= n for b, n in zip(counts[1], ranks.values(), strict=True))
+    )
+    return other if fewer else one
 
 
 def derive(cascade: Cascade, *, stable: bool = False, rank: str | None = None, merge: Merge = "running") -> Derivation:
@@ -315,9 +350,10 @@ def derive(cascade: Cascade, *, stable: bool = False, rank: str | None = None, m
     search = _searched(cascade, stable, rank, merge, found, False)
     if search.shifts:
         # running values along one rank can keep another from having them; powers multiplied out cannot
-        other = _searched(cascade, stable, rank, merge, found, True)
-        if sum(other.counts[r] for r in before) < sum(search.counts[r] for r in before):
-            search = other
+        search = _better(search, _searched(cascade, stable, rank, merge, found, True), before)
+    if any(t.iterative and any(search.counts.get(r, 0) > 1 for r in t.iterative) for t in cascade.tensors.values()):
+        # a loop as a reduction may wait for more than the loop does; it is kept where the result waits for less
+        search = _better(search, _searched(cascade, stable, rank, merge, found, False, loops=True), before)
     named = [replace(c, name=f"{cascade.name}-derived") for c in search.stages]
     after = {r: search.counts[r] for r in before if r in search.counts}
     best = named[-1] if named else cascade

@@ -45,10 +45,10 @@ def evaluation_html(found: Evaluation) -> str:
 def comparison_html(found: Comparison) -> str:
     """For each section, the means of the ratios over all points."""
     parts = []
-    for section in found.request.sections:
+    for section in found.judged:
         rows = []
         for baseline in section.baselines:
-            r = found.mean[section.subject][baseline]
+            r = found.against(section.subject, baseline)
             rows.append((
                 baseline, f"{r.speedup:.2f}x", f"{r.speedup_min:.2f} to {r.speedup_max:.2f}", f"{r.energy:.3f}",
                 f"{r.dram_bytes:.3g}",

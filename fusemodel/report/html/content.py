@@ -125,8 +125,8 @@ class _Known:
 def content(found: Comparison, command: str) -> Page:
     """Gather the page of a comparison that ``command`` made."""
     known = {name: _known(name, given, found.request.arch) for name, given in found.given.items()}
-    sections = tuple(_section(found, i, s) for i, s in enumerate(found.request.sections))
-    first = found.request.sections[0]
+    sections = tuple(_section(found, i, s) for i, s in enumerate(found.judged))
+    first = found.judged[0]
     others = first.baselines if len(first.baselines) < 3 else (first.baselines[0], "others")
     return Page(
         title=f"{first.subject} against {' and '.join(others)}",
@@ -159,7 +159,7 @@ def _known(name: str, given: str, arch: str | None) -> _Known:
 
 
 def _lead(found: Comparison) -> str:
-    points = found.at(found.request.sections[0].subject)
+    points = found.at(found.judged[0].subject)
     workloads = list(dict.fromkeys(p.workload for p in points if p.workload))
     seqs = list(dict.fromkeys(p.seq for p in points if p.seq))
     where = f"{len(points)} points" if len(points) > 1 else "one point"
@@ -185,7 +185,7 @@ def _section(found: Comparison, i: int, section: Section) -> SectionContent:
 
 
 def _headline(found: Comparison, section: Section, baseline: str) -> Headline:
-    r = found.mean[section.subject][baseline]
+    r = found.against(section.subject, baseline)
     label = section.labels.get(baseline)
     other = f"{baseline} ({label})" if label else baseline
     faster = f"{r.speedup:.2f} times as fast as {other}"
@@ -214,7 +214,7 @@ def _why(found: Comparison, section: Section) -> str:
         units = [u for u in rows[0].utilization if any(r.utilization[u] for r in rows)]
         return ", ".join(f"{u} {percent(sum(r.utilization[u] for r in rows) / len(rows))}" for u in units)
 
-    moved = found.mean[section.subject][first].dram_bytes
+    moved = found.against(section.subject, first).dram_bytes
     traffic = f", and moves {moved:.3g} times its DRAM bytes" if moved == moved else ""
     return (
         f"On average {section.subject} keeps busy {used(section.subject)}; {first} keeps busy {used(first)}. "
@@ -229,7 +229,7 @@ _NAMES = {"speedup": "speed-up", "energy": "energy"}
 def _means(found: Comparison, section: Section) -> Table:
     rows = []
     for baseline in section.baselines:
-        r: Ratio = found.mean[section.subject][baseline]
+        r: Ratio = found.against(section.subject, baseline)
         rows.append((
             baseline, f"{r.speedup:.3f}", f"{r.speedup_geomean:.3f}", f"{r.speedup_min:.3f}", f"{r.speedup_max:.3f}",
             f"{r.energy:.3f}", f"{r.energy_with_registers:.3f}", f"{r.dram_bytes:.3g}",
@@ -344,12 +344,10 @@ def _files(known: dict[str, _Known], found: Comparison) -> list[InputFile]:
 
 def _data(found: Comparison, known: dict[str, _Known]) -> dict[str, Any]:
     """Numbers for the plots: by design, a list over the points."""
-    points = found.at(found.request.sections[0].subject)
+    points = found.at(found.judged[0].subject)
     return {
         "points": [{"workload": p.workload or "", "seq": p.seq, "length": tokens(p.seq)} for p in points],
-        "sections": [
-            {"title": s.title, "subject": s.subject, "baselines": list(s.baselines)} for s in found.request.sections
-        ],
+        "sections": [{"title": s.title, "subject": s.subject, "baselines": list(s.baselines)} for s in found.judged],
         "designs": {n: _columns(found.at(n), k.arch) for n, k in known.items()},
         "roofs": {
             k.arch.name: {

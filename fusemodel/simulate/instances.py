@@ -1,0 +1,49 @@
+"""Several instances of an array: heads and batches are divided among them, what they share is divided too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from fusemodel.arch import Architecture
+from fusemodel.errors import InputError
+from fusemodel.mapping.spec import Design
+
+
+def instances_of(arch: Architecture) -> int:
+    """How many instances of its units an architecture has."""
+    return int(getattr(arch, "instances", 1))
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one instance does: the design with its share of every level that all of them use, the extents of its batch
+    ranks, and by how much its work is multiplied to give all of it."""
+
+    design: Design
+    sets: dict[str, int]
+    times: float
+
+
+def share_of(design: Design, extents: Mapping[str, int], sets: Mapping[str, int], instances: int) -> Share:
+    """The share of the instance that has most to do. InputError where there is nothing to divide among them."""
+    if instances == 1:
+        return Share(design, dict(sets), 1.0)
+    batch = [r for r in design.cascade.batch if extents[r] > 1]
+    if not batch:
+        raise InputError(
+            f"{design.cascade.name!r} has no batch rank to divide among {instances} instances",
+            expected="`batch: [b, h]` in the cascade, of more than one step",
+        )
+    every = prod(extents[r] for r in batch)
+    mine = -(-every // instances)
+    levels = {
+        n: level if getattr(level, "per", "") == "instance" or level.bandwidth_bytes_per_s is None
+        else replace(level, bandwidth_bytes_per_s=level.bandwidth_bytes_per_s / min(instances, every))
+        for n, level in design.arch.levels.items()
+    }  # fmt: skip
+    arch = replace(design.arch, levels=levels)
+    if hasattr(arch, "instances"):
+        arch = replace(arch, instances=1)
+    return Share(replace(design, arch=arch), {**sets, **dict.fromkeys(batch, 1), batch[0]: mine}, every / mine)

@@ -1,0 +1,16 @@
+"""How the engine is compiled: cached, and without counting references, since nothing is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba import njit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(function: F) -> F:
+    """A compiled function that allocates no arrays."""
+    compiled: Any = njit(cache=True, _nrt=False, error_model="numpy")  # pyright: ignore[reportCallIssue]
+    return compiled(function)

@@ -1,0 +1,451 @@
+"""The tile-level simulator: against its plain engine, against the closed form, and for the reasons it gives."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from commandline import fusemodel
+from hypothesis import HealthCheck, given, settings
+from test_counts import design_of, designs
+
+from fusemodel.arch import parse_architecture
+from fusemodel.cascade.load import parse_size
+from fusemodel.cascade.workload import load_workload
+from fusemodel.errors import InputError, Where
+from fusemodel.mapping import load_design, parse_design
+from fusemodel.mapping.spec import Design
+from fusemodel.model import evaluate
+from fusemodel.model.evaluate import choices
+from fusemodel.model.tiles import Chosen
+from fusemodel.numerics import random_inputs
+from fusemodel.numerics import run as interpret
+from fusemodel.simulate import simulate
+from fusemodel.simulate.array import product, reduction
+from fusemodel.simulate.engine import run
+from fusemodel.simulate.functional import execute
+from fusemodel.simulate.lower import lower
+from fusemodel.simulate.machine import Counts, Deadlock, Machine, machine_of
+from fusemodel.simulate.run import deadlock_error
+from fusemodel.simulate.stepwise import Stepwise
+from fusemodel.simulate.tasks import BUFFER, DEPENDENCE, REASONS
+
+
+def outcome(machine: Machine, **options: Any) -> Counts | tuple[Any, ...]:
+    """What a run of the compiled engine counts, or how it gets stuck."""
+    try:
+        return run(machine, **options)
+    except Deadlock as stuck:
+        return stuck.ticks, stuck.blocked
+
+
+def plainly(machine: Machine) -> Counts | tuple[Any, ...]:
+    """The same of the plain engine."""
+    try:
+        return Stepwise(machine).run()
+    except Deadlock as stuck:
+        return stuck.ticks, stuck.blocked
+
+
+def same(a: Counts | tuple[Any, ...], b: Counts | tuple[Any, ...]) -> None:
+    if isinstance(a, tuple) or isinstance(b, tuple):
+        assert a == b
+        return
+    assert a.ticks == b.ticks
+    for name in ("busy", "stalls", "after", "peak"):
+        assert np.array_equal(getattr(a, name), getattr(b, name)), name
+    for i, j in zip(a.fired, b.fired, strict=True):
+        assert np.array_equal(i, j)
+
+
+def check_totals(chosen: Chosen, machine: Machine, counts: Counts) -> None:
+    """Busy cycles and traffic are the closed form's; no cycle of a unit goes unaccounted; nothing is faster."""
+    tasks, cost = machine.tasks, chosen.cost
+    traffic: dict[tuple[str, str, bool], float] = {}
+    for level, tensor, write, words in tasks.untimed:
+        traffic[level, tensor, write] = traffic.get((level, tensor, write), 0.0) + words
+    for a, actor in enumerate(tasks.actors):
+        amount = float((counts.fired[a] * actor.amount.values.reshape(-1)).sum())
+        assert counts.fired[a].sum() == actor.firings
+        if actor.unit >= 0:
+            assert amount == pytest.approx(cost.einsums[actor.name].cycles)
+        for level, write, share in actor.flows if actor.unit < 0 else ():
+            traffic[level, actor.tensor, write] = traffic.get((level, actor.tensor, write), 0.0) + share * amount
+    for level, tensors in cost.traffic.items():
+        for tensor, moved in tensors.items():
+            assert traffic.get((level, tensor, False), 0.0) == pytest.approx(float(moved.read)), (level, tensor)
+            assert traffic.get((level, tensor, True), 0.0) == pytest.approx(float(moved.write)), (level, tensor)
+    waits = np.array(
+        [
+            sum(counts.stalls[a].sum() for a, x in enumerate(tasks.actors) if x.unit == u)
+            for u in range(len(tasks.units))
+        ]
+    )
+    assert np.array_equal(counts.busy + waits + counts.after, np.full(len(tasks.units), counts.ticks))
+    levels_and_units = [*map(float, cost.memory_cycles.values()), *(machine.cycles(int(b)) for b in counts.busy)]
+    bound = max([0.0, *levels_and_units])
+    if tasks.ordered:  # what drains may do so while another unit of the stage before still works
+        bound = max(bound, float(cost.schedule_cycles - cost.drain_cycles))
+    assert machine.cycles(counts.ticks) >= bound * (1 - 1e-9) - 1e-3
+
+
+def test_random_mappings() -> None:
+    """Random mappings of every kind of cascade, both schedules: the compiled engine, with and without skipping, does
+    what the plain one does, and adds up to the closed form."""
+    seen = {"run": 0, "stuck": 0}
+
+    @settings(
+        max_examples=140, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(designs())
+    def check(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        try:
+            design = design_of(*pair)
+            extents, chosen = choices(design)
+        except InputError:
+            return
+        for c in chosen:
+            for asap in (False, True):
+                machine = machine_of(lower(c, extents, asap=asap))
+                found = outcome(machine)
+                same(found, outcome(machine, skip=False))
+                same(found, plainly(machine))
+                if isinstance(found, Counts):
+                    seen["run"] += 1
+                    check_totals(c, machine, found)
+                else:
+                    seen["stuck"] += 1
+
+    check()
+    assert seen["run"] >= 200
+    assert seen["stuck"] <= 0.1 * seen["run"]
+
+
+ARCH = """
+name: small
+clock: 1 GHz
+word: 8 bit
+levels:
+  dram: {kind: dram, bandwidth: %d B/s, access: 8 bit}
+  buffer: {size: 1 MiB, access: 8 bit}
+units:
+  array:
+    {shape: [4, 4], registers: {words: %d}, ops: {mac: {cycles: 1}, max: {cycles: 1}, exp: {cycles: %d}}, reduce: [y]}
+  line:
+    shape: [4]
+    registers: {words: 64}
+    ops: {mac: {cycles: 1}, max: {cycles: 1}, exp: {cycles: 3}, divide: {cycles: 2}}
+    reduce: [x]
+"""
+STAGES: list[list[list[str]]] = [
+    [["QK", "LM", "RD", "RNV", "AV"], ["RM"], ["SLN", "SLD", "PRM", "SPD"], ["SLNV", "SPNV"]],
+    [["QK", "LM", "RD", "AV"], ["RM"], ["SLN", "SLD", "PRM", "SPD"], ["SLNV", "SPNV", "RNV"]],
+    [["QK", "LM", "RM", "PRM", "SLN", "SLD", "SPD", "RD", "SLNV", "SPNV", "RNV", "AV"]],
+    [["QK"], ["LM", "RM"], ["SLN", "PRM", "SLD", "SPD", "RD", "SLNV"], ["SPNV", "RNV", "AV"]],
+]
+
+
+def pipeline(seed: int) -> tuple[Design, dict[str, int]]:
+    """A random one-pass attention on a small machine, with loops long enough for periods."""
+    pick = random.Random(seed)
+    copies = [pick.choice([1, 1, 2, 3]) for _ in range(3)]
+    vector = "{unit: line, spatial: {x: p0}%s}"
+    mapping: dict[str, Any] = {
+        "name": f"pipeline {seed}", "cascade": "attention-1pass", "arch": "fusemax-cloud",
+        "tile": {"p": ["p2", "p1", "p0"], "p0": 4, "p1": pick.choice([1, 2, 3, 6])},
+        "loops": pick.choice([["b", "h", "p2", "m1", "p1"], ["h", "b", "p2", "m1", "p1"]]),
+        "keep": {"buffer": {
+            "Q": {"under": "p2", "copies": copies[0]}, "K": {"under": "m1", "copies": copies[1]},
+            "V": {"under": pick.choice(["m1", "h", "b"]), "copies": copies[2]}, "RM": "p2", "RD": "p2", "RNV": "p2",
+        }},
+        "bind": {
+            "QK": {"unit": "array", "spatial": {"x": "p0", "y": "m0"}, "loops": ["e"]},
+            "LM, SLN, SLD": {"unit": pick.choice(["array", "array", "line"]), "spatial": {"x": "p0"}},
+            "SLNV": {"unit": "array", "spatial": {"x": "p0", "y": "m0"}, "loops": ["f"]},
+            "RM, PRM, SPD, RD": yaml.safe_load(vector % ""), "SPNV, RNV, AV": yaml.safe_load(vector % ", loops: [f]"),
+        },
+        "schedule": pick.choice(STAGES), "interleave": pick.choice([True, False]),
+    }  # fmt: skip
+    if mapping["bind"]["LM, SLN, SLD"]["unit"] == "array":
+        mapping["bind"]["LM, SLN, SLD"]["spatial"]["y"] = "m0"
+    if pick.random() < 0.3:
+        mapping["keep"]["dram"] = {"QK": "p2"}  # scores pass through memory
+    arch = parse_architecture(ARCH % (pick.choice([1, 2, 5, 40]) * 10**9, pick.choice([8, 64]), pick.choice([1, 6])))
+    design = parse_design(yaml.safe_dump(mapping, sort_keys=False), arch=arch)
+    sets = {"b": pick.choice([1, 2]), "h": pick.choice([1, 3, 7]), "e": 3, "f": 2, "m0": 4,
+            "p": 24 * pick.choice([1, 2]), "m": 4 * pick.choice([1, 3, 8, 21])}  # fmt: skip
+    return design, sets
+
+
+def test_periods_skipped_change_nothing() -> None:
+    """On 200 random pipelines, cycle for cycle: everything counted is the same when periods are left out."""
+    skipped = 0
+    for seed in range(200):
+        design, sets = pipeline(seed)
+        extents, chosen = choices(design, sets=sets)
+        machine = machine_of(lower(chosen[0], extents, asap=seed % 3 == 0))
+        found, full = outcome(machine), outcome(machine, skip=False)
+        same(found, full)
+        if isinstance(found, Counts):
+            skipped += found.skipped > 0
+            check_totals(chosen[0], machine, found)
+            if seed % 12 == 0 and machine.tasks.firings < 8000:
+                same(found, Stepwise(machine).run())
+    assert skipped >= 120
+
+
+@pytest.mark.parametrize(
+    ("mapping", "sets"),
+    [
+        ("fusemax", {"b": 1, "h": 3, "p": 2048, "m": 4096}),
+        ("fusemax-arch", {"b": 1, "h": 3, "p": 2048, "m": 2048}),
+        ("fusemax-cascade", {"b": 1, "h": 2, "p": 4096, "m": 2048}),
+        ("flat", {"b": 2, "h": 6, "p": 4096, "m": 4096}),
+        ("unfused", {"b": 1, "h": 1, "p": 1024, "m": 1024}),
+        ("causal-cloud", {"b": 1, "h": 2, "p": 8192, "m": 8192}),
+        ("window-cloud", {"h": 2, "p": 4096}),
+        ("linear-fusemax", {"b": 2, "p": 2048}),
+    ],
+)
+def test_library_designs_skip_exactly(mapping: str, sets: Mapping[str, int]) -> None:
+    extents, chosen = choices(load_design(mapping), sets=dict(sets))
+    for c in chosen:
+        machine = machine_of(lower(c, extents))
+        found = run(machine)
+        same(found, run(machine, skip=False))
+        check_totals(c, machine, found)
+
+
+DOUBLE_BUFFERED = ("fusemax", "fusemax-arch", "fusemax-cascade", "unfused", "linear-fusemax", "linear-cloud",
+                   "gqa-cloud", "layer-fusemax")  # fmt: skip
+
+
+@pytest.mark.parametrize("seq", [2**14, 2**18, 2**20])
+@pytest.mark.parametrize("mapping", DOUBLE_BUFFERED)
+def test_within_a_hundredth_when_double_buffered(mapping: str, seq: int) -> None:
+    workload = load_workload("layer32" if mapping == "gqa-cloud" else "bert")
+    found = simulate(load_design(mapping), workload, seq, copies=2)
+    assert 1 - 1e-9 <= found.cycles / found.closed_form_cycles <= 1.01
+
+
+def test_utilisation_is_the_published_one() -> None:
+    """FuseMax, MICRO 2024, and its artifact: both arrays, as in validation/published, from the simulation."""
+    from fusemodel.library import published_dir
+
+    text = (published_dir() / "fusemax-bert.csv").read_text().splitlines()
+    checked = 0
+    for row in csv.DictReader(line for line in text if not line.startswith("#")):
+        if not row["utilization.array_2d"] or not row["mapping"].startswith("fusemax"):
+            continue
+        seq = parse_size(row["seq"], "seq", Where())
+        found = simulate(load_design(row["mapping"]), load_workload(row["workload"]), seq)
+        tolerance = 0.03 if seq < 2**12 else 0.005  # at 1K the fill of each head shows
+        assert found.utilization["array_2d"] == pytest.approx(float(row["utilization.array_2d"]), rel=tolerance)
+        assert found.utilization["array_1d"] == pytest.approx(float(row["utilization.array_1d"]), rel=tolerance)
+        checked += 1
+    assert checked >= 9
+
+
+def test_drains_show_where_tiles_are_not_interleaved() -> None:
+    """The reason the paper gives: the spatial maximum of each tile drains in the open, 256 cycles a tile."""
+    workload = load_workload("bert")
+    loose, tight = (simulate(load_design(n), workload, 2**16) for n in ("fusemax-arch", "fusemax"))
+    tiles = 64 * 12 * (2**16 // 256) ** 2
+    assert loose.stalls["array_1d"]["drain"] >= 256 * tiles
+    assert max(loose.stalls["array_1d"], key=lambda r: loose.stalls["array_1d"][r]) == "drain"
+    assert sum(tight.stalls["array_1d"].values()) < 1e-4 * tight.cycles
+    # interleaving is what hides it: as soon as they can, the same tasks need no stage
+    soon = simulate(load_design("fusemax-arch"), workload, 2**16, schedule="asap")
+    assert soon.cycles < 0.5 * loose.cycles
+
+
+def test_asap_is_no_faster_than_its_units_and_levels() -> None:
+    for name in ("fusemax", "flat", "fusemax-arch"):
+        found = simulate(load_design(name), load_workload("bert"), 2**14, schedule="asap")
+        for group in found.groups:
+            assert group.cycles >= group.lower_bound_cycles * (1 - 1e-9)
+
+
+def test_a_deadlock_names_the_waits_and_the_sizes() -> None:
+    design = parse_design(
+        "cascade: attention-3pass\narch: flat-cloud\n"
+        "tile: {p: [p1, p0], p0: 256}\nloops: [b, h, p1]\n"
+        "keep: {global_buffer: {QK: p1, GM: p1, SN: p1, A: p1, Q: p1}}\n"
+        "bind:\n"
+        "  QK: {unit: array_2d, spatial: {x: p0}, loops: [m, e]}\n"
+        "  GM, SN, SD, A: {unit: array_1d, spatial: {x: p0}, loops: [m]}\n"
+        "  AV: {unit: array_2d, spatial: {x: p0}, loops: [f, m]}\n"
+        "schedule: [[QK, GM, SN, SD, A, AV]]\n"
+    )
+    extents, chosen = choices(design, sets={"b": 1, "h": 1, "p": 1024, "m": 1024})
+    machine = machine_of(lower(chosen[0], extents))
+    actors = list(machine.tasks.actors)
+    names = [a.name for a in actors]
+    qk, sn = names.index("QK"), names.index("SN")
+    edges = tuple(
+        replace(e, constant=e.constant + 1) if e.other == sn else e for e in actors[qk].edges
+    )  # scores of a tile now also need what is computed from the next one
+    actors[qk] = replace(actors[qk], edges=edges)
+    broken = replace(machine, tasks=replace(machine.tasks, actors=tuple(actors)))
+    with pytest.raises(Deadlock) as stuck:
+        run(broken)
+    with pytest.raises(Deadlock) as plain:
+        Stepwise(broken).run()
+    assert (stuck.value.ticks, stuck.value.blocked) == (plain.value.ticks, plain.value.blocked)
+    text = str(deadlock_error(design, chosen[0], broken, stuck.value))
+    assert "deadlock" in text
+    assert "QK (task" in text
+    assert "waits for room in QK in global_buffer, which holds 512 KiB, until SN has read it" in text
+
+
+def test_reasons_and_cycles_add_up() -> None:
+    found = simulate(load_design("flat"), load_workload("bert"), 2**12)
+    for unit, busy in found.busy.items():
+        assert busy * found.cycles + sum(found.stalls[unit].values()) == pytest.approx(found.cycles)
+        assert set(found.stalls[unit]) <= set(REASONS)
+        assert len(found.timeline[unit]) == len(found.intervals)
+        assert np.mean(found.timeline[unit]) == pytest.approx(busy, rel=0.05)
+    closed = evaluate(load_design("flat"), load_workload("bert"), 2**12)
+    assert found.closed_form_cycles == closed.cycles
+    for level, tensors in closed.traffic_bytes.items():
+        for tensor, moved in tensors.items():
+            assert found.traffic_bytes[level][tensor] == pytest.approx(moved)
+
+
+SMALL: dict[str, dict[str, int]] = {
+    "fusemax": {"b": 1, "h": 2, "p": 16, "m": 24, "e": 3, "f": 2, "p0": 4, "m0": 4},
+    "fusemax-arch": {"b": 1, "h": 2, "p": 16, "m": 24, "e": 3, "f": 2, "p0": 4, "m0": 4},
+    "fusemax-cascade": {"b": 1, "h": 2, "p": 16, "m": 24, "e": 3, "f": 2, "p0": 4, "m0": 4},
+    "flat": {"b": 1, "h": 2, "p": 512, "m": 256, "e": 2, "f": 2},
+    "flat-best": {"b": 1, "h": 2, "p": 128, "m": 256, "e": 2, "f": 2},
+    "unfused": {"b": 1, "h": 1, "p": 256, "m": 256, "e": 1, "f": 2},
+    "causal-cloud": {"b": 1, "h": 1, "p": 256, "m": 256, "e": 2, "f": 2},
+    "gqa-cloud": {"b": 1, "g": 1, "r": 2, "p": 256, "m": 256, "e": 2, "f": 2},
+    "window-cloud": {"b": 1, "h": 1, "p": 256, "e": 2, "f": 2, "w": 64},
+    "linear-cloud": {"b": 1, "h": 2, "p": 256, "m": 256, "e": 2, "f": 2},
+    "deltanet-cloud": {"b": 1, "h": 1, "i": 256, "e": 2, "f": 2},
+    "ssd-mamba2-cloud": {"b": 1, "g": 1, "r": 2, "i": 8, "e": 4, "f": 4},
+    "linear-fusemax": {
+        "b": 1,
+        "h": 4,
+        "e": 2,
+        "f": 2,
+        "p": 16,
+        "d": 8,
+        "s": 8,
+        "p0": 4,
+        "h0": 2,
+        "c0": 4,
+        "s0": 4,
+        "g0": 4,
+    },
+}
+
+
+@pytest.mark.parametrize("mapping", sorted(SMALL))
+def test_moving_real_numbers_gives_the_cascade(mapping: str) -> None:
+    design, sets = load_design(mapping), SMALL[mapping]
+    extents, _ = choices(design, sets=sets)
+    inputs = random_inputs(design.cascade, extents, seed=3)
+    expected = interpret(design.cascade, inputs, extents).outputs
+    for name, values in execute(design, sets=sets, inputs=inputs).items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_reading_what_is_not_there_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that do not wait for what they need read it before it is written, or after it has been replaced."""
+    import fusemodel.simulate.functional as functional
+
+    design, sets = load_design("fusemax"), SMALL["fusemax"]
+
+    def careless(kind: int, slack: int):
+        def lowered(*args: Any, **options: Any):
+            tasks = lower(*args, **options)
+            actors = tuple(
+                replace(a, edges=tuple(e for e in a.edges if e.reason != kind or (a.unit < 0) != (slack > 0)))
+                for a in tasks.actors
+            )
+            return replace(tasks, actors=actors)
+
+        return lowered
+
+    monkeypatch.setattr(functional, "lower", careless(DEPENDENCE, 0))
+    with pytest.raises(InputError, match="where it has not been written"):
+        execute(design, sets=sets, schedule="asap")
+    monkeypatch.setattr(functional, "lower", careless(BUFFER, 1))
+    with pytest.raises(InputError, match="where it has been replaced"):
+        execute(design, sets=sets)
+
+
+@pytest.mark.parametrize(("x", "y", "e"), [(1, 1, 1), (4, 4, 3), (5, 3, 7), (16, 8, 64), (64, 64, 64)])
+def test_elements_of_an_array_make_the_product(x: int, y: int, e: int) -> None:
+    """Values are NumPy's; an array of x by y elements takes e cycles a task, and fills for x + y - 2."""
+    rng = np.random.default_rng(x + y + e)
+    a, b = rng.normal(size=(x, e)), rng.normal(size=(e, y))
+    found = product(a, b)
+    np.testing.assert_allclose(found.values, a @ b, rtol=1e-12, atol=1e-12)
+    assert found.cycles == e + found.fill == e + x + y - 2
+    assert found.busy == x * y * e
+    for op, expected in (("sum", a.sum(axis=1)), ("max", a.max(axis=1))):
+        reduced = reduction(a, op)
+        np.testing.assert_allclose(reduced.values, expected)
+        assert reduced.cycles == e
+
+
+def test_costs_of_tiles_are_those_of_the_elements() -> None:
+    """The tile level charges a product its steps, and a spatial reduction the length of the column it runs down."""
+    extents, chosen = choices(load_design("fusemax"), sets={"b": 1, "h": 1, "p": 1024, "m": 1024})
+    tasks = lower(chosen[0], extents).actors
+    by_name = {a.name: a for a in tasks}
+    rng = np.random.default_rng(0)
+    run_of_tile = product(rng.normal(size=(256, 64)), rng.normal(size=(64, 256)))
+    assert float(by_name["QK"].amount.values) == run_of_tile.cycles - run_of_tile.fill == 64
+    assert by_name["LM"].drain == reduction(rng.normal(size=(4, 256)), "max").cycles == 256
+
+
+def test_heads_are_divided_among_instances() -> None:
+    """Four arrays with 12 heads have three each, and a quarter of the memory's bandwidth."""
+    design, workload = load_design("fusemax"), load_workload("bert")
+    four = simulate(design, workload, 2**13, {"b": 1}, instances=4)
+    dram = design.arch.levels["dram"]
+    quarter = replace(dram, bandwidth_bytes_per_s=(dram.bandwidth_bytes_per_s or 0) / 4)
+    slower = replace(design.arch, levels={**design.arch.levels, "dram": quarter})
+    alone = simulate(replace(design, arch=slower), workload, 2**13, {"b": 3, "h": 1})
+    assert four.cycles == alone.cycles
+    assert four.instances == 4
+    whole = simulate(design, workload, 2**13, {"b": 1})
+    assert 3 < whole.cycles / four.cycles <= 4
+    for tensor, moved in whole.traffic_bytes["dram"].items():
+        assert four.traffic_bytes["dram"][tensor] == pytest.approx(moved)
+    with pytest.raises(InputError, match="no batch rank to divide among 2 instances"):
+        simulate(design, workload, 2**13, {"b": 1, "h": 1}, instances=2)
+
+
+def test_command_line(tmp_path) -> None:
+    trace, picture = tmp_path / "t.json", tmp_path / "w.svg"
+    arguments = ("simulate", "fusemax", "-w", "bert", "-s", "4K", "--set", "b=1", "--trace", str(trace), "--plot")
+    result = fusemodel(*arguments, picture, "--tasks", "400", "--json")
+    data = json.loads(result.out)
+    assert {"cycles", "closed_form_cycles", "utilization", "stalls"} <= data.keys()
+    assert data["cycles"] >= data["closed_form_cycles"]
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert {e["ph"] for e in events} == {"M", "X"}
+    lanes = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    assert lanes == {"array_2d", "array_1d", "dram"}
+    for lane in range(2):  # a unit does one thing at a time
+        spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["ph"] == "X" and e["tid"] == lane)
+        assert all(b >= a2 - 1e-9 for (_, a2), (b, _) in pairwise(spans))
+    assert "<svg" in picture.read_text()
+    assert "QK" in picture.read_text()
+    for wrong, message in ((("fusemax", "--schedule", "soon"), "unknown schedule"), ((), "give one mapping")):
+        refused = fusemodel("simulate", *wrong)
+        assert refused.code == 2
+        assert refused.err.startswith(f"error: {message}")
