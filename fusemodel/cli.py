@@ -532,6 +532,59 @@ def _compared(request: Request, *, quiet: bool) -> Comparison:
         return compare(request, lambda name: progress.update(task, advance=1, description=name))
 
 
+@app.command("validate", epilog="Example: fusemodel validate --data my_gpu.csv --plot errors.svg")
+def validate_model(
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="Measured times, a CSV (or .gz); several may be given.")
+    ] = None,
+    plot: Annotated[str | None, typer.Option("--plot", help="Draw predicted against measured time.")] = None,
+    by: Annotated[str | None, typer.Option("--by", help="Only groups by gpu, op, kernel, head_dim, ...")] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option("--fit", help="Fit the efficiencies on half of the shapes, and write them to this file."),
+    ] = None,
+    machine: Annotated[str | None, typer.Option("--machine", help="Fit on the rows of this architecture.")] = None,
+    calibration: Annotated[str | None, typer.Option("--calibration", help="A file that --fit wrote.")] = None,
+    rules: Annotated[str | None, typer.Option("--rules", help="A file of rules instead of the library's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare predictions with measured kernel times; without --data, with the figures that the library comes with."""
+    from fusemodel.validate import validate
+
+    files = data or []
+    if fit:
+        _fit(fit, files, rules, machine)
+        calibration = fit
+    result = validate(files, rules=rules, calibration=calibration)
+    if plot:
+        from fusemodel.report.figures import save
+        from fusemodel.report.validation import errors_figure
+
+        save(errors_figure(result), plot)
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    from fusemodel.report.tables import show
+    from fusemodel.report.validation import validation_table
+
+    show(validation_table(result, by))
+
+
+def _fit(path: str, files: list[str], rules: str | None, machine: str | None) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fusemodel.library import write_text
+    from fusemodel.validate.run import fit_to
+
+    if not files:
+        raise InputError("there is nothing to fit on", expected="`--data FILE` beside --fit")
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("fitting", total=None)
+        found = fit_to(files, lambda text: progress.update(task, description=text), rules=rules, machine=machine)
+    write_text(path, found.text)
+
+
 @app.command(
     "explore", epilog="Example: fusemodel explore attention-1pass fusemax-cloud -w bert -s 256K --out best.yaml"
 )

@@ -73,6 +73,17 @@ def published_dir() -> Path:
     return packaged if packaged.is_dir() else root() / "validation" / "published"
 
 
+def gpu_dir() -> Path:
+    """Rules that say which mapping predicts a measured kernel, and what was fitted."""
+    packaged = root() / "gpu"
+    return packaged if packaged.is_dir() else root() / "validation" / "gpu"
+
+
+def gpu_rules() -> Path:
+    """The library's rules for measured kernels."""
+    return gpu_dir() / "kernels.yaml"
+
+
 def references_dir() -> Path:
     """Python files, one a family of cascades, with a plain function for each cascade that its numbers are checked
     against."""

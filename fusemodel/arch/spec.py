@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -33,15 +33,27 @@ Bandwidth = Annotated[float, _unit("bandwidth")]
 Bytes = Annotated[float, _unit("bytes")]
 Energy = Annotated[float, _unit("energy", positive=False)]
 Area = Annotated[float, _unit("area", positive=False)]
+Time = Annotated[float, _unit("time", positive=False)]
+
+
+#: Of a rate or size; above 1 where a clock runs beyond the one quoted.
+Fraction = Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)]
+Cycles = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 class LevelSpec(Spec):
-    """A storage. ``access`` is the width of one access, to which ``read`` and ``write`` energies refer."""
+    """A storage. ``access`` is the width of one access, to which ``read`` and ``write`` energies refer.
+
+    ``per: instance`` says that each instance has one, of this size and bandwidth. ``port`` is the most that one
+    instance draws from a level they share. A ``cache`` keeps what passes through it, without being told.
+    """
 
     kind: Literal["dram", "sram", "cache", "registers"] = "sram"
     about: str = ""
     size: Bytes | None = None
     bandwidth: Bandwidth | None = None
+    port: Bandwidth | None = None
+    per: Literal["machine", "instance"] = "machine"
     access: Bytes | None = None
     read: Energy = 0.0
     write: Energy = 0.0
@@ -59,12 +71,14 @@ class RegistersSpec(Spec):
 
 
 class OpSpec(Spec):
-    """One operation on one processing element, or ``as: 6 mac``: that many of another in sequence."""
+    """One operation on one processing element, or ``as: 6 mac``: that many of another in sequence; or ``on: UNIT``:
+    handed to another unit, which is busy instead of this one."""
 
     cycles: float = Field(default=1, gt=0, le=MAX_CYCLES, allow_inf_nan=False)
     energy: Energy = 0.0
     area: Area = 0.0
     as_: str | None = Field(default=None, alias="as")
+    on: str | None = None
 
 
 class UnitSpec(Spec):
@@ -86,11 +100,26 @@ class UnitSpec(Spec):
 
 
 class ArchSpec(Spec):
+    """A machine: ``instances`` of all its units and of the levels that are ``per: instance``.
+
+    ``achieved`` gives, by unit or level, the part of its rate that is reached (``LEVEL.size``: of its size,
+    ``LEVEL.port``: of its port); ``overlap`` the part of a stage that hides behind the other stages of a schedule,
+    ``tail`` the part of the last, partly filled wave of blocks that is waited for; ``overheads`` (and
+    ``overhead_cycles``, which scale with the clock) are times that mappings name.
+    """
+
     name: str = ""
     about: str = ""
     source: str = ""
+    aliases: list[str] = Field([])
     clock: Frequency
     word: Bytes
+    instances: int = Field(default=1, gt=0, le=2**20)
+    achieved: dict[str, Fraction] = Field({})
+    overlap: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+    tail: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
+    overheads: dict[str, Time] = Field({})
+    overhead_cycles: dict[str, Cycles] = Field({})
     levels: dict[str, LevelSpec] = Field(min_length=1)
     units: dict[str, UnitSpec] = Field(min_length=1)
 
@@ -107,11 +136,14 @@ class Level:
     read_pj: float
     write_pj: float
     area_um2: float
+    port_bytes_per_s: float | None = None
+    per_instance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """An operation: cycles it holds a processing element, energy of each, register accesses it makes."""
+    """An operation: cycles it holds a processing element, energy of each, register accesses it makes; ``beside`` has
+    the cycles it takes of one processing element of other units."""
 
     name: str
     cycles: float
@@ -119,6 +151,7 @@ class Op:
     area_um2: float
     register_reads: float
     register_writes: float
+    beside: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +194,23 @@ class Architecture:
     about: str = ""
     source: str = ""
     file: str = ""
+    instances: int = 1
+    aliases: tuple[str, ...] = ()
+    achieved: Mapping[str, float] = field(default_factory=dict)
+    overlap: float = 0.0
+    tail: float = 1.0
+    overheads_s: Mapping[str, float] = field(default_factory=dict)
+    cycles_of: Mapping[str, float] = field(default_factory=dict)  # of those overheads that scale with the clock
+
+    def tuned(
+        self, achieved: Mapping[str, float], overheads_s: Mapping[str, float], overlap: float | None = None,
+        tail: float | None = None,
+    ) -> Architecture:  # fmt: skip
+        """The same machine with other efficiencies, by the names it has them under."""
+        return replace(
+            self, achieved={**self.achieved, **achieved}, overheads_s={**self.overheads_s, **overheads_s},
+            overlap=self.overlap if overlap is None else overlap, tail=self.tail if tail is None else tail,
+        )  # fmt: skip
 
     @property
     def outermost(self) -> str:
@@ -204,9 +254,13 @@ def find_op(unit: Unit, op: str) -> Op | None:
     found = [p for p in parts if p]
     if not found or len(found) < len(parts):
         return None
+    beside: dict[str, float] = {}
+    for part in found:
+        for name, cycles in part.beside.items():
+            beside[name] = beside.get(name, 0.0) + cycles
     return Op(
         op, sum(p.cycles for p in found), sum(p.energy_pj for p in found), 0.0,
-        sum(p.register_reads for p in found), sum(p.register_writes for p in found),
+        sum(p.register_reads for p in found), sum(p.register_writes for p in found), beside,
     )  # fmt: skip
 
 
@@ -237,32 +291,65 @@ def build_architecture(doc: Document) -> Architecture:
     for name in list(levels)[1:]:
         if levels[name].size_bytes is None:
             raise InputError(f"level {name!r} has no size", doc.where("levels", name), expected="`size: 16 MiB`")
+    units = {n: _build_unit(n, spec, doc) for n in spec.units}
+    if twice := spec.overheads.keys() & spec.overhead_cycles.keys():
+        raise InputError(f"overhead {min(twice)!r} stands twice", doc.where_key("overhead_cycles", min(twice)))
+    names = [*levels, *units, *(f"{n}.{part}" for n in levels for part in ("size", "port"))]
+    for name in spec.achieved:
+        if name not in names:
+            raise unknown("unit or level", name, names, doc.where_key("achieved", name))
     return Architecture(
         name=spec.name or doc.file,
         clock_hz=spec.clock,
         word_bytes=spec.word,
         levels=levels,
-        units={n: _build_unit(n, s, doc) for n, s in spec.units.items()},
+        units=units,
         about=spec.about,
         source=spec.source,
         file=doc.file,
+        instances=spec.instances,
+        aliases=tuple(spec.aliases),
+        achieved=spec.achieved,
+        overlap=spec.overlap,
+        tail=spec.tail,
+        overheads_s={**spec.overheads, **{n: c / spec.clock for n, c in spec.overhead_cycles.items()}},
+        cycles_of=spec.overhead_cycles,
     )
 
 
 def _level(name: str, spec: LevelSpec, word_bytes: float) -> Level:
     access = spec.access or word_bytes
-    return Level(name, spec.kind, spec.size, spec.bandwidth, access, spec.read, spec.write, spec.area)
+    return Level(
+        name, spec.kind, spec.size, spec.bandwidth, access, spec.read, spec.write, spec.area, spec.port,
+        spec.per == "instance",
+    )  # fmt: skip
 
 
-def _build_unit(name: str, spec: UnitSpec, doc: Document) -> Unit:
+def _build_unit(name: str, arch: ArchSpec, doc: Document) -> Unit:
+    spec = arch.units[name]
     shape = dict(zip(DIMENSIONS, spec.shape, strict=False))
     for i, dimension in enumerate(spec.reduce):
         if dimension not in shape:
             raise unknown("dimension", dimension, shape, doc.where("units", name, "reduce", i))
     ops = {op: _op(op, spec, doc, ("units", name, "ops"), ()) for op in spec.ops}
+    for op, entry in spec.ops.items():
+        if entry.on is not None:
+            ops[op] = _handed_over(op, entry.on, name, arch, doc)
     regs = spec.registers
     registers = Registers(regs.words, regs.read, regs.write, regs.area, regs.counted) if regs else None
     return Unit(name, shape, registers, ops, frozenset(spec.reduce))
+
+
+def _handed_over(op: str, other: str, name: str, arch: ArchSpec, doc: Document) -> Op:
+    """An operation of a unit that another one does in its place."""
+    where = doc.where("units", name, "ops", op, "on")
+    if other not in arch.units or other == name:
+        raise unknown("unit", other, [n for n in arch.units if n != name], where)
+    if op not in arch.units[other].ops or arch.units[other].ops[op].on is not None:
+        own = [o for o, entry in arch.units[other].ops.items() if entry.on is None]
+        raise unknown(f"operation of {other!r}:", op, own, where)
+    done = _op(op, arch.units[other], doc, ("units", other, "ops"), ())
+    return Op(op, 0.0, done.energy_pj, 0.0, done.register_reads, done.register_writes, {other: done.cycles})
 
 
 def _op(name: str, unit: UnitSpec, doc: Document, path: tuple[str, ...], chain: tuple[str, ...]) -> Op:
@@ -278,9 +365,9 @@ def _op(name: str, unit: UnitSpec, doc: Document, path: tuple[str, ...], chain: 
         raise InputError(
             f"{spec.as_!r} is not a number of operations", where, expected=f"more than 0, up to {MAX_CYCLES:g}"
         )
-    for field in ("cycles", "energy"):
-        if field in spec.model_fields_set:
-            raise InputError(f"{field!r} stands beside 'as', which says it", doc.where_key(*path, name, field),
+    for said in ("cycles", "energy", "on"):
+        if said in spec.model_fields_set:
+            raise InputError(f"{said!r} stands beside 'as', which says it", doc.where_key(*path, name, said),
                              expected="one of the two")  # fmt: skip
     if base not in unit.ops:
         raise unknown("operation", base, [o for o in unit.ops if o != name], where)

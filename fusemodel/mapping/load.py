@@ -12,6 +12,7 @@ from fusemodel.cascade.ir import Expr, Number
 from fusemodel.cascade.parse import Names, parse_expression
 from fusemodel.errors import InputError, Where, listed, unknown
 from fusemodel.library import check_kind, find, modified_ns
+from fusemodel.mapping.blocks import checked_grid, with_splits
 from fusemodel.mapping.check import check_design, check_group
 from fusemodel.mapping.spec import (
     Auto,
@@ -29,7 +30,7 @@ from fusemodel.specfile import Place, document_place, validate
 from fusemodel.yamlfile import Document, parse_yaml, read_yaml
 
 _MERGED = ("tile", "keep", "bind", "reserve", "budget")
-_DEFAULTS = ("budget", "interleave", "minimise")
+_DEFAULTS = ("budget", "interleave", "minimise", "warm")
 MAX_VARIANTS = 1000
 
 
@@ -62,6 +63,7 @@ def build_design(doc: Document, arch: Architecture | None = None) -> Design:
     check_kind(doc, "mappings")
     top = validate(MappingSpec, _without(doc.data, ("bind", "keep", "variants")), document_place(doc))
     cascade = load_cascade(top.cascade, beside=doc.file, where=doc.where("cascade"))
+    cascade = with_splits(cascade, doc, top.split)
     arch = arch or load_architecture(top.arch, beside=doc.file, where=doc.where("arch"))
     files = [doc.file, cascade.file, arch.file]
     groups = tuple(_groups(doc, cascade, arch, (doc.file,), files))
@@ -281,6 +283,7 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
     for name, bind in spec.bind.items():
         bindings[name] = _binding(name, bind, shell, cascade, arch, place)
     loops = _expand(spec.loops, shell, cascade, place, ("loops",))
+    grid = checked_grid(spec, loops, _expand(spec.grid, shell, cascade, place, ("grid",)), cascade, arch, place)
     stages = spec.schedule if spec.schedule is not None else [list(bindings)]
     places = {f"tile.{p}": place(("tile", p), False) for p in spec.tile} | {"loops": place(("loops",), False)}
     places |= {"schedule": place(("schedule",), False), "keep": place(("keep",), False), "": place((), False)}
@@ -290,7 +293,9 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
         name=spec.name or "+".join(bindings),
         parts=parts, sizes=sizes, loops=loops, keeps=tuple(keeps), reserve=reserve, budget_bytes=budget,
         bindings=bindings, stages=tuple(tuple(s) for s in stages), interleave=spec.interleave, variant=variant,
-        places=places,
+        grid=grid, order=spec.order, resident=spec.resident, skip=spec.skip, launch=spec.launch,
+        prologue=spec.prologue, step=spec.step, warm=spec.warm, fill=spec.fill,
+        multicast=spec.multicast, exposed=tuple(spec.exposed), places=places,
     )  # fmt: skip
     check_group(group, cascade, arch)
     return group

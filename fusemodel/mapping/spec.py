@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -70,7 +70,17 @@ class BindSpec(Spec):
 
 
 class GroupSpec(Spec):
-    """Einsums that share loops. Groups run one after another."""
+    """Einsums that share loops. Groups run one after another.
+
+    The steps of ``grid``, the outermost loops, are blocks that are handed out to the instances of the machine, in
+    ``order``: ``static``, each instance the same number, or ``dynamic``, to whichever is free; ``resident`` of them
+    are on an instance together. Steps of the shared loops in which the Einsum ``skip`` has no point are skipped.
+    ``launch``, ``prologue`` and ``step`` name overheads of the machine: of the group, of each block, and what each step
+    of the shared loops waits, which other resident blocks hide. ``warm``: caches hold what they could keep from a run
+    of the same before. ``fill``: nothing else is done while a block loads its first tiles. ``multicast``: tiles of a
+    tensor are read once for so many blocks. A stage takes no less than its Einsums' traffic at levels that are
+    ``exposed``; that of others hides behind all stages.
+    """
 
     name: str = ""
     use: str | None = None
@@ -82,6 +92,17 @@ class GroupSpec(Spec):
     bind: dict[str, BindSpec] = Field({})
     schedule: list[list[str]] | None = None
     interleave: bool = True
+    grid: list[str] = Field([])
+    order: Literal["static", "dynamic"] = "static"
+    resident: int = Field(default=1, ge=1, le=64)
+    skip: str | None = None
+    launch: str | None = None
+    prologue: str | None = None
+    step: str | None = None
+    warm: bool = False
+    fill: bool = False
+    multicast: dict[str, Annotated[int, Field(ge=1, le=64)]] = Field({})
+    exposed: list[str] = Field([])
     minimise: list[Literal["latency", "energy", "edp", "dram"]] = Field([])
     variants: list[Any] = Field([])
 
@@ -92,12 +113,15 @@ class GroupSpec(Spec):
 
 
 class MappingSpec(GroupSpec):
-    """A whole mapping file; one without ``groups`` is a single group. ``variants`` lay other values over a group."""
+    """A whole mapping file; one without ``groups`` is a single group. ``variants`` lay other values over a group.
+    ``split`` divides ranks into parts as a cascade does, so that the inner part need not divide the whole: the last
+    tile is ragged."""
 
     about: str = ""
     source: str = ""
     cascade: str
     arch: str
+    split: dict[str, list[str]] = Field({})
     groups: list[Any] | None = None
 
 
@@ -154,6 +178,17 @@ class Group:
     stages: tuple[tuple[str, ...], ...]
     interleave: bool
     variant: str = ""
+    grid: tuple[str, ...] = ()
+    order: str = "static"
+    resident: int = 1
+    skip: str | None = None
+    launch: str | None = None
+    prologue: str | None = None
+    step: str | None = None
+    warm: bool = False
+    fill: bool = False
+    multicast: Mapping[str, int] = field(default_factory=dict)
+    exposed: tuple[str, ...] = ()
     places: Mapping[str, Where] = field(default_factory=dict, compare=False)
 
     def leaves(self, rank: str, cascade: Cascade) -> tuple[str, ...]:

@@ -6,11 +6,13 @@ same expressions serve one evaluation and a search over many.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fusemodel.cascade.printer import format_expr
 from fusemodel.model.amounts import Amount, Sizes, are_numbers, ceil_div, maximum, minimum, present, product
+from fusemodel.model.blocks import BlockTime, block_time
+from fusemodel.model.blockwork import block_work, steps_taken, through_caches
 from fusemodel.model.elements import touched
 from fusemodel.model.frame import Frame, frames_of, settled, words
 from fusemodel.model.plan import Drain, EinsumPlan, Move, Plan, Tile, depth_of
@@ -28,7 +30,7 @@ class Traffic:
 
 @dataclass
 class EinsumCost:
-    """One Einsum: ``cycles`` it holds its unit, and the part of the unit's slots it fills."""
+    """One Einsum: ``cycles`` it holds its unit, and others ``beside`` it; and the part of the unit's slots it fills."""
 
     cycles: Amount
     points: Amount
@@ -36,6 +38,7 @@ class EinsumCost:
     work_slots: Amount
     energy_pj: Amount
     register_pj: Amount
+    beside: dict[str, Amount] = field(default_factory=dict)
 
 
 @dataclass
@@ -56,6 +59,7 @@ class GroupCost:
     spill: dict[str, Amount]
     footprint_words: dict[str, dict[str, Amount]]
     notes: list[str] = field(default_factory=list)
+    blocks: BlockTime | None = None
 
 
 def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
@@ -81,10 +85,15 @@ def cost_in(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Size
         notes += [f"{name}: `{format_expr(c)}` depends on data; every point is charged" for c in frame.other]
         if frame.doubtful:
             notes.append(f"{name}: what follows an absent step or choice is charged, an upper bound")
-    einsums = {n: _einsum_cost(e, frames[n], sizes, notes) for n, e in plan.einsums.items()}
+    steps_of = steps_taken(plan, frames, sizes)
+    einsums = {n: _einsum_cost(e, frames[n], sizes, notes, steps_of) for n, e in plan.einsums.items()}
     space = space_of(plan, frames, sizes, extents, notes)
     moved = _products(plan, frames, sizes) if products else _exactly(plan, frames, sizes, notes)
     traffic, by_einsum = _traffic(plan, space, moved)
+    if any(level.kind == "cache" for level in plan.arch.levels.values()):
+        asked = {n: {t: (v.read, v.write) for t, v in found.items()} for n, found in traffic.items()}
+        passed = through_caches(plan, asked, extents)
+        traffic = {n: {t: Traffic(*words) for t, words in found.items()} for n, found in passed.items()}
     schedule, drain, critical = _schedule(plan, frames, einsums, sizes)
     memory: dict[str, Amount] = {}
     for name, level in plan.arch.levels.items():
@@ -95,10 +104,30 @@ def cost_in(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Size
     cycles = schedule
     for value in memory.values():
         cycles = maximum(cycles, value)
+    blocks = None
+    if plan.group.grid or plan.group.launch or plan.arch.instances > 1:
+        by_level = {n: sum(t.read + t.write for t in found.values()) for n, found in traffic.items() if found}
+        work = block_work(plan, frames, stage_cycles(plan, einsums), by_level, by_einsum, sizes)
+        blocks = block_time(work, plan.group, plan.arch)
+        cycles = blocks.total_s * plan.arch.clock_hz
+        memory = {n: v * plan.arch.clock_hz for n, v in blocks.level_s.items()}
     return GroupCost(
         cycles, schedule, drain, memory, critical, einsums, traffic, by_einsum,
-        space.need, space.excess, space.spill, space.footprint, list(dict.fromkeys(notes)),
+        space.need, space.excess, space.spill, space.footprint, list(dict.fromkeys(notes)), blocks,
     )  # fmt: skip
+
+
+def stage_cycles(plan: Plan, einsums: Mapping[str, EinsumCost]) -> list[dict[str, Amount]]:
+    """Cycles that each stage of the schedule holds each unit."""
+    stages: list[dict[str, Amount]] = []
+    for stage in plan.group.stages:
+        busy: dict[str, Amount] = {}
+        for name in stage:
+            cost = einsums[name]
+            for unit, value in ((plan.einsums[name].unit, cost.cycles), *cost.beside.items()):
+                busy[unit] = busy.get(unit, 0) + value
+        stages.append(busy)
+    return stages
 
 
 def needs_numbers(plan: Plan, extents: Mapping[str, int]) -> bool:
@@ -122,6 +151,8 @@ def is_product(plan: Plan, extents: Mapping[str, int]) -> bool:
 
 
 def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
+    if plan.group.grid or plan.arch.instances > 1:  # :mod:`fusemodel.model.batch` counts those for arrays
+        return True
     if any(f.conditional for f in frames.values()) or any(m.separators for m in plan.moves):
         return True
     together: dict[object, list[tuple[str | None, Tile]]] = {}
@@ -138,7 +169,10 @@ def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
     return len({m.key for m in nested}) < len(nested)
 
 
-def _einsum_cost(einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str]) -> EinsumCost:
+def _einsum_cost(
+    einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str],
+    taken: Callable[[Sequence[str]], Amount] | None,
+) -> EinsumCost:  # fmt: skip
     kept = tuple(x for x in einsum.leaves if x not in einsum.reduced)
     temporal = tuple(x for x in einsum.temporal if x not in einsum.reduced)
     points, outputs, turns, output_turns = (product(x, sizes) for x in (einsum.leaves, kept, einsum.temporal, temporal))
@@ -152,6 +186,9 @@ def _einsum_cost(einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str
         (points, outputs, turns, output_turns), exact = zip(*found, strict=True)
         if not all(exact):
             notes.append(f"{einsum.name}: its cycles are an upper bound: its conditions leave too much to count")
+    if taken is not None:
+        every, turns, output_turns = turns, taken(einsum.temporal), taken(temporal)
+        points = points * min(turns / every, 1) if every else points
     cycles = turns * folds * einsum.cycles_per_point
     slots = points * einsum.cycles_per_point
     energy = points * einsum.energy_pj_per_point
@@ -159,7 +196,14 @@ def _einsum_cost(einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str
         cycles = cycles + output_turns * output_folds * einsum.cycles_per_output
         slots = slots + outputs * einsum.cycles_per_output
         energy = energy + outputs * einsum.energy_pj_per_output
-    return EinsumCost(cycles, points, outputs, slots, energy, points * einsum.register_pj_per_point)
+    beside = {}
+    for unit, size, per_point, per_output in einsum.beside:
+        spatial = [x for _, leaves in einsum.folds for x in leaves]
+        beside[unit] = turns * ceil_div(product(spatial, sizes), size) * per_point
+        if per_output:
+            kept_apart = [x for x in spatial if x not in einsum.reduced]
+            beside[unit] = beside[unit] + output_turns * ceil_div(product(kept_apart, sizes), size) * per_output
+    return EinsumCost(cycles, points, outputs, slots, energy, points * einsum.register_pj_per_point, beside)
 
 
 def _moved(plan: Plan, moves: list[Move], frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> Amount:
@@ -326,11 +370,7 @@ def _schedule(
     total: Amount = 0
     drains: Amount = 0
     critical: dict[str, Amount] = {}
-    for stage, waits in zip(plan.group.stages, plan.drains, strict=True):
-        busy: dict[str, Amount] = {}
-        for name in stage:
-            unit = plan.einsums[name].unit
-            busy[unit] = busy.get(unit, 0) + einsums[name].cycles
+    for busy, waits in zip(stage_cycles(plan, einsums), plan.drains, strict=True):
         longest: Amount = 0
         for value in busy.values():
             longest = maximum(longest, value)

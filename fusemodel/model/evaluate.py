@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from fusemodel.arch import Architecture
 from fusemodel.cascade.check import check_ranges
 from fusemodel.cascade.extents import extents_of, integer
-from fusemodel.cascade.ir import reads
+from fusemodel.cascade.ir import Extent, reads, walk
 from fusemodel.cascade.workload import Workload, check_set, extents_for
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.spec import Design
@@ -53,13 +54,26 @@ def extents_in(design: Design, workload: Workload | None, seq: int | None, sets:
     for name in sets:
         check_set(cascade, name, parts)
     overrides = extents_for(cascade, workload, seq)
-    for rank, expr in design.extents.items():
-        base = extents_of(cascade, overrides)
-        overrides[rank] = integer(expr, base, f"rank {rank!r}", design.place(rank))
-    overrides |= {r: n for r, n in sets.items() if r in cascade.ranks}
-    extents = extents_of(cascade, overrides)
+    given = {r: n for r, n in sets.items() if r in cascade.ranks}
+    extents = _extents(design, overrides, given)
     check_ranges(cascade, extents)
     return extents
+
+
+def _extents(design: Design, overrides: dict[str, int], given: Mapping[str, int]) -> dict[str, int]:
+    """Extents with those that the mapping replaces, as expressions of the others, unless they are ``given``."""
+    cascade = design.cascade
+    replaced = {r: e for r, e in design.extents.items() if r not in given}
+    for rank, expr in list(replaced.items()):
+        if Extent(rank) in walk(expr):  # of what it would be otherwise
+            overrides[rank] = integer(expr, extents_of(cascade, {**overrides, **given}), f"rank {rank!r}",
+                                      design.place(rank))  # fmt: skip
+            del replaced[rank]
+    for rank in replaced:
+        overrides.pop(rank, None)
+    places = {**cascade.places, **{r: design.place(r) for r in replaced}}
+    mapped = replace(cascade, ranks={**cascade.ranks, **replaced}, places=places)
+    return extents_of(mapped, {**overrides, **given})
 
 
 def plans_of(design: Design) -> tuple[tuple[Plan, ...], ...]:
@@ -101,6 +115,7 @@ def total(
 ) -> Evaluation:
     """The evaluation of a design whose groups have been. Costs of expressions make an evaluation of expressions."""
     arch = chosen[0].plan.arch
+    n = arch.instances
     cycles = sum(c.cost.cycles for c in chosen)
     traffic: dict[str, dict[str, dict[str, float]]] = {level: {} for level in arch.levels}
     energy = dict.fromkeys([*arch.levels, *arch.units], 0.0)
@@ -113,6 +128,9 @@ def total(
             unit = c.plan.einsums[name].unit
             busy[unit] += e.cycles
             slots[unit] += e.work_slots
+            for other, held in e.beside.items():
+                busy[other] += held
+                slots[other] += held * arch.units[other].size
             energy[unit] += e.energy_pj * _PJ
             if unit in registers:
                 registers[unit] += e.register_pj * _PJ
@@ -133,8 +151,8 @@ def total(
         cycles=cycles,
         energy_j=total_j,
         dram_bytes=sum(t["read"] + t["write"] for t in traffic[arch.outermost].values()),
-        utilization={u: ratio(slots[u], cycles * arch.units[u].size) for u in arch.units},
-        busy={u: ratio(busy[u], cycles) for u in arch.units},
+        utilization={u: ratio(slots[u], cycles * arch.units[u].size * n) for u in arch.units},
+        busy={u: ratio(busy[u], cycles * n) for u in arch.units},
         energy_breakdown_j=energy,
         register_energy_j=registers,
         energy_with_registers_j=total_j + uncounted,
@@ -203,12 +221,16 @@ def _group_result(arch: Architecture, c: Chosen) -> GroupResult:
         },
         spilled={level: real(f) for level, f in cost.spill.items() if present(f)},
         dram_bytes=real(sum(t.read + t.write for t in cost.traffic[arch.outermost].values()) * word),
+        parts_s=cost.blocks.parts() if cost.blocks else {},
+        waves=float(cost.blocks.waves) if cost.blocks else None,
     )
 
 
 def _bound(c: Chosen) -> Amount:
     """The level whose traffic takes the time, or else the unit (or the drain) that the stages wait for most."""
     cost = c.cost
+    if cost.blocks is not None:
+        return cost.blocks.bound()
     waits = {**cost.critical_cycles, "drain": cost.drain_cycles}
     memory = cost.memory_cycles.items()
     levels = [(level, (value >= cost.cycles) & (value > cost.schedule_cycles)) for level, value in memory]

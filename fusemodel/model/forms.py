@@ -27,6 +27,11 @@ class Linear:
         """The same on coordinates of other names."""
         return Linear({change[x]: c for x, c in self.coefficients.items()}, self.constant)
 
+    def at(self, fixed: Mapping[str, int]) -> Linear:
+        """The same with some coordinates given."""
+        still = {x: c for x, c in self.coefficients.items() if x not in fixed}
+        return Linear(still, self.constant + sum(self.coefficients.get(x, 0) * n for x, n in fixed.items()))
+
     def __hash__(self) -> int:
         return hash(self.key())
 

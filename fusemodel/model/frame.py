@@ -34,6 +34,8 @@ class Frame:
 
     def __init__(self, plan: Plan, conditions: Conditions, einsum: EinsumPlan, extents: Mapping[str, int]) -> None:
         self.einsum, self.extents = einsum, extents
+        #: Loops whose steps share nothing: each block brings its tiles itself.
+        self.blocks = frozenset(plan.group.grid)
         self.limits: Sizes = extents
         self.ranges = dict(extents)
         for whole, (outer, inner) in plan.cascade.split.items():
@@ -101,7 +103,7 @@ class Frame:
     def shape(self, tile: Tile) -> tuple[object, ...]:
         """The same for tiles that are the same and change alike, constants in their indices and conditions aside."""
         used = {x for d in tile.dims for x in d.all_leaves}
-        last = max((i for i, x in enumerate(tile.outside) if x in used), default=-1)
+        last = max((i for i, x in enumerate(tile.outside) if x in used or x in self.blocks), default=-1)
         return tuple(self._dim_shape(d) for d in tile.dims), tile.outside[: last + 1]
 
     def _dim_shape(self, dim: Dim) -> tuple[object, ...]:
@@ -157,7 +159,7 @@ class Frame:
         change: list[tuple[object, ...]] = []
         for x in loops:
             change.append(tuple(self._change(d, x, sizes) for d in tile.dims))
-        last = max((i for i, c in enumerate(change) if any(c)), default=-1)
+        last = max((i for i, c in enumerate(change) if any(c) or loops[i] in self.blocks), default=-1)
         return tuple(loops[: last + 1]), tuple(change[: last + 1])
 
     def _change(self, dim: Dim, leaf: str, sizes: Sizes) -> object:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from fusemodel.arch import Architecture
-from fusemodel.arch.spec import find_op
+from fusemodel.arch.spec import Op, find_op
 from fusemodel.cascade.ir import (
     Access,
     Apply,
@@ -87,7 +87,8 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class EinsumPlan:
-    """One Einsum on its unit. ``folds`` lists, for each dimension used, its length and the leaves spread over it."""
+    """One Einsum on its unit. ``folds`` lists, for each dimension used, its length and the leaves spread over it;
+    ``beside`` other units that do some of its operations, with their size and cycles of a point and of an output."""
 
     name: str
     unit: str
@@ -104,6 +105,7 @@ class EinsumPlan:
     conditions: tuple[Expr, ...]
     operations: tuple[str, ...]
     iterative: bool
+    beside: tuple[tuple[str, int, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,15 @@ def einsum_plan(
         conditions=conditions,
         operations=(*work.per_point, *work.per_output),
         iterative=bool(cascade.tensors[einsum.name].iterative),
+        beside=_beside(point, output, arch),
+    )
+
+
+def _beside(point: list[Op], output: list[Op], arch: Architecture) -> tuple[tuple[str, int, float, float], ...]:
+    names = dict.fromkeys(unit for op in (*point, *output) for unit in op.beside)
+    return tuple(
+        (u, arch.units[u].size, sum(op.beside.get(u, 0.0) for op in point), sum(op.beside.get(u, 0.0) for op in output))
+        for u in names
     )
 
 

@@ -26,7 +26,8 @@ class EinsumResult:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """One group: what it waits for (``bound``), its parts of time, the tiles and variant taken."""
+    """One group: what it waits for (``bound``), its parts of time, the tiles and variant taken. Where it runs as blocks
+    on several instances, ``parts_s`` has the time of each part (they overlap) and ``waves`` the blocks an instance."""
 
     name: str
     latency_s: float
@@ -41,6 +42,8 @@ class GroupResult:
     footprint_bytes: dict[str, dict[str, float]]
     spilled: dict[str, float]
     dram_bytes: float
+    parts_s: dict[str, float] = field(default_factory=dict)
+    waves: float | None = None
 
 
 @dataclass(frozen=True)
