@@ -30,7 +30,8 @@ from fusemodel.model.frame import (
     steps,
     words,
 )
-from fusemodel.model.plan import Drain, EinsumPlan, Move, Plan, Tile, depth_of
+from fusemodel.model.plan import EinsumPlan, Move, Plan, Tile, depth_of
+from fusemodel.model.recurrence import Drain, Recurrence
 from fusemodel.model.space import Space, space_of
 
 
@@ -88,8 +89,7 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
             notes.append(f"{name}: what follows an absent step or choice is charged, an upper bound")
     einsums = {n: _einsum_cost(e, frames[n], sizes, notes) for n, e in plan.einsums.items()}
     space = space_of(plan, frames, sizes, extents, notes)
-    found = _products(plan, frames, sizes) if batch or is_product(plan, extents) else None
-    traffic, by_einsum = _traffic(plan, space, found or _exactly(plan, frames, sizes, notes))
+    traffic, by_einsum = _traffic(plan, space, moved_words(plan, sizes, extents, notes))
     schedule, drain, critical = _schedule(plan, frames, einsums, sizes)
     memory: dict[str, Amount] = {}
     for name, level in plan.arch.levels.items():
@@ -104,6 +104,18 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
         cycles, schedule, drain, memory, critical, einsums, traffic, by_einsum,
         space.need, space.excess, space.spill, space.footprint, list(dict.fromkeys(notes)),
     )  # fmt: skip
+
+
+def moved_words(
+    plan: Plan, sizes: Sizes, extents: Mapping[str, int], notes: list[str] | None = None
+) -> list[tuple[Move, Amount]]:
+    """Words of every move of a plan (one move for all that share a key)."""
+    plan = settled(plan)
+    frames = frames_of(plan, extents)
+    batch = any(isinstance(n, np.ndarray) for n in sizes.values())
+    if batch or is_product(plan, extents):
+        return _products(plan, frames, sizes)
+    return _exactly(plan, frames, sizes, [] if notes is None else notes)
 
 
 def needs_numbers(plan: Plan, extents: Mapping[str, int]) -> bool:
@@ -353,7 +365,19 @@ def _schedule(
             drained = maximum(drained, _drain_cycles(drain, frames[drain.producer], sizes))
         total = total + longest + drained
         drains = drains + drained
-    return total, drains, critical
+    waits: Amount = 0
+    for recurrence in plan.recurrences:
+        waits = maximum(waits, recurrence_cycles(recurrence, einsums, sizes))
+    return maximum(total, waits), drains, {**critical, "recurrence": (waits > total) * waits}
+
+
+def recurrence_cycles(recurrence: Recurrence, einsums: Mapping[str, EinsumCost], sizes: Sizes) -> Amount:
+    """Cycles below which the steps of a recurrence cannot follow each other: each waits for the one before, and so many
+    are in flight as tiles are independent."""
+    total: Amount = sum(einsums[n].cycles for n in recurrence.einsums)
+    for drain in recurrence.drains:
+        total = total + product(drain.loops, sizes) * minimum(product(drain.leaves, sizes), drain.length)
+    return total / product(recurrence.between, sizes)
 
 
 def _drain_cycles(drain: Drain, frame: Frame, sizes: Sizes) -> Amount:

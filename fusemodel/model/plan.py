@@ -34,6 +34,7 @@ from fusemodel.errors import InputError
 from fusemodel.mapping.check import Nest, holds, innermost, leaves_of, main_einsums, nest_of
 from fusemodel.mapping.spec import ALL, Group, Keep
 from fusemodel.model.domain import Conditions
+from fusemodel.model.recurrence import Drain, Recurrence, recurrences_of
 from fusemodel.model.registers import passed_on
 
 
@@ -114,17 +115,6 @@ class Footprint:
     tiles: tuple[tuple[str | None, Tile], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """A spatial reduction that a stage waits for: ``leaves`` over a dimension of ``length``, once for each tile of
-    ``loops``."""
-
-    producer: str
-    length: int
-    leaves: tuple[str, ...]
-    loops: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class Plan:
     """Everything about a group that does not depend on numbers. ``reductions`` has, for each Einsum, those of the group
@@ -138,6 +128,7 @@ class Plan:
     moves: tuple[Move, ...]
     footprints: tuple[Footprint, ...]
     drains: tuple[tuple[Drain, ...], ...]
+    recurrences: tuple[Recurrence, ...]
     reductions: Mapping[str, Mapping[str, frozenset[str]]]
     passed_on: Mapping[str, tuple[str, ...]]
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # for the extents last evaluated
@@ -156,6 +147,7 @@ def plan_group(group: Group, cascade: Cascade, arch: Architecture, needed_later:
         tuple(builder.moves()),
         tuple(builder.footprints()),
         tuple(tuple(d) for d in _drains(group, inside, nests, cascade, arch)),
+        recurrences_of(group, cascade, inside, nests, _every_drain(group, inside, nests, cascade, arch)),
         builder.reductions,
         passed_on(group, cascade, inside, nests),
     )  # fmt: skip
@@ -440,6 +432,11 @@ def _drains(group: Group, inside, nests, cascade: Cascade, arch: Architecture) -
                     found |= _reduction_drain(made, inside[made], nests[made], group, cascade, arch)
         result.append(list(found.values()))
     return result
+
+
+def _every_drain(group: Group, inside, nests, cascade: Cascade, arch: Architecture):
+    """The spatial reduction of each Einsum that has one."""
+    return {n: d for n, e in inside.items() for d in _reduction_drain(n, e, nests[n], group, cascade, arch).values()}
 
 
 def _reduction_drain(made: str, einsum: Einsum, nest: Nest, group: Group, cascade: Cascade, arch: Architecture):

@@ -54,9 +54,11 @@ def _common_loops(group: Group, cascade: Cascade, einsums: list[Einsum], nests: 
 
 @dataclass(frozen=True)
 class Held:
-    """``words`` of a tensor that have to stay in registers of ``room`` words, and why."""
+    """``words`` of a tensor that have to stay in registers of ``room`` words, and why; ``einsum`` uses it there while
+    other loops step, none where it passes between Einsums."""
 
     tensor: str
+    einsum: str | None
     words: Any
     room: int
     why: str
@@ -71,7 +73,7 @@ def held_in_registers(plan: Plan, sizes: Mapping[str, Any]) -> list[Held]:
     if all(u.registers for u in units):
         room = sum(u.size * u.registers.words for u in units if u.registers)
         for name, leaves in plan.passed_on.items():
-            found.append(Held(name, prod(sizes[x] for x in leaves), room, f"{name} is kept nowhere"))
+            found.append(Held(name, None, prod(sizes[x] for x in leaves), room, f"{name} is kept nowhere"))
     for move in plan.moves:
         tile, einsum = move.tile, plan.einsums[move.tile.einsum]
         unit = plan.arch.units[einsum.unit]
@@ -83,7 +85,13 @@ def held_in_registers(plan: Plan, sizes: Mapping[str, Any]) -> list[Held]:
         if loop:
             room = unit.size * unit.registers.words
             found.append(
-                Held(move.tensor, inner * stays, room, f"{move.tensor} stays in {einsum.unit} while {loop} steps")
+                Held(
+                    move.tensor,
+                    einsum.name,
+                    inner * stays,
+                    room,
+                    f"{move.tensor} stays in {einsum.unit} while {loop} steps",
+                )
             )
     return found
 
