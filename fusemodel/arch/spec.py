@@ -111,7 +111,8 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """An operation: cycles it holds a processing element, energy of each, register accesses it makes."""
+    """An operation: cycles it holds a processing element, energy of each, register accesses it makes; ``base`` is the
+    one that it is built from (itself, if none)."""
 
     name: str
     cycles: float
@@ -119,6 +120,7 @@ class Op:
     area_um2: float
     register_reads: float
     register_writes: float
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +269,7 @@ def _build_unit(name: str, spec: UnitSpec, doc: Document) -> Unit:
 def _op(name: str, unit: UnitSpec, doc: Document, path: tuple[str, ...], chain: tuple[str, ...]) -> Op:
     spec = unit.ops[name]
     if spec.as_ is None:
-        return Op(name, spec.cycles, spec.energy, spec.area, _OPERANDS.get(name, 1), 1)
+        return Op(name, spec.cycles, spec.energy, spec.area, _OPERANDS.get(name, 1), 1, name)
     where = doc.where(*path, name, "as")
     found = re.fullmatch(r"\s*(?:(\d+(?:\.\d+)?)\s+)?([A-Za-z_]\w*)\s*", spec.as_)
     if not found:
@@ -288,5 +290,5 @@ def _op(name: str, unit: UnitSpec, doc: Document, path: tuple[str, ...], chain: 
     inner = _op(base, unit, doc, path, (*chain, name))
     return Op(
         name, count * inner.cycles, count * inner.energy_pj, spec.area,
-        count * inner.register_reads, count * inner.register_writes,
+        count * inner.register_reads, count * inner.register_writes, inner.base,
     )  # fmt: skip

@@ -82,8 +82,15 @@ def design_of(name: str, cascade: Cascade, arch: Architecture, groups: Sequence[
 
 
 def group_of(fields: Mapping[str, Any], cascade: Cascade, arch: Architecture) -> Group:
-    """A checked group from the fields that a file would give it, each Einsum of ``bind`` by itself."""
-    return _group(dict(fields), "", cascade, arch, lambda path, _key: Where("/".join(map(str, path))))
+    """A checked group from the fields that a file would give it."""
+    bind = {n.strip(): key for key in fields.get("bind", {}) for n in key.split(",")}
+    apart = {name: fields["bind"][key] for name, key in bind.items()}
+
+    def place(path: tuple[str | int, ...], _key: bool) -> Where:
+        inside = len(path) > 1 and path[0] == "bind"
+        return Where("/".join(map(str, ("bind", bind.get(str(path[1]), path[1]), *path[2:]) if inside else path)))
+
+    return _group({**fields, "bind": apart}, "", cascade, arch, place)
 
 
 def _without(data: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:

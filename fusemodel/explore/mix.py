@@ -1,0 +1,384 @@
+"""The best layouts and places together, under the capacity of each level: exact.
+
+Costs add up over nests and tensors, and latency is the largest of sums, so partial choices that are worse in every sum
+can be dropped (a multiple-choice knapsack by dominance). Which level serves a tensor is remembered while Einsums that
+use it are still to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from fusemodel.explore.costs import Costs, OptionCost, Place
+from fusemodel.explore.frame import Frame, Scene
+from fusemodel.explore.front import Floats, front
+from fusemodel.explore.goal import Best
+
+
+_MANY = 200  # partial choices; fewer are not compared with each other
+
+
+@dataclass(frozen=True)
+class Spill:
+    """A tensor whose tile at a place may live one level further out in part."""
+
+    tensor: str
+    place: Place
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A choice for everything: options by nest, places by tensor, the combination of sizes, what spills."""
+
+    options: tuple[int, ...]
+    places: dict[str, int]
+    at: int
+    spill: Spill | None
+    piped: bool
+
+
+@dataclass(frozen=True)
+class Label:
+    """What matters of a tensor's place while Einsums that use it are still to come: the levels that serve the Einsum
+    that makes it and those that read it, its tile in a nest, whether it spills, and the place while another tensor may
+    take it."""
+
+    writer: str | None
+    reader: str | None
+    own: tuple[str, str, int] | None
+    spilt: bool
+    place: Place | None
+
+
+@dataclass
+class States:
+    """Partial choices: columns, picks so far, and for every tensor that is still to be used the number of its label."""
+
+    rows: Floats
+    picks: np.ndarray
+    labels: dict[str, np.ndarray]
+
+    def taken(self, index: np.ndarray) -> States:
+        return States(self.rows[index], self.picks[index], {t: x[index] for t, x in self.labels.items()})
+
+    def keys(self) -> np.ndarray:
+        """One number for each combination of labels."""
+        total = np.zeros(len(self.rows), dtype=np.int64)
+        for x in self.labels.values():
+            total = total * (int(x.max(initial=0)) + 1) + x
+        return total
+
+    @staticmethod
+    def joined(parts: Sequence[States]) -> States:
+        return States(
+            np.concatenate([p.rows for p in parts]), np.concatenate([p.picks for p in parts]),
+            {t: np.concatenate([p.labels[t] for p in parts]) for t in parts[0].labels},
+        )  # fmt: skip
+
+
+class Mix:
+    """All choices of one frame and order. ``chains``: tensors that may take the place of another, by tensor;
+    ``depth``: tiles in flight where all Einsums run side by side."""
+
+    def __init__(
+        self, scene: Scene, frame: Frame, costs: Costs, later: frozenset[str], chains: dict[str, str], depth: int
+    ) -> None:
+        self.scene, self.frame, self.costs, self.later, self.chains = scene, frame, costs, later, chains
+        self.columns = costs.columns
+        arch = scene.arch
+        self.capacity = np.array([(arch.levels[n].size_bytes or 0.0) / arch.word_bytes for n in self.columns.sized])
+        self.per_word = np.array([
+            arch.word_bytes / (arch.levels[n].bandwidth_bytes_per_s or np.inf) * arch.clock_hz
+            for n in self.columns.timed
+        ])  # fmt: skip
+        self.piped = costs.steps >= depth
+        used = [{t for n in nest for t in scene.used(n)} for nest in frame.nests]
+        self.opens: list[list[str]] = []
+        seen: set[str] = set()
+        for i, nest in enumerate(frame.nests):
+            new = [t for t in dict.fromkeys(t for n in nest for t in scene.used(n)) if t not in seen]
+            self.opens.append(sorted(new, key=lambda t: t in chains))
+            seen |= used[i]
+        self.last = {t: max(i for i, u in enumerate(used) if t in u) for t in seen}
+        self.follower = {a: b for b, a in chains.items()}
+        self.decisions = [x for i, new in enumerate(self.opens) for x in (*new, i)]
+        self.least = self._least()
+
+    def _least(self) -> Floats:
+        """The least columns of everything, for each decision still to come and after it (decision, column, size)."""
+        rows = []
+        for d in self.decisions:
+            if isinstance(d, str):
+                columns = self.costs.tensors[d].columns.min(axis=0)
+                if d in self.chains:
+                    columns = columns.copy()
+                    columns[self.columns.space] = 0.0
+            else:
+                columns = np.min([o.base + self._taken(o) for o in self.costs.options[d]], axis=0)
+            rows.append(columns)
+        rows.append(np.zeros_like(rows[0]))
+        return np.array(list(accumulate(rows[::-1], np.add))[::-1])
+
+    def _taken(self, option: OptionCost) -> Floats:
+        """The least columns of what an option takes from and gives to the levels that may serve it."""
+        total = self.columns.nothing(self.costs.length)
+        levels = list(self.scene.arch.levels)
+        for t, write, read, wrote in option.words:
+            each = []
+            served: set[str | None] = set()
+            for place in self.costs.tensors[t].places:
+                writer, reader, own = self.served(t, place)
+                served |= {writer if write else reader} | ({own[0]} if own else set())
+            if None in served:
+                continue
+            for level in levels:
+                if level in served:
+                    into = self.columns.nothing(self.costs.length)
+                    self.columns.move(into, level, read, wrote)
+                    each.append(into)
+            total += np.min(each, axis=0)
+        return total
+
+    def busiest(self) -> Floats:
+        """Cycles that the nests take at least, each on the unit where it is done soonest, for each size."""
+        c = self.columns
+        return np.sum([np.min([o.base[c.busy].sum(axis=0) for o in mine], axis=0) for mine in self.costs.options], axis=0)
+
+    def metrics(self, rows: Floats, piped: Any, rest: Any = 0.0) -> Floats:
+        """Metrics of rows of columns; ``rest``: cycles still to be added to some unit."""
+        c = self.columns
+        busy = rows[:, c.busy]
+        total = busy.sum(axis=1) + rest
+        latency = np.where(piped, np.maximum(busy.max(axis=1), total / busy.shape[1]), total)
+        if c.waits.stop > c.waits.start:
+            latency = np.maximum(latency, rows[:, c.waits].max(axis=1))
+        for k, per_word in enumerate(self.per_word):
+            latency = np.maximum(latency, rows[:, c.words.start + k] * per_word)
+        return np.stack(
+            [rows[:, 0], latency, rows[:, c.out], rows[:, c.energy], rows[:, c.space].sum(axis=1)], axis=1
+        )
+
+    def loose(self) -> Floats:
+        """A lower bound of the metrics for every combination of sizes."""
+        rows = self.least[0].T.copy()
+        rows[~(rows[:, self.columns.space] <= self.capacity * (1 + 1e-12)).all(axis=1)] = np.inf
+        return self.metrics(rows, self.piped, self.busiest() - rows[:, self.columns.busy].sum(axis=1))
+
+    # One combination of sizes
+
+    def spills(self, at: int) -> Iterator[Spill]:
+        """Tiles that may spill: made and used here, larger than the room beside everything else at its least, at a level
+        next to the outermost one whose words take no time."""
+        arch = self.scene.arch
+        levels = list(arch.levels)
+        if len(levels) < 2 or levels[1] in self.columns.timed or levels[1] not in self.columns.sized:
+            return
+        k = self.columns.sized.index(levels[1])
+        s = self.columns.space.start + k
+        for tensor, cost in self.costs.tensors.items():
+            if tensor not in self.frame.members or self.last[tensor] == self.where(tensor):
+                continue
+            for i, place in enumerate(cost.places):
+                size = cost.columns[i, s, at]
+                if place.own or len(place.shared) != 1 or place.shared[0][0] != levels[1] or not np.isfinite(size):
+                    continue
+                if self.chains.get(tensor) is None and size + self.least[0][s, at] > self.capacity[k]:
+                    yield Spill(tensor, place)
+
+    def where(self, tensor: str) -> int:
+        return next(i for i, new in enumerate(self.opens) if tensor in new)
+
+    def tight(self, at: int, best: Best, spill: Spill | None, beam: int | None = None) -> None:
+        """Offer the best mixes for one combination of sizes to ``best``; with a ``beam``, of so many partial ones only."""
+        count = self.columns.count * (2 if spill else 1)
+        states = States(np.zeros((1, count)), np.zeros((1, 0), dtype=np.int16), {})
+        rest = [np.min([o.base[self.columns.busy, at].sum() for o in mine]) for mine in self.costs.options]
+        after = [*list(accumulate(rest[::-1]))[::-1], 0.0]
+        known: dict[str, list[Label]] = {}
+        for d, decision in enumerate(self.decisions):
+            if isinstance(decision, str):
+                states = self.placed(states, decision, at, spill, known)
+                left = after[self.where(decision)]
+            else:
+                states = self.laid(states, decision, at, spill, known)
+                left = after[decision + 1]
+            states = self.pruned(states, self.least[d + 1][:, at], left, at, best, spill, beam)
+            if not len(states.rows):
+                return
+        metrics = self.final(states.rows, at, spill)
+        best.offer(metrics, [(self, at, spill, tuple(map(int, p))) for p in states.picks])
+
+    def placed(self, states: States, tensor: str, at: int, spill: Spill | None, known: dict[str, list[Label]]) -> States:
+        """Every partial choice with every place of a tensor."""
+        cost = self.costs.tensors[tensor]
+        allowed = range(len(cost.places))
+        if spill and tensor == spill.tensor:
+            allowed = [cost.places.index(spill.place)]
+        before = self.chains.get(tensor)
+        labels: dict[Label, int] = {}
+        parts: list[States] = []
+        for i in allowed:
+            columns, place = cost.columns[i, :, at], cost.places[i]
+            if not np.isfinite(columns).all():
+                continue
+            for again, spilt, index in self.blocks(states, tensor, place, before, spill, known):
+                near = columns.copy()
+                if again or spilt:
+                    near[self.columns.space] = 0.0
+                if spill:
+                    near = np.concatenate([near, np.zeros_like(columns) if spilt else near])
+                label = Label(*self.served(tensor, place), spilt, place if tensor in self.follower else None)
+                number = labels.setdefault(label, len(labels))
+                part = states if index is None else states.taken(index)
+                held = np.full(len(part.rows), number)
+                picks = np.concatenate([part.picks, np.full((len(part.rows), 1), i, dtype=np.int16)], axis=1)
+                parts.append(States(part.rows + near, picks, {**part.labels, tensor: held}))
+        known[tensor] = list(labels)
+        return States.joined(parts) if parts else states.taken(np.zeros(0, dtype=np.int64))
+
+    def blocks(
+        self, states: States, tensor: str, place: Place, before: str | None, spill: Spill | None,
+        known: dict[str, list[Label]],
+    ) -> Iterator[tuple[bool, bool, np.ndarray | None]]:  # fmt: skip
+        """Whether a tensor at a place takes the space of another there, whether it spills, and for which states."""
+        if before is None or before not in states.labels or place.own or not place.shared:
+            yield False, spill is not None and tensor == spill.tensor, None
+            return
+        here = np.array([label.place == place for label in known[before]], dtype=bool)[states.labels[before]]
+        spilt = np.array([label.spilt for label in known[before]], dtype=bool)[states.labels[before]]
+        for again, out in ((False, False), (True, False), (True, True)):
+            index = np.flatnonzero((here == again) & ((spilt == out) | (not again)))
+            if len(index):
+                yield again, out, index
+
+    def served(self, tensor: str, place: Place) -> tuple[str | None, str | None, Any]:
+        """The level that serves the Einsum that makes a tensor and those that read it, and its tile in a nest."""
+        level = place.shared[-1][0] if place.shared else None
+        outer = self.scene.arch.outermost
+        made = tensor in self.frame.members
+        writer = level or (outer if tensor in self.later or tensor in self.scene.cascade.outputs else None)
+        return writer, level or (None if made else outer), place.own
+
+    def laid(self, states: States, b: int, at: int, spill: Spill | None, known: dict[str, list[Label]]) -> States:
+        """Every partial choice with every option of a nest; tensors that are used no more are forgotten."""
+        nest = {t for n in self.frame.nests[b] for t in self.scene.used(n)}
+        kept = {t: x for t, x in states.labels.items() if self.last[t] > b}
+        for t in kept:
+            if self.follower.get(t) is not None and self.where(self.follower[t]) <= b:
+                plain: dict[Label, int] = {}
+                numbers = [plain.setdefault(replace(label, place=None), len(plain)) for label in known[t]]
+                kept[t] = np.array(numbers, dtype=np.int64)[kept[t]]
+        parts: list[States] = []
+        for i, option in enumerate(self.costs.options[b]):
+            rows = states.rows + self.base_columns(option, at, spill)
+            for t in nest:
+                table = self.tensor_columns(option, b, t, known[t], at, spill)
+                rows = rows + table[states.labels[t]]
+            fine = np.flatnonzero(np.isfinite(rows[:, 0]))
+            picks = np.concatenate([states.picks, np.full((len(rows), 1), i, dtype=np.int16)], axis=1)
+            parts.append(States(rows, picks, kept).taken(fine))
+        for t in kept:
+            if self.follower.get(t) is not None and self.where(self.follower[t]) <= b:
+                known[t] = list(dict.fromkeys(replace(label, place=None) for label in known[t]))
+        return States.joined(parts)
+
+    def base_columns(self, option: OptionCost, at: int, spill: Spill | None) -> Floats:
+        base = option.base[:, at]
+        return np.concatenate([base, base]) if spill else base
+
+    def tensor_columns(
+        self, option: OptionCost, b: int, tensor: str, labels: Sequence[Label], at: int, spill: Spill | None
+    ) -> Floats:
+        """For each label of a tensor, the columns that its use in an option adds; infinite where it cannot be."""
+        words = [(write, read[at], wrote[at]) for t, write, read, wrote in option.words if t == tensor]
+        loops = option.option.layout.loops
+        found = []
+        for label in labels:
+            near, inner = np.zeros(self.columns.count), None
+            if label.own is None:
+                if label.writer is None and label.reader is None and tensor in option.unheld:
+                    near[0] += option.unheld[tensor][at]
+            elif label.own[2] == b and (tensor, *label.own[:2]) in option.tiles:
+                near += option.tiles[tensor, label.own[0], label.own[1]][:, at]
+                inner = label.own[0]
+            elif label.own[2] == b or label.own[1] in loops:
+                near[0] = np.inf
+            far = near.copy()
+            for write, read, wrote in words:
+                level = inner or (label.writer if write else label.reader)
+                if level is not None:
+                    self.columns.move(near, level, read, wrote)
+                    self.columns.move(far, self.scene.arch.outermost if label.spilt else level, read, wrote)
+            found.append(np.concatenate([near, far]) if spill else near)
+        return np.array(found)
+
+    def pruned(
+        self, states: States, least: Floats, left: float, at: int, best: Best, spill: Spill | None, beam: int | None
+    ) -> States:
+        """Without what does not fit, cannot be better than the best, or is no better than another one."""
+        c, count = self.columns, self.columns.count
+        room = self.capacity - least[c.space]
+        states = states.taken(np.flatnonzero((states.rows[:, c.space] <= room * (1 + 1e-12) + 1e-9).all(axis=1)))
+        if not len(states.rows):
+            return states
+        more = max(0.0, left - least[c.busy].sum())
+        bounds = self.metrics(states.rows[:, :count] + least, self.piped[at], more)
+        if spill:
+            bounds = np.minimum(bounds, self.metrics(states.rows[:, count:] + least, self.piped[at], more))
+        alive = best.open(bounds)
+        states, bounds = states.taken(np.flatnonzero(alive)), bounds[alive]
+        if beam is not None:
+            if len(states.rows) > beam:
+                order = np.lexsort(best.goal.scores(bounds).T[::-1])[:beam]
+                states = states.taken(np.sort(order))
+            return states
+        return self.undominated(states) if len(states.rows) > _MANY else states
+
+    @staticmethod
+    def undominated(states: States) -> States:
+        keys = states.keys()
+        order = np.argsort(keys, kind="stable")
+        cuts = np.flatnonzero(np.diff(keys[order])) + 1
+        index = [part[front(states.rows[part])] for part in np.split(order, cuts)]
+        return states.taken(np.concatenate(index))
+
+    def final(self, rows: Floats, at: int, spill: Spill | None) -> Floats:
+        """Metrics of complete rows."""
+        if spill is None:
+            return self.metrics(rows, self.piped[at])
+        count = self.columns.count
+        near, far = rows[:, :count], rows[:, count:]
+        part = self.fraction(near, at, spill)[:, None]
+        mixed = near * (1 - part) + far * part
+        mixed[:, self.columns.space] = near[:, self.columns.space]
+        size = self.spilt_size(spill, at)
+        k = self.level_column()
+        mixed[:, k] = np.minimum(mixed[:, k] + size, self.capacity[k - self.columns.space.start])
+        return self.metrics(mixed, self.piped[at])
+
+    def level_column(self) -> int:
+        return self.columns.space.start + self.columns.sized.index(list(self.scene.arch.levels)[1])
+
+    def spilt_size(self, spill: Spill, at: int) -> float:
+        cost = self.costs.tensors[spill.tensor]
+        return float(cost.columns[cost.places.index(spill.place), self.level_column(), at])
+
+    def fraction(self, near: Floats, at: int, spill: Spill) -> Floats:
+        """The part of the block that spills."""
+        size = self.spilt_size(spill, at)
+        room = self.capacity[self.level_column() - self.columns.space.start]
+        return np.clip((near[:, self.level_column()] + size - room) / size, 0.0, 1.0)
+
+    def decoded(self, picks: Sequence[int], at: int, spill: Spill | None) -> Mixed:
+        options, places = [], {}
+        for decision, pick in zip(self.decisions, picks, strict=True):
+            if isinstance(decision, str):
+                places[decision] = pick
+            else:
+                options.append(pick)
+        return Mixed(tuple(options), places, at, spill, bool(self.piped[at]))
