@@ -20,6 +20,7 @@ from fusemodel.explore.mix import Mix, Mixed
 from fusemodel.model.tiles import divisors
 
 _BEAM = 30  # partial mappings of a first look, which bounds what is looked at after it
+_LOOKS = 2  # combinations of sizes of a frame that are looked at in this way
 _FEW = 4  # sizes of a middle tile that are tried where some points are absent
 
 
@@ -115,20 +116,25 @@ class GroupSearch:
             if costs is None:
                 self.tally.pruned["not legal"] += count
                 continue
-            mix = Mix(self.scene, frame, costs, self.later, self.chains, self.depth)
+            mix = Mix(self.scene, frame, costs, self.later, self.chains, self.depth, float(bound[0][1]) * (1 - 1e-12))
             self.mixed(mix, order, frame, count // length, best)
 
     def mixed(self, mix: Mix, order: tuple[str, ...], frame: Frame, each: int, best: Best) -> None:
-        loose = mix.loose()
-        scores = self.goal.scores(loose)
-        for at in np.lexsort(scores.T[::-1]):
+        loose, capped = mix.loose(capped=False), mix.loose(capped=True)
+        looked = 0
+        for at in map(int, np.lexsort(self.goal.scores(capped).T[::-1])):
             if not best.open(loose[[at]])[0]:
                 self.tally.pruned["bound of the tile sizes"] += each
                 continue
             self.check()
-            for spill in (None, *mix.spills(int(at))):
-                mix.tight(int(at), best, spill, beam=_BEAM)
-                mix.tight(int(at), best, spill)
+            if best.open(capped[[at]])[0]:
+                if looked < _LOOKS or not best.points:
+                    mix.tight(at, best, None, beam=_BEAM)
+                looked += 1
+                mix.tight(at, best, None)
+            for spill in mix.spills(at):
+                if best.open(mix.spilt(at, spill))[0]:
+                    mix.tight(at, best, spill)
             best.points = [
                 (m, o if isinstance(o, _Owner) else _Owner(mix, frame, order, mix.decoded(o[3], o[1], o[2])))  # type: ignore[index]
                 for m, o in best.points

@@ -20,6 +20,7 @@ from fusemodel.explore.front import Floats, front
 from fusemodel.explore.goal import Best
 
 
+_PRICES = 60
 _MANY = 200  # partial choices; fewer are not compared with each other
 
 
@@ -86,8 +87,10 @@ class Mix:
     ``depth``: tiles in flight where all Einsums run side by side."""
 
     def __init__(
-        self, scene: Scene, frame: Frame, costs: Costs, later: frozenset[str], chains: dict[str, str], depth: int
-    ) -> None:
+        self, scene: Scene, frame: Frame, costs: Costs, later: frozenset[str], chains: dict[str, str],
+        depth: int, floor: float,
+    ) -> None:  # fmt: skip
+        self.floor = floor
         self.scene, self.frame, self.costs, self.later, self.chains = scene, frame, costs, later, chains
         self.columns = costs.columns
         arch = scene.arch
@@ -107,42 +110,91 @@ class Mix:
         self.last = {t: max(i for i, u in enumerate(used) if t in u) for t in seen}
         self.follower = {a: b for b, a in chains.items()}
         self.decisions = [x for i, new in enumerate(self.opens) for x in (*new, i)]
+        self.nests = [[t for t in self.last if t in u] for u in used]
+        self.labels = {t: self._labels(t) for t in self.last}
+        self.plain = {t: self._plain(x) for t, x in self.labels.items()}
+        self.near, self.far = self._tables()
+        self.reserve = {t: self._reserve(t, self.near) for t in self.last}
         self.least = self._least()
 
+    def _labels(self, tensor: str) -> list[Label]:
+        found: dict[Label, None] = {}
+        for place in self.costs.tensors[tensor].places:
+            found |= {self.label(tensor, place, spilt): None for spilt in (False, True)}
+        held = [replace(label, place=None) for label in found]
+        return list(dict.fromkeys([*found, *held]))
+
+    def label(self, tensor: str, place: Place, spilt: bool) -> Label:
+        """The levels that serve the Einsum that makes a tensor and those that read it, and what else matters."""
+        level = place.shared[-1][0] if place.shared else None
+        outer = self.scene.arch.outermost
+        writer = level or (outer if tensor in self.later or tensor in self.scene.cascade.outputs else None)
+        reader = level or (None if tensor in self.frame.members else outer)
+        return Label(writer, reader, place.own, spilt, place if tensor in self.follower else None)
+
+    @staticmethod
+    def _plain(labels: list[Label]) -> np.ndarray:
+        """For each label, the one without a place."""
+        return np.array([labels.index(replace(label, place=None)) for label in labels], dtype=np.int64)
+
+    def _tables(self) -> tuple[dict[tuple[int, int, str], Floats], dict[tuple[int, int, str], Floats]]:
+        """For each option of a nest and each tensor, the columns that its use adds (label, column, size); then the same
+        where what may spill has spilt. Infinite where it cannot be."""
+        near, far = {}, {}
+        for b, tensors in enumerate(self.nests):
+            for o, option in enumerate(self.costs.options[b]):
+                for t in tensors:
+                    pairs = [self._used(option, b, t, label) for label in self.labels[t]]
+                    near[b, o, t] = np.array([x for x, _ in pairs])
+                    far[b, o, t] = np.array([y for _, y in pairs])
+        return near, far
+
+    def _used(self, option: OptionCost, b: int, tensor: str, label: Label) -> tuple[Floats, Floats]:
+        near, inner = self.columns.nothing(self.costs.length), None
+        if label.own is None:
+            if label.writer is None and label.reader is None and tensor in option.unheld:
+                near[0] += option.unheld[tensor]
+        elif label.own[2] == b and (tensor, *label.own[:2]) in option.tiles:
+            near += option.tiles[tensor, label.own[0], label.own[1]]
+            inner = label.own[0]
+        elif label.own[2] == b or label.own[1] in option.option.layout.loops:
+            near[0] = np.inf
+        far = near.copy() if label.spilt else near
+        for t, write, read, wrote in option.words:
+            level = inner or (label.writer if write else label.reader)
+            if t == tensor and level is not None:
+                self.columns.move(near, level, read, wrote)
+                if label.spilt:
+                    self.columns.move(far, self.scene.arch.outermost, read, wrote)
+        return near, far
+
+    def _reserve(self, tensor: str, table: dict[tuple[int, int, str], Floats]) -> Floats:
+        """What the use of a tensor in all nests adds at least, for each label."""
+        total = np.zeros((len(self.labels[tensor]), self.columns.count, self.costs.length))
+        for b, tensors in enumerate(self.nests):
+            if tensor in tensors:
+                total += self._cheapest(b, tensor, table)
+        return total
+
+    def _cheapest(self, b: int, tensor: str, table: dict[tuple[int, int, str], Floats]) -> Floats:
+        return np.min([table[b, o, tensor] for o in range(len(self.costs.options[b]))], axis=0)
+
     def _least(self) -> Floats:
-        """The least columns of everything, for each decision still to come and after it (decision, column, size)."""
+        """The least columns of everything still to come, for each decision and after it (decision, column, size)."""
         rows = []
         for d in self.decisions:
             if isinstance(d, str):
-                columns = self.costs.tensors[d].columns.min(axis=0)
+                cost = self.costs.tensors[d]
+                index = [self.labels[d].index(self.label(d, p, False)) for p in cost.places]
+                columns = cost.columns.copy()
                 if d in self.chains:
-                    columns = columns.copy()
-                    columns[self.columns.space] = 0.0
+                    columns[:, self.columns.space] *= np.isinf(columns[:, self.columns.space]).any(axis=1, keepdims=True)
+                    columns = np.nan_to_num(columns, nan=0.0, posinf=np.inf)
+                rows.append((columns + self.reserve[d][index]).min(axis=0))
             else:
-                columns = np.min([o.base + self._taken(o) for o in self.costs.options[d]], axis=0)
-            rows.append(columns)
+                rows.append(np.min([o.base for o in self.costs.options[d]], axis=0))
         rows.append(np.zeros_like(rows[0]))
         return np.array(list(accumulate(rows[::-1], np.add))[::-1])
-
-    def _taken(self, option: OptionCost) -> Floats:
-        """The least columns of what an option takes from and gives to the levels that may serve it."""
-        total = self.columns.nothing(self.costs.length)
-        levels = list(self.scene.arch.levels)
-        for t, write, read, wrote in option.words:
-            each = []
-            served: set[str | None] = set()
-            for place in self.costs.tensors[t].places:
-                writer, reader, own = self.served(t, place)
-                served |= {writer if write else reader} | ({own[0]} if own else set())
-            if None in served:
-                continue
-            for level in levels:
-                if level in served:
-                    into = self.columns.nothing(self.costs.length)
-                    self.columns.move(into, level, read, wrote)
-                    each.append(into)
-            total += np.min(each, axis=0)
-        return total
 
     def busiest(self) -> Floats:
         """Cycles that the nests take at least, each on the unit where it is done soonest, for each size."""
@@ -154,7 +206,7 @@ class Mix:
         c = self.columns
         busy = rows[:, c.busy]
         total = busy.sum(axis=1) + rest
-        latency = np.where(piped, np.maximum(busy.max(axis=1), total / busy.shape[1]), total)
+        latency = np.maximum(np.where(piped, np.maximum(busy.max(axis=1), total / busy.shape[1]), total), self.floor)
         if c.waits.stop > c.waits.start:
             latency = np.maximum(latency, rows[:, c.waits].max(axis=1))
         for k, per_word in enumerate(self.per_word):
@@ -163,11 +215,32 @@ class Mix:
             [rows[:, 0], latency, rows[:, c.out], rows[:, c.energy], rows[:, c.space].sum(axis=1)], axis=1
         )
 
-    def loose(self) -> Floats:
-        """A lower bound of the metrics for every combination of sizes."""
+    def loose(self, *, capped: bool) -> Floats:
+        """A lower bound of the metrics for every combination of sizes; ``capped``: what no level has room for together
+        is taken into account."""
+        c = self.columns
         rows = self.least[0].T.copy()
-        rows[~(rows[:, self.columns.space] <= self.capacity * (1 + 1e-12)).all(axis=1)] = np.inf
-        return self.metrics(rows, self.piped, self.busiest() - rows[:, self.columns.busy].sum(axis=1))
+        if capped:
+            rows[~(rows[:, c.space] <= self.capacity * (1 + 1e-12)).all(axis=1)] = np.inf
+            for column in (c.out, c.energy, *range(c.words.start, c.words.stop)):
+                for k in range(len(self.capacity)):
+                    rows[:, column] = np.maximum(rows[:, column], self.priced(column, k))
+        return self.metrics(rows, self.piped, self.busiest() - self.least[0][c.busy].sum(axis=0))
+
+    def priced(self, column: int, level: int) -> Floats:
+        """The least of a column where space at a level has a price: what a tensor takes of it costs, and what there is
+        of it is given back. At every price that is a lower bound (Lagrange); the highest is taken."""
+        space = self.columns.space.start + level
+        fixed = sum(np.min([o.base[column] for o in mine], axis=0) for mine in self.costs.options)
+        best = np.zeros(self.costs.length)
+        prices = self.capacity[level] ** -1.0 * np.geomspace(1.0, 1e9, _PRICES) * np.maximum(self.least[0][column], 1.0)[:, None]
+        total = np.repeat(np.asarray(fixed)[:, None], _PRICES, axis=1) - prices * self.capacity[level]
+        for t, cost in self.costs.tensors.items():
+            index = [self.labels[t].index(self.label(t, p, False)) for p in cost.places]
+            value = cost.columns[:, column] + self.reserve[t][index][:, column]
+            size = np.where(np.isinf(cost.columns[:, space]), 0.0, 0.0 if t in self.chains else cost.columns[:, space])
+            total += (value[:, :, None] + size[:, :, None] * prices[None]).min(axis=0)
+        return np.maximum(best, total.max(axis=1) * (1 - 1e-12))
 
     # One combination of sizes
 
@@ -190,6 +263,25 @@ class Mix:
                 if self.chains.get(tensor) is None and size + self.least[0][s, at] > self.capacity[k]:
                     yield Spill(tensor, place)
 
+    def spilt(self, at: int, spill: Spill) -> Floats:
+        """A lower bound of the metrics where a tile spills: as much as there is no room for moves further out."""
+        cost = self.costs.tensors[spill.tensor]
+        number = self.labels[spill.tensor].index(self.label(spill.tensor, spill.place, True))
+        near = cost.columns[cost.places.index(spill.place), :, at] + self.reserve[spill.tensor][number, :, at]
+        far = self.far_reserve(spill.tensor, number, at)
+        cheapest = (cost.columns[:, :, at] + self.reserve[spill.tensor][
+            [self.labels[spill.tensor].index(self.label(spill.tensor, p, False)) for p in cost.places], :, at
+        ]).min(axis=0)  # fmt: skip
+        rest = self.least[0][:, at] - cheapest
+        rest[~np.isfinite(rest)] = 0.0
+        column = self.level_column()
+        room = self.capacity[column - self.columns.space.start]
+        size = near[column]
+        part = float(np.clip((rest[column] + size - room) / size, 0.0, 1.0))
+        row = rest + near * (1 - part) + far * part
+        row[self.columns.space] = 0.0
+        return self.metrics(row[None, :], self.piped[at], max(0.0, self.busiest()[at] - row[self.columns.busy].sum()))
+
     def where(self, tensor: str) -> int:
         return next(i for i, new in enumerate(self.opens) if tensor in new)
 
@@ -199,13 +291,12 @@ class Mix:
         states = States(np.zeros((1, count)), np.zeros((1, 0), dtype=np.int16), {})
         rest = [np.min([o.base[self.columns.busy, at].sum() for o in mine]) for mine in self.costs.options]
         after = [*list(accumulate(rest[::-1]))[::-1], 0.0]
-        known: dict[str, list[Label]] = {}
         for d, decision in enumerate(self.decisions):
             if isinstance(decision, str):
-                states = self.placed(states, decision, at, spill, known)
+                states = self.placed(states, decision, at, spill)
                 left = after[self.where(decision)]
             else:
-                states = self.laid(states, decision, at, spill, known)
+                states = self.laid(states, decision, at, spill)
                 left = after[decision + 1]
             states = self.pruned(states, self.least[d + 1][:, at], left, at, best, spill, beam)
             if not len(states.rows):
@@ -213,109 +304,81 @@ class Mix:
         metrics = self.final(states.rows, at, spill)
         best.offer(metrics, [(self, at, spill, tuple(map(int, p))) for p in states.picks])
 
-    def placed(self, states: States, tensor: str, at: int, spill: Spill | None, known: dict[str, list[Label]]) -> States:
-        """Every partial choice with every place of a tensor."""
+    def placed(self, states: States, tensor: str, at: int, spill: Spill | None) -> States:
+        """Every partial choice with every place of a tensor; what the uses to come add at least is added at once."""
         cost = self.costs.tensors[tensor]
         allowed = range(len(cost.places))
         if spill and tensor == spill.tensor:
             allowed = [cost.places.index(spill.place)]
-        before = self.chains.get(tensor)
-        labels: dict[Label, int] = {}
         parts: list[States] = []
         for i in allowed:
             columns, place = cost.columns[i, :, at], cost.places[i]
             if not np.isfinite(columns).all():
                 continue
-            for again, spilt, index in self.blocks(states, tensor, place, before, spill, known):
+            for again, spilt, index in self.blocks(states, tensor, place, spill):
                 near = columns.copy()
                 if again or spilt:
                     near[self.columns.space] = 0.0
+                number = self.labels[tensor].index(self.label(tensor, place, spilt))
                 if spill:
-                    near = np.concatenate([near, np.zeros_like(columns) if spilt else near])
-                label = Label(*self.served(tensor, place), spilt, place if tensor in self.follower else None)
-                number = labels.setdefault(label, len(labels))
+                    far = np.zeros_like(columns) if spilt else near
+                    far = far + (self.far_reserve(tensor, number, at) if spilt else self.reserve[tensor][number, :, at])
+                    near = np.concatenate([near + self.reserve[tensor][number, :, at], far])
+                else:
+                    near = near + self.reserve[tensor][number, :, at]
                 part = states if index is None else states.taken(index)
-                held = np.full(len(part.rows), number)
                 picks = np.concatenate([part.picks, np.full((len(part.rows), 1), i, dtype=np.int16)], axis=1)
+                held = np.full(len(part.rows), number)
                 parts.append(States(part.rows + near, picks, {**part.labels, tensor: held}))
-        known[tensor] = list(labels)
-        return States.joined(parts) if parts else states.taken(np.zeros(0, dtype=np.int64))
+        if not parts:
+            return states.taken(np.zeros(0, dtype=np.int64))
+        found = States.joined(parts)
+        return found.taken(np.flatnonzero(np.isfinite(found.rows[:, 0])))
+
+    def far_reserve(self, tensor: str, label: int, at: int) -> Floats:
+        total = np.zeros(self.columns.count)
+        for b, tensors in enumerate(self.nests):
+            if tensor in tensors:
+                total += np.min([self.far[b, o, tensor][label, :, at] for o in range(len(self.costs.options[b]))], axis=0)
+        return total
 
     def blocks(
-        self, states: States, tensor: str, place: Place, before: str | None, spill: Spill | None,
-        known: dict[str, list[Label]],
-    ) -> Iterator[tuple[bool, bool, np.ndarray | None]]:  # fmt: skip
+        self, states: States, tensor: str, place: Place, spill: Spill | None
+    ) -> Iterator[tuple[bool, bool, np.ndarray | None]]:
         """Whether a tensor at a place takes the space of another there, whether it spills, and for which states."""
+        before = self.chains.get(tensor)
         if before is None or before not in states.labels or place.own or not place.shared:
             yield False, spill is not None and tensor == spill.tensor, None
             return
-        here = np.array([label.place == place for label in known[before]], dtype=bool)[states.labels[before]]
-        spilt = np.array([label.spilt for label in known[before]], dtype=bool)[states.labels[before]]
+        here = np.array([x.place == place for x in self.labels[before]], dtype=bool)[states.labels[before]]
+        spilt = np.array([x.spilt for x in self.labels[before]], dtype=bool)[states.labels[before]]
         for again, out in ((False, False), (True, False), (True, True)):
             index = np.flatnonzero((here == again) & ((spilt == out) | (not again)))
             if len(index):
                 yield again, out, index
 
-    def served(self, tensor: str, place: Place) -> tuple[str | None, str | None, Any]:
-        """The level that serves the Einsum that makes a tensor and those that read it, and its tile in a nest."""
-        level = place.shared[-1][0] if place.shared else None
-        outer = self.scene.arch.outermost
-        made = tensor in self.frame.members
-        writer = level or (outer if tensor in self.later or tensor in self.scene.cascade.outputs else None)
-        return writer, level or (None if made else outer), place.own
-
-    def laid(self, states: States, b: int, at: int, spill: Spill | None, known: dict[str, list[Label]]) -> States:
+    def laid(self, states: States, b: int, at: int, spill: Spill | None) -> States:
         """Every partial choice with every option of a nest; tensors that are used no more are forgotten."""
-        nest = {t for n in self.frame.nests[b] for t in self.scene.used(n)}
         kept = {t: x for t, x in states.labels.items() if self.last[t] > b}
         for t in kept:
-            if self.follower.get(t) is not None and self.where(self.follower[t]) <= b:
-                plain: dict[Label, int] = {}
-                numbers = [plain.setdefault(replace(label, place=None), len(plain)) for label in known[t]]
-                kept[t] = np.array(numbers, dtype=np.int64)[kept[t]]
+            if t in self.follower and self.where(self.follower[t]) <= b:
+                kept[t] = self.plain[t][kept[t]]
+        ways = range(len(self.costs.options[b]))
+        cheapest = {t: np.min([self.near[b, o, t][:, :, at] for o in ways], axis=0) for t in self.nests[b]}
+        far = {t: np.min([self.far[b, o, t][:, :, at] for o in ways], axis=0) for t in self.nests[b]} if spill else {}
         parts: list[States] = []
-        for i, option in enumerate(self.costs.options[b]):
-            rows = states.rows + self.base_columns(option, at, spill)
-            for t in nest:
-                table = self.tensor_columns(option, b, t, known[t], at, spill)
-                rows = rows + table[states.labels[t]]
-            fine = np.flatnonzero(np.isfinite(rows[:, 0]))
-            picks = np.concatenate([states.picks, np.full((len(rows), 1), i, dtype=np.int16)], axis=1)
-            parts.append(States(rows, picks, kept).taken(fine))
-        for t in kept:
-            if self.follower.get(t) is not None and self.where(self.follower[t]) <= b:
-                known[t] = list(dict.fromkeys(replace(label, place=None) for label in known[t]))
+        for o, option in enumerate(self.costs.options[b]):
+            base = option.base[:, at]
+            rows = states.rows + (np.concatenate([base, base]) if spill else base)
+            with np.errstate(invalid="ignore"):
+                for t in self.nests[b]:
+                    more = self.near[b, o, t][:, :, at] - cheapest[t]
+                    if spill:
+                        more = np.concatenate([more, self.far[b, o, t][:, :, at] - far[t]], axis=1)
+                    rows = rows + more[states.labels[t]]
+            picks = np.concatenate([states.picks, np.full((len(rows), 1), o, dtype=np.int16)], axis=1)
+            parts.append(States(rows, picks, kept).taken(np.flatnonzero(np.isfinite(rows[:, 0]))))
         return States.joined(parts)
-
-    def base_columns(self, option: OptionCost, at: int, spill: Spill | None) -> Floats:
-        base = option.base[:, at]
-        return np.concatenate([base, base]) if spill else base
-
-    def tensor_columns(
-        self, option: OptionCost, b: int, tensor: str, labels: Sequence[Label], at: int, spill: Spill | None
-    ) -> Floats:
-        """For each label of a tensor, the columns that its use in an option adds; infinite where it cannot be."""
-        words = [(write, read[at], wrote[at]) for t, write, read, wrote in option.words if t == tensor]
-        loops = option.option.layout.loops
-        found = []
-        for label in labels:
-            near, inner = np.zeros(self.columns.count), None
-            if label.own is None:
-                if label.writer is None and label.reader is None and tensor in option.unheld:
-                    near[0] += option.unheld[tensor][at]
-            elif label.own[2] == b and (tensor, *label.own[:2]) in option.tiles:
-                near += option.tiles[tensor, label.own[0], label.own[1]][:, at]
-                inner = label.own[0]
-            elif label.own[2] == b or label.own[1] in loops:
-                near[0] = np.inf
-            far = near.copy()
-            for write, read, wrote in words:
-                level = inner or (label.writer if write else label.reader)
-                if level is not None:
-                    self.columns.move(near, level, read, wrote)
-                    self.columns.move(far, self.scene.arch.outermost if label.spilt else level, read, wrote)
-            found.append(np.concatenate([near, far]) if spill else near)
-        return np.array(found)
 
     def pruned(
         self, states: States, least: Floats, left: float, at: int, best: Best, spill: Spill | None, beam: int | None
