@@ -63,9 +63,12 @@ def layouts(problem: Problem) -> tuple[Layout, ...]:
     rows, found = [], []
     corners = [dict(problem.free) | dict(zip((x for x, *_ in problem.own), at, strict=True)) for at in _corners(problem)]
     spreads = list(_placements(problem))
-    if problem.tiled:  # the unit filled as well as it can be
+    if problem.tiled:  # the unit filled as well as it can be, and without folds where that is as good
         least = [_cycles(problem, s, frozenset(x for xs in s.values() for x in xs), corners[0]) for s in spreads]
         spreads = [s for s, n in zip(spreads, least, strict=True) if n <= min(least)]
+        sizes, lengths = dict(problem.free), dict(problem.shape)
+        flat = [s for s in spreads if all(prod(sizes[x] for x in xs) <= lengths[d] for d, xs in s.items())]
+        spreads = flat or spreads
     for spatial in spreads:
         placed = frozenset(x for xs in spatial.values() for x in xs)
         for order in _orders(problem, placed):
