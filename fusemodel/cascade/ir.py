@@ -73,7 +73,7 @@ class Selection:
     into: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Einsum:
     """One equation. ``reduction`` is None for an implied sum, as written; see :func:`reduced_ranks`."""
 
@@ -87,6 +87,22 @@ class Einsum:
     @property
     def name(self) -> str:
         return self.target.tensor
+
+    @cached_property
+    def reads(self) -> tuple[Access, ...]:
+        """Every tensor access: body, condition, and indices of the target."""
+        inner = tuple(a for i in self.target.indices for a in accesses(i))
+        return accesses(self.body) + accesses(self.where) + inner
+
+    @cached_property
+    def ranks(self) -> tuple[str, ...]:
+        """See :func:`iteration_ranks`."""
+        right = rank_values(self.body) + rank_values(self.where)
+        ranks = dict.fromkeys(target_ranks(self) + right)
+        if self.selection:
+            ranks.pop(self.selection.into or "", None)
+            ranks[self.selection.rank] = None
+        return tuple(ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +208,7 @@ def rank_values(expr: Expr | None) -> tuple[str, ...]:
 
 def reads(einsum: Einsum) -> tuple[Access, ...]:
     """Every tensor access an Einsum reads: body, condition, and indices of its target."""
-    inner = tuple(a for i in einsum.target.indices for a in accesses(i))
-    return accesses(einsum.body) + accesses(einsum.where) + inner
+    return einsum.reads
 
 
 def target_ranks(einsum: Einsum) -> tuple[str, ...]:
@@ -206,12 +221,7 @@ def iteration_ranks(einsum: Einsum) -> tuple[str, ...]:
 
     The rank a selection creates (``s`` in ``topk[m -> s]``) is not iterated, the one it searches is.
     """
-    right = rank_values(einsum.body) + rank_values(einsum.where)
-    ranks = dict.fromkeys(target_ranks(einsum) + right)
-    if einsum.selection:
-        ranks.pop(einsum.selection.into or "", None)
-        ranks[einsum.selection.rank] = None
-    return tuple(ranks)
+    return einsum.ranks
 
 
 def reduced_ranks(einsum: Einsum) -> tuple[str, ...]:

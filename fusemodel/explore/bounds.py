@@ -78,9 +78,7 @@ class Bounds:
             )  # fmt: skip
             if plain and all(self.full(n) for n, _ in readers) and (t not in scene.einsums or self.full(t)):
                 found[t] = prod(scene.extents[r] for r in ranks if r not in iterative)
-            elif t in scene.cascade.inputs and len(readers) == 1 and t in self.found.live:
-                found[t] = self.found.touched(t)[0]
-            elif t in scene.cascade.outputs and not readers and t in self.found.live:
+            elif (t in scene.cascade.inputs and len(readers) == 1 and t in self.found.live) or (t in scene.cascade.outputs and not readers and t in self.found.live):
                 found[t] = self.found.touched(t)[0]
             else:
                 found[t] = 0

@@ -1,9 +1,9 @@
 """What the choices of a frame cost, for every combination of middle tiles at once.
 
-Layouts decide what each Einsum takes of its unit and how many words it takes from and gives to whatever level serves it;
-the place of a tensor decides which level that is, what is moved between levels and the space taken. So plans in which
-every nest takes its i-th layout, and plans in which every tensor takes its i-th place, give the cost of all choices, and
-the cost of any mix is a sum.
+Layouts decide what each Einsum takes of its unit and how many words pass between it and whatever level serves it; the
+place of a tensor decides which level that is, what is moved between levels and the space taken. So plans in which every
+nest takes its i-th layout, and plans in which every tensor takes its i-th place, give the cost of all choices, and the
+cost of any mix is a sum.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fusemodel.mapping.spec import ALL
 from fusemodel.model.cost import cost_of, moved_words, needs_numbers
 from fusemodel.model.plan import Move, Plan, plan_group
 from fusemodel.model.registers import held_in_registers
+
 
 @dataclass(frozen=True)
 class Place:
@@ -59,10 +60,11 @@ class Columns:
 
     scene: Scene
     recurrences: int
+    lines: int = 1  # of the schedule; each unit is busy in each of them
 
     def __post_init__(self) -> None:
         arch = self.scene.arch
-        self.units = list(arch.units)
+        self.units = [(line, u) for line in range(self.lines) for u in arch.units]
         self.timed = [n for n, lv in arch.levels.items() if lv.bandwidth_bytes_per_s]
         self.sized = [n for n, lv in arch.levels.items() if lv.size_bytes is not None]
         self.busy = slice(1, 1 + len(self.units))
@@ -121,6 +123,7 @@ class Costing:
                 self.users.setdefault(t, []).append(n)
         self.evaluated = 0
         self.held: Any = None
+        self.problem: InputError | None = None
 
     def run(self) -> Costs | None:
         """Costs of everything; None if nothing is legal whatever is kept."""
@@ -128,13 +131,18 @@ class Costing:
         first = self.plan([0] * len(self.choices), made)
         if first is None:
             return None
-        columns = Columns(self.scene, len(first.recurrences))
+        columns = Columns(self.scene, len(first.recurrences), 1 + max(map(self.frame.line, self.frame.members)))
         options = self.nests(columns, made)
         if not all(options):
             return None
         tensors = self.places(columns)
         for tensor, cost in tensors.items():
-            self.add_own(tensor, cost, options, columns)
+            if self.frame.own:
+                self.add_own(tensor, cost, options, columns)
+            wanted = [i for i, p in enumerate(cost.places) if self.frame.allows(tensor, p.shared, p.own and p.own[:2])]
+            if not wanted:
+                return None
+            cost.places, cost.columns = [cost.places[i] for i in wanted], cost.columns[wanted]
         steps = np.ones(self.length)
         for x in self.loops:
             steps = steps * self.sizes[x]
@@ -145,7 +153,8 @@ class Costing:
         try:
             group = group_of(fields_of(self.frame, self.order, chosen, keep, {}), self.scene.cascade, self.scene.arch)
             return plan_group(group, self.scene.cascade, self.scene.arch, self.later)
-        except InputError:
+        except InputError as error:
+            self.problem = self.problem or error
             return None
 
     def measured(self, plan: Plan) -> Iterator[tuple[Any, Any, list[tuple[Move, Any]]]]:
@@ -193,7 +202,7 @@ class Costing:
         words: dict[tuple[str, str, bool], list[Floats]] = {}
         for at, cost, moves in measured:
             for n in nest:
-                base[columns.busy.start + columns.units.index(option.unit), at] += cost.einsums[n].cycles
+                base[columns.busy.start + columns.units.index((self.frame.line(n), option.unit)), at] += cost.einsums[n].cycles
                 base[columns.energy, at] += cost.einsums[n].energy_pj
             for k, recurrence in enumerate(plan.recurrences):
                 base[columns.waits.start + k, at] += self.waiting(recurrence, nest, cost, at)
@@ -260,9 +269,10 @@ class Costing:
                 yield from self.legal(options, {t: wanted[t] for t in half})
 
     def shared_places(self, tensor: str) -> list[Place]:
-        """Every set of tiles, at most one a level: under a loop that steps along it, inner levels under the same loop or
-        further in, or whole; nowhere; and, for what passes between Einsums, in the outermost level."""
-        under = [ALL, *(x for x in self.loops if x in self.parts(tensor))]
+        """Every set of tiles, at most one a level: under a loop that steps along it, inner levels under the same loop
+        or further in, or whole; nowhere; and, for what passes between Einsums, in the outermost level."""
+        along = self.parts(tensor) | self.frame.forced(tensor)
+        under = [ALL, *(x for x in self.loops if x in along)]
         found: list[tuple[tuple[str, str], ...]] = [()]
         levels = list(self.scene.arch.levels)
         for level in levels[1:]:
@@ -279,12 +289,8 @@ class Costing:
 
     # Tiles under the loops of a nest
 
-    def add_own(
-        self, tensor: str, cost: TensorCost, options: Sequence[Sequence[OptionCost]], columns: Columns
-    ) -> None:
+    def add_own(self, tensor: str, cost: TensorCost, options: Sequence[Sequence[OptionCost]], columns: Columns) -> None:
         """Places under loops of a nest, beside those under shared loops that they may stand inside."""
-        if self.frame.deep:
-            return
         levels = list(self.scene.arch.levels)
         made = tensor in self.frame.members
         added: list[Place] = []
@@ -373,17 +379,10 @@ def fields_of(
     sizes: Mapping[str, int],
 ) -> dict[str, Any]:  # fmt: skip
     """The fields of a mapping file; middle tiles that have no size are left to be found."""
-    tile: dict[str, Any] = {}
-    for rank, inner in frame.tiles.items():
-        outer, middle, innermost = frame.parts(rank)
-        tile |= {rank: [outer, middle, innermost], innermost: inner, middle: sizes.get(middle, "any")}
-    for rank, inner in frame.halves.items():
-        _, middle, innermost = frame.parts(rank)
-        tile |= {rank: [middle, innermost], innermost: inner}
     bind = {}
     for nest, option in zip(frame.nests, chosen, strict=True):
         spatial = {d: list(xs) for d, xs in option.layout.spatial}
         entry = {"unit": option.unit, "spatial": spatial, "loops": list(option.layout.loops)}
         bind[", ".join(nest)] = {**entry, "pipelined": True} if option.pipelined else entry
-    fields = {"tile": tile, "loops": frame.loops(order), "keep": dict(keep), "bind": bind}
+    fields = {**frame.fields(sizes), "loops": frame.loops(order), "keep": dict(keep), "bind": bind}
     return {k: v for k, v in fields.items() if v}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations, product
 from math import inf, prod
+from typing import Any
 
 from fusemodel.arch import Architecture
 from fusemodel.arch.spec import Unit, find_op
@@ -61,6 +62,58 @@ class Frame:
         if rank in self.tiles:
             return self.parts(rank)
         return self.parts(rank)[1:] if rank in self.halves else (rank,)
+
+    @property
+    def own(self) -> bool:
+        """Whether tiles under loops of a nest are looked for."""
+        return not self.deep
+
+    def inside(self, rank: str, extent: int) -> list[tuple[str, int, int, bool]]:
+        """The parts of a leaf that are no shared loops: least and largest size, and whether they may be spread."""
+        if rank in self.outer or (rank in self.ranks and rank not in self.tiles):
+            return []
+        inner = self.tiles.get(rank) or self.halves.get(rank)
+        if inner is None:
+            return [(rank, extent, extent, True)]
+        _, middle, last = self.parts(rank)
+        rest = extent // inner
+        found = [(last, inner, inner, True)]
+        if rank in self.halves:
+            found.append((middle, rest, rest, False))
+        elif not self.deep and rest > 1:
+            found.append((middle, 1, rest, False))
+        return found
+
+    def fields(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        """The fields of a mapping file that the frame decides; middle tiles without a size are left to be found."""
+        tile: dict[str, Any] = {}
+        for rank, inner in self.tiles.items():
+            outer, middle, innermost = self.parts(rank)
+            tile |= {rank: [outer, middle, innermost], innermost: inner, middle: sizes.get(middle, "any")}
+        for rank, inner in self.halves.items():
+            _, middle, innermost = self.parts(rank)
+            tile |= {rank: [middle, innermost], innermost: inner}
+        return {"tile": tile}
+
+    def forced(self, tensor: str) -> frozenset[str]:
+        """Loops under which a tensor may be kept though it does not step along them."""
+        return frozenset()
+
+    def allows(self, tensor: str, shared: Sequence[tuple[str, str]], own: tuple[str, str] | None) -> bool:
+        """Whether a tensor may be kept so; a frame that was not given allows everything."""
+        return True
+
+    def among(self, nest: Sequence[str], unit: str, pipelined: bool, problem: Problem) -> list[Option]:
+        """The options of a nest on a unit."""
+        return [Option(unit, layout, pipelined) for layout in layouts(problem)]
+
+    def line(self, name: str) -> int:
+        """The line of the schedule that an Einsum is in."""
+        return 0
+
+    def room(self, level: str) -> float:
+        """Bytes of a level that may be used, besides its size."""
+        return inf
 
 
 @dataclass(frozen=True)
@@ -194,20 +247,10 @@ def shareable(scene: Scene, members: Sequence[str]) -> set[str]:
 def options(scene: Scene, frame: Frame, nest: Sequence[str]) -> list[Option]:
     """Every unit that can compute a nest, with the layouts of which none is worse than another."""
     found: list[Option] = []
-    inner = {**frame.tiles, **frame.halves}
     leaves = dict.fromkeys(x for n in nest for x in scene.leaves[n])
-    shared = {*frame.outer, *(r for r in frame.ranks if r not in frame.tiles)}
-    free, own = {}, []
-    for x in leaves:
-        if x in shared:
-            continue
-        _, middle, last = frame.parts(x)
-        rest = scene.extents[x] // inner.get(x, 1)
-        free[last if x in inner else x] = inner.get(x, scene.extents[x])
-        if x in frame.halves:
-            own.append((middle, rest, rest))
-        elif x in frame.tiles and not frame.deep and rest > 1:
-            own.append((middle, 1, rest))
+    parts = [p for x in leaves for p in frame.inside(x, scene.extents[x])]
+    free = {x: low for x, low, _, spread in parts if spread}
+    own = [(x, low, high) for x, low, high, spread in parts if not spread]
     here = {*free, *(x for x, *_ in own)}
 
     def names(ranks: Iterable[str]) -> frozenset[str]:
@@ -231,9 +274,9 @@ def options(scene: Scene, frame: Frame, nest: Sequence[str]) -> list[Option]:
             )  # fmt: skip
             room = unit.size * unit.registers.words if unit.registers else inf
             problem = Problem(
-                tuple(free.items()), tuple(own), members, tuple(unit.shape.items()), unit.reduce, room, not frame.deep
+                tuple(free.items()), tuple(own), members, tuple(unit.shape.items()), unit.reduce, room, frame.own
             )
-            found += [Option(unit_name, layout, pipelined) for layout in layouts(problem)]
+            found += frame.among(nest, unit_name, pipelined, problem)
     best = {o.unit for o in found if o.pipelined}
     return [o for o in found if o.pipelined or o.unit not in best]
 

@@ -1,4 +1,4 @@
-"""The best mappings of some Einsums as one group: frames in order of what they can reach, as long as one may be better."""
+"""The best mappings of some Einsums as one group: frames in order of what they can reach, while one may be better."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fusemodel.cascade.ir import reads, reduced_ranks
+from fusemodel.errors import InputError
 from fusemodel.explore.bounds import Bounds
 from fusemodel.explore.costs import Costing, fields_of, keeps
 from fusemodel.explore.frame import Frame, Option, Scene, frames, options, orders
@@ -58,15 +59,20 @@ class GroupSearch:
     tally: Tally
     check: Any
     hasty: bool = False
+    said: bool = False  # the schedule is given
+    problem: InputError | None = None
+    given: Sequence[Any] = ()  # frames, where they are not all that there are
 
     def run(self, best: Best | None = None) -> list[GroupPoint]:
         best = best or Best(self.goal)
         outside = {a.tensor for n, e in self.scene.einsums.items() if n not in self.members for a in reads(e)}
         self.later = frozenset(outside & set(self.members))
         self.chains, self.depth = chains(self.scene, self.members, self.later), depth(self.scene, self.members)
+        if self.said:
+            self.depth = 1
         self.exact = all(self.bounds.full(n) for n in self.members)
         waiting = []
-        for frame in frames(self.scene, self.members):
+        for frame in self.given or frames(self.scene, self.members):
             choices = [options(self.scene, frame, nest) for nest in frame.nests]
             if all(choices):
                 waiting.append((self.bound(frame, choices), frame, choices))
@@ -88,7 +94,7 @@ class GroupSearch:
 
     def bound(self, frame: Frame, choices: Sequence[Sequence[Option]]) -> tuple[float, ...]:
         """A lower bound of the metrics of a frame."""
-        if not self.exact:
+        if not self.exact or not isinstance(frame, Frame):
             return self.bounds.metrics(self.members)
         times = []
         for nest, mine in zip(frame.nests, choices, strict=True):
@@ -102,8 +108,8 @@ class GroupSearch:
         return self.bounds.metrics(self.members, times)
 
     def frame(self, frame: Frame, choices: list[list[Option]], bound: Any, best: Best) -> None:
-        sizes, length = middles(self.scene, frame)
-        for order in orders(self.scene, frame):
+        sizes, length = frame.sizes if not isinstance(frame, Frame) else middles(self.scene, frame)
+        for order in frame.orders if not isinstance(frame, Frame) else orders(self.scene, frame):
             self.check()
             costing = Costing(self.scene, frame, order, self.later, choices, sizes, length)
             count = length * prod(map(len, choices)) * prod(len(costing.shared_places(t)) for t in costing.users)
@@ -114,6 +120,7 @@ class GroupSearch:
             costs = costing.run()
             self.tally.evaluated += costing.evaluated
             if costs is None:
+                self.problem = self.problem or costing.problem
                 self.tally.pruned["not legal"] += count
                 continue
             mix = Mix(self.scene, frame, costs, self.later, self.chains, self.depth, float(bound[0][1]) * (1 - 1e-12))
@@ -160,10 +167,15 @@ class _Owner:
         spilt = {mixed.spill.tensor} if mixed.spill else set()
         for tensor in mixed.places:
             before = mix.chains.get(tensor)
-            if before in places and places[tensor] == places[before] and places[tensor].shared and not places[tensor].own:
+            if (
+                before in places
+                and places[tensor] == places[before]
+                and places[tensor].shared
+                and not places[tensor].own
+            ):
                 block[tensor] = block.setdefault(before, before)
                 spilt |= {tensor} if before in spilt else set()
-        for level, held in keep.items():
+        for held in keep.values():
             for tensor, loop in held.items():
                 more: dict[str, Any] = {"spill": True} if tensor in spilt else {}
                 if tensor in block:
@@ -171,7 +183,7 @@ class _Owner:
                 held[tensor] = {"under": loop, **more} if more else loop
         picked = {x: int(v[mixed.at]) for x, v in costs.sizes.items() if isinstance(v, np.ndarray)}
         found = fields_of(self.frame, self.order, chosen, keep, picked)
-        if not mixed.piped and len(self.frame.members) > 1:
+        if not mixed.piped and len(self.frame.members) > 1 and "schedule" not in found:
             found["schedule"] = [[n] for n in self.frame.members]
         return found
 

@@ -32,7 +32,7 @@ class Problem:
     """A nest on a unit. ``free`` leaves may be spread or loop, ``own`` leaves only loop: name and size each, or the
     smallest and the largest size; ``shape`` has the lengths of the unit's dimensions, along those of ``reduce`` of which
     reduced leaves may be spread; ``room`` the words its registers hold. ``tiled``: tiles of operands may be
-    kept under own loops."""
+    kept under own loops. ``spatial`` and ``order`` are given, or to be found."""
 
     free: tuple[tuple[str, int], ...]
     own: tuple[tuple[str, int, int], ...]
@@ -41,6 +41,8 @@ class Problem:
     reduce: frozenset[str]
     room: float
     tiled: bool
+    spatial: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+    order: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,13 @@ def layouts(problem: Problem) -> tuple[Layout, ...]:
     between them.
     """
     rows, found = [], []
-    corners = [dict(problem.free) | dict(zip((x for x, *_ in problem.own), at, strict=True)) for at in _corners(problem)]
+    corners = [
+        dict(problem.free) | dict(zip((x for x, *_ in problem.own), at, strict=True)) for at in _corners(problem)
+    ]
     spreads = list(_placements(problem))
-    if problem.tiled:  # the unit filled as well as it can be, and without folds where that is as good
+    if problem.spatial is not None:
+        spreads = [{**{d: () for d, _ in problem.shape}, **dict(problem.spatial)}]
+    elif problem.tiled:  # the unit filled as well as it can be, and without folds where that is as good
         least = [_cycles(problem, s, frozenset(x for xs in s.values() for x in xs), corners[0]) for s in spreads]
         spreads = [s for s, n in zip(spreads, least, strict=True) if n <= min(least)]
         sizes, lengths = dict(problem.free), dict(problem.shape)
@@ -98,6 +104,9 @@ def _orders(problem: Problem, placed: frozenset[str]) -> Iterator[tuple[str, ...
     """Orders of the own loops, outermost first."""
     sizes = dict(problem.free) | {x: high for x, _, high in problem.own}
     loops = [x for x in sizes if x not in placed]
+    if problem.order is not None:
+        yield (*(x for x in problem.order if x in loops), *(x for x in loops if x not in problem.order))
+        return
     inner = [x for x in sorted(loops, key=lambda x: (-sizes[x], x)) if sizes[x] > 1][:_ORDERED]
     outer = [x for x in loops if x not in inner]
     for order in permutations(sorted(inner)):

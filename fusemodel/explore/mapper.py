@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import monotonic
-from typing import Any
 
 import numpy as np
 
@@ -219,7 +218,9 @@ class _Search:
 
     def point(self, path: _Path) -> Point:
         cascade, arch, extents = self.scene.cascade, self.scene.arch, self.scene.extents
-        about = f"Best found by {', '.join(self.goal.objectives)} at {', '.join(f'{r}={n}' for r, n in extents.items())}"
+        about = (
+            f"Best found by {', '.join(self.goal.objectives)} at {', '.join(f'{r}={n}' for r, n in extents.items())}"
+        )
         fields = [p.fields for p in path.points if p]
         groups = [Candidates((group_of(f, cascade, arch),), ()) for f in fields]
         design = design_of(f"{cascade.name} (auto)", cascade, arch, groups, about)

@@ -19,7 +19,6 @@ from fusemodel.explore.frame import Frame, Scene
 from fusemodel.explore.front import Floats, front
 from fusemodel.explore.goal import Best
 
-
 _PRICES = 60
 _MANY = 200  # partial choices; fewer are not compared with each other
 
@@ -94,7 +93,9 @@ class Mix:
         self.scene, self.frame, self.costs, self.later, self.chains = scene, frame, costs, later, chains
         self.columns = costs.columns
         arch = scene.arch
-        self.capacity = np.array([(arch.levels[n].size_bytes or 0.0) / arch.word_bytes for n in self.columns.sized])
+        self.capacity = np.array([
+            min(arch.levels[n].size_bytes or 0.0, frame.room(n)) / arch.word_bytes for n in self.columns.sized
+        ])  # fmt: skip
         self.per_word = np.array([
             arch.word_bytes / (arch.levels[n].bandwidth_bytes_per_s or np.inf) * arch.clock_hz
             for n in self.columns.timed
@@ -188,7 +189,9 @@ class Mix:
                 index = [self.labels[d].index(self.label(d, p, False)) for p in cost.places]
                 columns = cost.columns.copy()
                 if d in self.chains:
-                    columns[:, self.columns.space] *= np.isinf(columns[:, self.columns.space]).any(axis=1, keepdims=True)
+                    columns[:, self.columns.space] *= np.isinf(columns[:, self.columns.space]).any(
+                        axis=1, keepdims=True
+                    )
                     columns = np.nan_to_num(columns, nan=0.0, posinf=np.inf)
                 rows.append((columns + self.reserve[d][index]).min(axis=0))
             else:
@@ -199,21 +202,23 @@ class Mix:
     def busiest(self) -> Floats:
         """Cycles that the nests take at least, each on the unit where it is done soonest, for each size."""
         c = self.columns
-        return np.sum([np.min([o.base[c.busy].sum(axis=0) for o in mine], axis=0) for mine in self.costs.options], axis=0)
+        return np.sum(
+            [np.min([o.base[c.busy].sum(axis=0) for o in mine], axis=0) for mine in self.costs.options], axis=0
+        )
 
     def metrics(self, rows: Floats, piped: Any, rest: Any = 0.0) -> Floats:
         """Metrics of rows of columns; ``rest``: cycles still to be added to some unit."""
         c = self.columns
         busy = rows[:, c.busy]
         total = busy.sum(axis=1) + rest
-        latency = np.maximum(np.where(piped, np.maximum(busy.max(axis=1), total / busy.shape[1]), total), self.floor)
+        lines = busy.reshape(len(busy), c.lines, -1)
+        together = np.maximum(lines.max(axis=2).sum(axis=1), total / lines.shape[2])
+        latency = np.maximum(np.where(piped, together, total), self.floor)
         if c.waits.stop > c.waits.start:
             latency = np.maximum(latency, rows[:, c.waits].max(axis=1))
         for k, per_word in enumerate(self.per_word):
             latency = np.maximum(latency, rows[:, c.words.start + k] * per_word)
-        return np.stack(
-            [rows[:, 0], latency, rows[:, c.out], rows[:, c.energy], rows[:, c.space].sum(axis=1)], axis=1
-        )
+        return np.stack([rows[:, 0], latency, rows[:, c.out], rows[:, c.energy], rows[:, c.space].sum(axis=1)], axis=1)
 
     def loose(self, *, capped: bool) -> Floats:
         """A lower bound of the metrics for every combination of sizes; ``capped``: what no level has room for together
@@ -233,7 +238,11 @@ class Mix:
         space = self.columns.space.start + level
         fixed = sum(np.min([o.base[column] for o in mine], axis=0) for mine in self.costs.options)
         best = np.zeros(self.costs.length)
-        prices = self.capacity[level] ** -1.0 * np.geomspace(1.0, 1e9, _PRICES) * np.maximum(self.least[0][column], 1.0)[:, None]
+        prices = (
+            self.capacity[level] ** -1.0
+            * np.geomspace(1.0, 1e9, _PRICES)
+            * np.maximum(self.least[0][column], 1.0)[:, None]
+        )
         total = np.repeat(np.asarray(fixed)[:, None], _PRICES, axis=1) - prices * self.capacity[level]
         for t, cost in self.costs.tensors.items():
             index = [self.labels[t].index(self.label(t, p, False)) for p in cost.places]
@@ -339,7 +348,9 @@ class Mix:
         total = np.zeros(self.columns.count)
         for b, tensors in enumerate(self.nests):
             if tensor in tensors:
-                total += np.min([self.far[b, o, tensor][label, :, at] for o in range(len(self.costs.options[b]))], axis=0)
+                total += np.min(
+                    [self.far[b, o, tensor][label, :, at] for o in range(len(self.costs.options[b]))], axis=0
+                )
         return total
 
     def blocks(

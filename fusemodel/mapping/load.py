@@ -13,6 +13,7 @@ from fusemodel.cascade.parse import Names, parse_expression
 from fusemodel.errors import InputError, Where, listed, unknown
 from fusemodel.library import check_kind, find, modified_ns
 from fusemodel.mapping.check import check_design, check_group
+from fusemodel.mapping.partial import is_partial
 from fusemodel.mapping.spec import (
     Auto,
     Binding,
@@ -31,6 +32,15 @@ from fusemodel.yamlfile import Document, parse_yaml, read_yaml
 _MERGED = ("tile", "keep", "bind", "reserve", "budget")
 _DEFAULTS = ("budget", "interleave", "minimise")
 MAX_VARIANTS = 1000
+
+
+class PartialMapping(InputError):
+    """A mapping file of which parts are open, where a complete one is needed; ``doc`` is what was read."""
+
+    def __init__(self, doc: Document) -> None:
+        super().__init__("parts of this mapping are to be found (`auto`)", doc.where(),
+                         expected="a complete mapping; `fusemodel eval` completes this one")  # fmt: skip
+        self.doc = doc
 
 
 def load_design(name: str, *, arch: str | None = None) -> Design:
@@ -60,6 +70,8 @@ def parse_design(text: str, file: str = "<text>", arch: Architecture | None = No
 def build_design(doc: Document, arch: Architecture | None = None) -> Design:
     """A checked design from a loaded mapping file."""
     check_kind(doc, "mappings")
+    if is_partial(doc.data):
+        raise PartialMapping(doc)
     top = validate(MappingSpec, _without(doc.data, ("bind", "keep", "variants")), document_place(doc))
     cascade = load_cascade(top.cascade, beside=doc.file, where=doc.where("cascade"))
     arch = arch or load_architecture(top.arch, beside=doc.file, where=doc.where("arch"))

@@ -13,8 +13,17 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fusemodel.cascade.ir import Expr, accesses, rank_values
-from fusemodel.mapping.check import main_einsums
-from fusemodel.model.domain import MAX_WITNESSES, Conditions, Linear, Quotients, count_union, linear, on_leaves, regions
+from fusemodel.model.domain import (
+    MAX_WITNESSES,
+    Conditions,
+    Linear,
+    Quotients,
+    conditions_of,
+    count_union,
+    linear,
+    on_leaves,
+    regions,
+)
 from fusemodel.model.elements import Touch, values
 from fusemodel.model.forms import Form, Piece, linear_on_leaves, with_numbers
 from fusemodel.model.grid import value_on
@@ -346,5 +355,5 @@ def _computed(dim: Dim, index: Expr) -> Dim:
 
 def _conditions(plan: Plan) -> Conditions:
     if "conditions" not in plan.memo:
-        plan.memo["conditions"] = Conditions(plan.cascade, list(main_einsums(plan.cascade).values()))
+        plan.memo["conditions"] = conditions_of(plan.cascade)
     return plan.memo["conditions"]

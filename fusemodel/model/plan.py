@@ -33,7 +33,7 @@ from fusemodel.cascade.work import work_of
 from fusemodel.errors import InputError
 from fusemodel.mapping.check import Nest, holds, innermost, leaves_of, main_einsums, nest_of
 from fusemodel.mapping.spec import ALL, Group, Keep
-from fusemodel.model.domain import Conditions
+from fusemodel.model.domain import Conditions, conditions_of
 from fusemodel.model.recurrence import Drain, Recurrence, recurrences_of
 from fusemodel.model.registers import passed_on
 
@@ -139,7 +139,7 @@ def plan_group(group: Group, cascade: Cascade, arch: Architecture, needed_later:
     einsums = main_einsums(cascade)
     inside = {n: einsums[n] for n in einsums if n in group.bindings}
     nests = {n: nest_of(e, group, cascade) for n, e in inside.items()}
-    conditions = Conditions(cascade, [einsums[n] for n in _in_order(cascade) if n in einsums])
+    conditions = conditions_of(cascade)
     builder = _Builder(group, cascade, arch, inside, nests, needed_later, conditions)
     return Plan(
         group, cascade, arch,
