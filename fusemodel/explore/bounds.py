@@ -78,7 +78,9 @@ class Bounds:
             )  # fmt: skip
             if plain and all(self.full(n) for n, _ in readers) and (t not in scene.einsums or self.full(t)):
                 found[t] = prod(scene.extents[r] for r in ranks if r not in iterative)
-            elif (t in scene.cascade.inputs and len(readers) == 1 and t in self.found.live) or (t in scene.cascade.outputs and not readers and t in self.found.live):
+            elif t in self.found.live and (
+                (t in scene.cascade.inputs and len(readers) == 1) or (t in scene.cascade.outputs and not readers)
+            ):
                 found[t] = self.found.touched(t)[0]
             else:
                 found[t] = 0
@@ -94,8 +96,8 @@ class Bounds:
         return sum(self.words[t] for t in read), sum(self.words[t] for t in written)
 
     def metrics(self, members: Sequence[str], times: Sequence[Mapping[str, float]] | None = None) -> tuple[float, ...]:
-        """A lower bound of a group's metrics (:data:`fusemodel.explore.goal.METRICS`); ``times``: cycles of each part of
-        the group on each unit, where more is known."""
+        """A lower bound of a group's metrics (:data:`fusemodel.explore.goal.METRICS`); ``times``: cycles of each part
+        of the group on each unit, where more is known."""
         arch = self.scene.arch
         level = arch.levels[arch.outermost]
         read, write = self.traffic(members)

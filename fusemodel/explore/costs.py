@@ -202,7 +202,8 @@ class Costing:
         words: dict[tuple[str, str, bool], list[Floats]] = {}
         for at, cost, moves in measured:
             for n in nest:
-                base[columns.busy.start + columns.units.index((self.frame.line(n), option.unit)), at] += cost.einsums[n].cycles
+                busy = columns.busy.start + columns.units.index((self.frame.line(n), option.unit))
+                base[busy, at] += cost.einsums[n].cycles
                 base[columns.energy, at] += cost.einsums[n].energy_pj
             for k, recurrence in enumerate(plan.recurrences):
                 base[columns.waits.start + k, at] += self.waiting(recurrence, nest, cost, at)

@@ -37,8 +37,8 @@ class Frame:
     """Einsums in order under shared loops: ``outer`` outermost first, then ``ranks`` in an order to be found.
 
     ``tiles`` has the inner sizes of the shared ranks that are tiled in three; where ``deep``, the middle parts are
-    shared loops inside all others, else loops of each nest. ``halves``: the inner sizes of ranks that are not shared and
-    tiled in two. Einsums of one of ``nests`` are bound together.
+    shared loops inside all others, else loops of each nest. ``halves``: the inner sizes of ranks that are not shared
+    and tiled in two. Einsums of one of ``nests`` are bound together.
     """
 
     members: tuple[str, ...]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusemodel.explore.front import Floats, front
 
@@ -69,16 +70,16 @@ class Best:
     goal: Goal
     points: list[tuple[tuple[float, ...], object]] = field(default_factory=list)
 
-    def open(self, bounds: Floats) -> np.ndarray:
+    def open(self, bounds: Floats) -> NDArray[np.bool_]:
         """Which rows of metrics, as lower bounds, may still belong to something better."""
-        alive = np.isfinite(bounds).all(axis=1)
+        alive: NDArray[np.bool_] = np.asarray(np.isfinite(bounds).all(axis=1))
         if not self.points:
             return alive
         if self.goal.lexical:
             mine = self.goal.scores(np.array(self.points[0][0]))
             theirs = self.goal.scores(bounds)
-            better = theirs < mine * (1 - _TOLERANCE)
-            worse = theirs > mine * (1 + _TOLERANCE)
+            better = np.asarray(theirs < mine * (1 - _TOLERANCE))
+            worse = np.asarray(theirs > mine * (1 + _TOLERANCE))
             decided = better | worse
             first = np.argmax(decided, axis=1)
             return alive & decided.any(axis=1) & better[np.arange(len(bounds)), first]

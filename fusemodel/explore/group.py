@@ -49,8 +49,8 @@ class GroupPoint:
 
 @dataclass
 class GroupSearch:
-    """Frames of one group, the most promising first. ``check`` is called between steps and may raise
-    :class:`Stopped`."""
+    """Frames of one group, the most promising first. ``check`` is called between steps with the
+    search, and may raise :class:`Stopped`."""
 
     scene: Scene
     bounds: Bounds
@@ -61,6 +61,8 @@ class GroupSearch:
     hasty: bool = False
     said: bool = False  # the schedule is given
     problem: InputError | None = None
+    part: float = 0.0  # of the frames that were looked at
+    best: Best | None = None
     given: Sequence[Any] = ()  # frames, where they are not all that there are
 
     def run(self, best: Best | None = None) -> list[GroupPoint]:
@@ -77,7 +79,8 @@ class GroupSearch:
             if all(choices):
                 waiting.append((self.bound(frame, choices), frame, choices))
         keys = [self.goal.score(b) for b, *_ in waiting]
-        for i in sorted(range(len(waiting)), key=lambda i: keys[i]):
+        for n, i in enumerate(sorted(range(len(waiting)), key=lambda i: keys[i])):
+            self.part, self.best = n / len(waiting), best
             bound, frame, choices = waiting[i]
             if self.hasty and best.points:
                 break
@@ -110,7 +113,7 @@ class GroupSearch:
     def frame(self, frame: Frame, choices: list[list[Option]], bound: Any, best: Best) -> None:
         sizes, length = frame.sizes if not isinstance(frame, Frame) else middles(self.scene, frame)
         for order in frame.orders if not isinstance(frame, Frame) else orders(self.scene, frame):
-            self.check()
+            self.check(self)
             costing = Costing(self.scene, frame, order, self.later, choices, sizes, length)
             count = length * prod(map(len, choices)) * prod(len(costing.shared_places(t)) for t in costing.users)
             self.tally.space += count
@@ -133,7 +136,7 @@ class GroupSearch:
             if not best.open(loose[[at]])[0]:
                 self.tally.pruned["bound of the tile sizes"] += each
                 continue
-            self.check()
+            self.check(self)
             if best.open(capped[[at]])[0]:
                 if looked < _LOOKS or not best.points:
                     mix.tight(at, best, None, beam=_BEAM)

@@ -30,8 +30,8 @@ class Member:
 @dataclass(frozen=True)
 class Problem:
     """A nest on a unit. ``free`` leaves may be spread or loop, ``own`` leaves only loop: name and size each, or the
-    smallest and the largest size; ``shape`` has the lengths of the unit's dimensions, along those of ``reduce`` of which
-    reduced leaves may be spread; ``room`` the words its registers hold. ``tiled``: tiles of operands may be
+    smallest and the largest size; ``shape`` has the lengths of the unit's dimensions, along those of ``reduce`` of
+    which reduced leaves may be spread; ``room`` the words its registers hold. ``tiled``: tiles of operands may be
     kept under own loops. ``spatial`` and ``order`` are given, or to be found."""
 
     free: tuple[tuple[str, int], ...]

@@ -1,8 +1,8 @@
 """A mapping of a cascade onto an architecture: the best of a stated space.
 
 The space: Einsums are cut into groups of consecutive blocks (a block is a contraction, a recurrence, or the Einsums
-between two of them); each group has every frame of :mod:`fusemodel.explore.frame`, every order of its shared loops, every
-size of its tiles, every unit and layout of :mod:`fusemodel.explore.layout`, and every place of every tensor
+between two of them); each group has every frame of :mod:`fusemodel.explore.frame`, every order of its shared loops,
+every size of its tiles, every unit and layout of :mod:`fusemodel.explore.layout`, and every place of every tensor
 (:mod:`fusemodel.explore.costs`), in place of another and spilling where that is legal (:mod:`fusemodel.explore.mix`).
 
 Groups run one after another, so the best cut is a shortest path. Its edges have lower bounds; only groups that lie on
@@ -30,11 +30,15 @@ from fusemodel.explore.frame import Scene
 from fusemodel.explore.front import front as undominated
 from fusemodel.explore.goal import Best, Goal, added
 from fusemodel.explore.group import GroupPoint, GroupSearch, Stopped, Tally, mapping_of
+from fusemodel.explore.stages import Pipeline, pipeline
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
-from fusemodel.mapping.spec import Candidates
+from fusemodel.mapping.spec import Candidates, Design
+from fusemodel.model.evaluate import plans_of
+from fusemodel.model.tiles import choose
 
 DEFAULT = ("latency", "dram", "energy")
+_EVERY_S = 0.1  # between two reports of progress
 
 
 def best_mapping(
@@ -87,6 +91,8 @@ class _Search:
     solved: dict[tuple[int, int], list[GroupPoint]] = field(default_factory=dict)
     partial: dict[tuple[int, int], list[GroupPoint]] = field(default_factory=dict)
     stopped: bool = False
+    said: float = 0.0
+    bound: tuple[float, ...] = (0.0,) * 5
 
     @cached_property
     def blocks(self) -> list[list[str]]:
@@ -126,22 +132,23 @@ class _Search:
                 open_ = [g for p in paths for g, point in zip(p.groups, p.points, strict=True) if point is None]
                 if not open_:
                     return self.found(paths, bound)
-                self.report(bound)
+                self.bound = bound
                 self.solve(open_[0])
         except (Stopped, KeyboardInterrupt):
             self.stopped = True
             return self.found(self.complete(), bound)
 
-    def check(self) -> None:
-        if self.seconds is not None and monotonic() - self.started > self.seconds and not self.stopped:
+    def check(self, search: GroupSearch) -> None:
+        """Stop when the time is over; say now and then how far the search is."""
+        now = monotonic()
+        if self.seconds is not None and now - self.started > self.seconds and not self.stopped:
             raise Stopped
-
-    def report(self, bound: tuple[float, ...]) -> None:
-        if self.progress:
-            n = len(self.blocks)
-            done = self.paths({})
-            best = min((self.goal.score(p.metrics) for p in done), default=None)
-            self.progress(len(self.solved) / (n * (n + 1) / 2), best[1] if best else None, self.goal.score(bound)[1])
+        if self.progress and now - self.said > _EVERY_S:
+            self.said = now
+            done = [self.goal.score(p.metrics)[1] for p in self.paths({})]
+            if len(search.members) == len(self.scene.einsums) and search.best and search.best.points:
+                done.append(self.goal.score(search.best.points[0][0])[1])
+            self.progress(search.part, min(done, default=None), self.goal.score(self.bound)[1])
 
     def solve(self, group: tuple[int, int]) -> None:
         best = Best(self.goal)
@@ -214,7 +221,18 @@ class _Search:
         return Found(
             best, goal.objectives, score, score[0] if not self.stopped else min(least, score[0]), not self.stopped,
             self.tally.space, self.tally.evaluated, dict(self.tally.pruned), monotonic() - self.started, front,
+            self.pipelines(best.design),
         )  # fmt: skip
+
+    def pipelines(self, design: Design) -> tuple[Pipeline | None, ...]:
+        """How the Einsums of each group work side by side; None where they run one after another."""
+        found: list[Pipeline | None] = []
+        extents = dict(self.scene.extents)
+        for plans, candidates in zip(plans_of(design), design.groups, strict=True):
+            chosen = choose(plans, candidates, extents, {})
+            side_by_side = len(chosen.plan.group.stages) == 1
+            found.append(pipeline(chosen.plan, chosen.sizes, extents) if side_by_side else None)
+        return tuple(found)
 
     def point(self, path: _Path) -> Point:
         cascade, arch, extents = self.scene.cascade, self.scene.arch, self.scene.extents

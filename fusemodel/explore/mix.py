@@ -254,8 +254,8 @@ class Mix:
     # One combination of sizes
 
     def spills(self, at: int) -> Iterator[Spill]:
-        """Tiles that may spill: made and used here, larger than the room beside everything else at its least, at a level
-        next to the outermost one whose words take no time."""
+        """Tiles that may spill: made and used here, larger than the room beside everything else at its least, at a
+        level next to the outermost one whose words take no time."""
         arch = self.scene.arch
         levels = list(arch.levels)
         if len(levels) < 2 or levels[1] in self.columns.timed or levels[1] not in self.columns.sized:
@@ -295,7 +295,7 @@ class Mix:
         return next(i for i, new in enumerate(self.opens) if tensor in new)
 
     def tight(self, at: int, best: Best, spill: Spill | None, beam: int | None = None) -> None:
-        """Offer the best mixes for one combination of sizes to ``best``; with a ``beam``, of so many partial ones only."""
+        """Offer the best mixes for one combination of sizes to ``best``; with a ``beam``, of so many partial ones."""
         count = self.columns.count * (2 if spill else 1)
         states = States(np.zeros((1, count)), np.zeros((1, 0), dtype=np.int16), {})
         rest = [np.min([o.base[self.columns.busy, at].sum() for o in mine]) for mine in self.costs.options]

@@ -12,7 +12,7 @@ import numpy as np
 
 from fusemodel.arch import Architecture, load_architecture
 from fusemodel.arch.units import quantity
-from fusemodel.cascade import Cascade, load_cascade
+from fusemodel.cascade import load_cascade
 from fusemodel.errors import InputError, Where, listed
 from fusemodel.explore.bounds import Bounds
 from fusemodel.explore.found import Found, Point
@@ -35,8 +35,8 @@ def complete(
     doc: Document, extents: Mapping[str, int], arch: Architecture | None = None, sets: Mapping[str, int] | None = None,
     *, seconds: float | None = None,
 ) -> Found:  # fmt: skip
-    """The best mapping that has everything a partial mapping file says, by its ``minimise`` (latency, then traffic, then
-    energy where it has none).
+    """The best mapping that has everything a partial mapping file says, by its ``minimise`` (latency, then traffic,
+    then energy where it has none).
 
     InputError, with a place, where nothing can be completed so.
     """
@@ -108,7 +108,7 @@ class Given:
         return [(x, n, n, True) for x, n in sizes.items()]
 
     def fields(self, sizes: Mapping[str, int]) -> dict[str, Any]:
-        tile = {r: list(ps) for r, ps in self.parts.items()}
+        tile: dict[str, Any] = {r: list(ps) for r, ps in self.parts.items()}
         for ps in self.parts.values():
             for p in ps[1:]:
                 if p not in self.parts:
@@ -174,7 +174,7 @@ class _Completion:
         self.refuse()
         frames = list(self.frames())
         search = GroupSearch(
-            self.scene, Bounds(self.scene), self.goal, frames[0].members, tally, lambda: None, given=frames,
+            self.scene, Bounds(self.scene), self.goal, frames[0].members, tally, lambda _search: None, given=frames,
             said=frames[0].schedule is not None,
         )  # fmt: skip
         found = search.run(Best(self.goal))
@@ -192,7 +192,9 @@ class _Completion:
     def refuse(self) -> None:
         for name in ("variants", "use", "reserve"):
             if name in self.raw:
-                raise InputError(f"{name!r} beside parts that are `auto`", self.where(name), expected="one or the other")
+                raise InputError(
+                    f"{name!r} beside parts that are `auto`", self.where(name), expected="one or the other"
+                )
         if self.raw.get("interleave") is False:
             raise InputError("`interleave: false` beside parts that are `auto`", self.where("interleave"),
                              expected="tiles in flight, or everything given")  # fmt: skip
@@ -221,7 +223,9 @@ class _Completion:
         said = {} if bind == AUTO else {tuple(n.strip() for n in key.split(",")): v for key, v in bind.items()}
         named = {n for nest in said for n in nest}
         if self.path and not named:
-            raise InputError("which Einsums a group has must be said", self.where(), expected="`bind: {\"QK, GM\": auto}`")
+            raise InputError(
+                "which Einsums a group has must be said", self.where(), expected='`bind: {"QK, GM": auto}`'
+            )
         members = tuple(n for n in self.scene.einsums if not self.path or n in named)
         spread = {nest: v if isinstance(v, Mapping) else {} for nest, v in said.items()}
         apart = [(n,) for nest in said for n in nest if not isinstance(said[nest], Mapping)]
@@ -230,7 +234,7 @@ class _Completion:
         parts, fixed, tile = self.tiles()
         keep = self.raw.get("keep", AUTO)
         schedule = self.raw.get("schedule", AUTO)
-        more = {k: self.raw[k] for k in ("name", "budget") if k in self.raw and self.path or k == "budget" and k in self.raw}
+        more = {k: self.raw[k] for k in (("name", "budget") if self.path else ("budget",)) if k in self.raw}
         shell = Given(members, tuple(nests), parts, ((),), ({}, 1), spread, None if keep == AUTO else keep,
                       None if schedule == AUTO else tuple(map(tuple, schedule)), more, tile)  # fmt: skip
         orders = self.orders(shell)
@@ -317,7 +321,7 @@ class _Completion:
         chains = [shell.leaves(r) for r in shell.parts]
         kept = [
             order for order in permutations(inside)
-            if all([x for x in order if x in c] == sorted((x for x in order if x in c), key=place.__getitem__) for c in chains)
+            if all((held := [x for x in order if x in c]) == sorted(held, key=place.__getitem__) for c in chains)
         ]  # fmt: skip
         return [(*outer, *order) for order in kept]
 

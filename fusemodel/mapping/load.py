@@ -99,8 +99,10 @@ def group_of(fields: Mapping[str, Any], cascade: Cascade, arch: Architecture) ->
     apart = {name: fields["bind"][key] for name, key in bind.items()}
 
     def place(path: tuple[str | int, ...], _key: bool) -> Where:
-        inside = len(path) > 1 and path[0] == "bind"
-        return Where("/".join(map(str, ("bind", bind.get(str(path[1]), path[1]), *path[2:]) if inside else path)))
+        steps = [str(step) for step in path]
+        if steps[:1] == ["bind"] and len(steps) > 1:
+            steps[1] = bind.get(steps[1], steps[1])
+        return Where("/".join(steps))
 
     return _group({**fields, "bind": apart}, "", cascade, arch, place)
 

@@ -449,6 +449,7 @@ def _enumerate(forms: list[Linear], sizes: dict[str, int]) -> int | None:
 
 
 __all__ = [
-    "Conditions", "Linear", "Quotients", "conditions_of", "constraints", "count", "count_exactly", "count_union", "linear", "on_leaves",
+    "Conditions", "Linear", "Quotients", "conditions_of", "constraints", "count", "count_exactly", "count_union",
+    "linear", "on_leaves",
     "regions",
 ]  # fmt: skip

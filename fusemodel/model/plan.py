@@ -434,6 +434,13 @@ def _drains(group: Group, inside, nests, cascade: Cascade, arch: Architecture) -
     return result
 
 
+def spatial_reductions(group: Group, cascade: Cascade, arch: Architecture) -> dict[str, Drain]:
+    """The spatial reduction of each Einsum of a group that has one."""
+    einsums = {n: e for n, e in main_einsums(cascade).items() if n in group.bindings}
+    nests = {n: nest_of(e, group, cascade) for n, e in einsums.items()}
+    return _every_drain(group, einsums, nests, cascade, arch)
+
+
 def _every_drain(group: Group, inside, nests, cascade: Cascade, arch: Architecture):
     """The spatial reduction of each Einsum that has one."""
     return {n: d for n, e in inside.items() for d in _reduction_drain(n, e, nests[n], group, cascade, arch).values()}
