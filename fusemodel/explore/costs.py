@@ -56,7 +56,8 @@ class TensorCost:
 @dataclass
 class Columns:
     """The quantities that add up: what registers cannot hold, cycles of each unit and of each recurrence, words at each
-    level with a bandwidth and at the outermost one, energy, space at each level with a size."""
+    level with a bandwidth and at the outermost one, energy, space at each level with a size, and words that registers
+    hold of what is kept nowhere."""
 
     scene: Scene
     recurrences: int
@@ -72,7 +73,8 @@ class Columns:
         self.words = slice(self.waits.stop, self.waits.stop + len(self.timed))
         self.out = self.words.stop
         self.energy = self.out + 1
-        self.space = slice(self.energy + 1, self.energy + 1 + len(self.sized))
+        self.space = slice(self.energy + 1, self.energy + 2 + len(self.sized))
+        self.held = self.space.stop - 1
         self.count = self.space.stop
         self.of_level = {
             n: (
@@ -216,7 +218,7 @@ class Costing:
         for held in held_in_registers(plan, self.sizes):
             if held.einsum in nest:
                 base[0] += np.asarray(held.words) > held.room
-        return OptionCost(option, base, [(t, write, *amounts) for (t, _, write), amounts in words.items()])
+        return OptionCost(option, base, [(t, write, read, wrote) for (t, _, write), (read, wrote) in words.items()])
 
     def waiting(self, recurrence: Any, nest: Sequence[str], cost: Any, at: Any) -> Any:
         total: Any = sum(cost.einsums[n].cycles for n in recurrence.einsums if n in nest)
@@ -255,6 +257,7 @@ class Costing:
                 for held in held_in_registers(plan, self.sizes):
                     if held.einsum is None and held.tensor in take:
                         found[held.tensor].columns[i][0] += np.asarray(held.words) > held.room
+                        found[held.tensor].columns[i][columns.held] += held.words
         return found
 
     def legal(

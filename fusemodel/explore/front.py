@@ -29,7 +29,7 @@ def front(rows: Floats) -> NDArray[np.int64]:
         here = rows[block]
         better = (here[None, :, :] <= here[:, None, :]).all(axis=2)  # [i, j]: j is as good as i
         better &= np.tri(len(here), k=-1, dtype=bool)  # of equals the first stays; none is better than an earlier one
-        block = block[~better.any(axis=1)]
+        block = block[~np.logical_or.reduce(better, axis=1)]
         indices.append(block)
         kept = np.concatenate([kept, rows[block]])
     return np.concatenate(indices)

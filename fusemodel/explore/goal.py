@@ -82,7 +82,7 @@ class Best:
             worse = np.asarray(theirs > mine * (1 + _TOLERANCE))
             decided = better | worse
             first = np.argmax(decided, axis=1)
-            return alive & decided.any(axis=1) & better[np.arange(len(bounds)), first]
+            return alive & np.logical_or.reduce(decided, axis=1) & better[np.arange(len(bounds)), first]
         keys = self.goal.keys
         held = np.array([p for p, _ in self.points])[:, keys]
         for start in range(0, len(bounds), _FEW):
@@ -91,17 +91,17 @@ class Best:
             alive[start : start + _FEW] &= ~beaten
         return alive
 
-    def offer(self, metrics: Floats, owners: Sequence[object]) -> bool:
+    def offer(self, metrics: Floats, owners: list[object]) -> bool:
         """Take those rows that are better than what is there; whether some are."""
         rows = np.flatnonzero(self.open(metrics))
         if not len(rows):
             return False
         if self.goal.lexical:
             scores = self.goal.scores(metrics[rows])
-            first = rows[np.lexsort(scores.T[::-1])[0]]
+            first = int(rows[np.lexsort(scores.T[::-1])[0]])
             self.points = [(tuple(map(float, metrics[first])), owners[first])]
             return True
-        every = [*self.points, *((tuple(map(float, metrics[i])), owners[i]) for i in rows)]
+        every = [*self.points, *((tuple(map(float, metrics[i])), owners[i]) for i in map(int, rows))]
         kept = front(np.array([p for p, _ in every])[:, self.goal.keys])
         self.points = [every[i] for i in sorted(kept)]
         return True

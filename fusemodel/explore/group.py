@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ class GroupSearch:
     check: Any
     hasty: bool = False
     said: bool = False  # the schedule is given
+    room: float = inf  # words that registers may hold between Einsums
     problem: InputError | None = None
     part: float = 0.0  # of the frames that were looked at
     best: Best | None = None
@@ -126,7 +127,8 @@ class GroupSearch:
                 self.problem = self.problem or costing.problem
                 self.tally.pruned["not legal"] += count
                 continue
-            mix = Mix(self.scene, frame, costs, self.later, self.chains, self.depth, float(bound[0][1]) * (1 - 1e-12))
+            floor = float(bound[0][1]) * (1 - 1e-12)
+            mix = Mix(self.scene, frame, costs, self.later, self.chains, self.depth, floor, self.room)
             self.mixed(mix, order, frame, count // length, best)
 
     def mixed(self, mix: Mix, order: tuple[str, ...], frame: Frame, each: int, best: Best) -> None:

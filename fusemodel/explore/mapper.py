@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from time import monotonic
 
 import numpy as np
@@ -38,6 +39,7 @@ from fusemodel.model.evaluate import plans_of
 from fusemodel.model.tiles import choose
 
 DEFAULT = ("latency", "dram", "energy")
+_HALVINGS = 6
 _EVERY_S = 0.1  # between two reports of progress
 
 
@@ -92,6 +94,7 @@ class _Search:
     partial: dict[tuple[int, int], list[GroupPoint]] = field(default_factory=dict)
     stopped: bool = False
     said: float = 0.0
+    room: float = inf
     bound: tuple[float, ...] = (0.0,) * 5
 
     @cached_property
@@ -124,6 +127,20 @@ class _Search:
         return [x for block in self.blocks[slice(*group)] for x in block]
 
     def run(self) -> Found:
+        """The best mapping whose values fit into registers, those of all tiles in flight together: how many these are
+        is known when a mapping is, so the room for one of them is halved until they fit."""
+        units = self.scene.arch.units.values()
+        if all(u.registers for u in units):
+            self.room = float(sum(u.size * u.registers.words for u in units if u.registers))
+        found = self.once()
+        for _ in range(_HALVINGS):
+            if self.stopped or not any(p and p.words > p.room for p in found.pipelines):
+                break
+            self.room, self.solved = self.room / 2, {}
+            found = self.once()
+        return found
+
+    def once(self) -> Found:
         bound: tuple[float, ...] = ()
         try:
             while True:
@@ -150,9 +167,15 @@ class _Search:
                 done.append(self.goal.score(search.best.points[0][0])[1])
             self.progress(search.part, min(done, default=None), self.goal.score(self.bound)[1])
 
+    def group(self, group: tuple[int, int]) -> GroupSearch:
+        members = self.members(group)
+        return GroupSearch(self.scene, self.bounds, self.goal, members, self.tally, self.check, room=self.room)
+
     def solve(self, group: tuple[int, int]) -> None:
         best = Best(self.goal)
-        search = GroupSearch(self.scene, self.bounds, self.goal, self.members(group), self.tally, self.check)
+        search = GroupSearch(
+            self.scene, self.bounds, self.goal, self.members(group), self.tally, self.check, room=self.room
+        )
         try:
             self.solved[group] = search.run(best)
         except (Stopped, KeyboardInterrupt):
@@ -197,7 +220,9 @@ class _Search:
             group = i, i + 1
             if group not in self.solved and group not in self.partial:
                 best = Best(self.goal)
-                search = GroupSearch(self.scene, self.bounds, self.goal, self.members(group), self.tally, self.check)
+                search = GroupSearch(
+                    self.scene, self.bounds, self.goal, self.members(group), self.tally, self.check, room=self.room
+                )
                 self.partial[group] = search.quick(best)
         return found or self.paths({})
 

@@ -83,18 +83,21 @@ class States:
 
 class Mix:
     """All choices of one frame and order. ``chains``: tensors that may take the place of another, by tensor;
-    ``depth``: tiles in flight where all Einsums run side by side."""
+    ``depth``: tiles in flight where all Einsums run side by side; ``floor``: cycles that the frame takes at least;
+    ``room``: words that registers may hold between Einsums.
+    """
 
     def __init__(
         self, scene: Scene, frame: Frame, costs: Costs, later: frozenset[str], chains: dict[str, str],
-        depth: int, floor: float,
+        depth: int, floor: float, room: float,
     ) -> None:  # fmt: skip
         self.floor = floor
         self.scene, self.frame, self.costs, self.later, self.chains = scene, frame, costs, later, chains
         self.columns = costs.columns
         arch = scene.arch
         self.capacity = np.array([
-            min(arch.levels[n].size_bytes or 0.0, frame.room(n)) / arch.word_bytes for n in self.columns.sized
+            *(min(arch.levels[n].size_bytes or 0.0, frame.room(n)) / arch.word_bytes for n in self.columns.sized),
+            room,
         ])  # fmt: skip
         self.per_word = np.array([
             arch.word_bytes / (arch.levels[n].bandwidth_bytes_per_s or np.inf) * arch.clock_hz
@@ -218,7 +221,9 @@ class Mix:
             latency = np.maximum(latency, rows[:, c.waits].max(axis=1))
         for k, per_word in enumerate(self.per_word):
             latency = np.maximum(latency, rows[:, c.words.start + k] * per_word)
-        return np.stack([rows[:, 0], latency, rows[:, c.out], rows[:, c.energy], rows[:, c.space].sum(axis=1)], axis=1)
+        return np.stack(
+            [rows[:, 0], latency, rows[:, c.out], rows[:, c.energy], rows[:, c.space][:, :-1].sum(axis=1)], axis=1
+        )
 
     def loose(self, *, capped: bool) -> Floats:
         """A lower bound of the metrics for every combination of sizes; ``capped``: what no level has room for together
@@ -228,7 +233,7 @@ class Mix:
         if capped:
             rows[~(rows[:, c.space] <= self.capacity * (1 + 1e-12)).all(axis=1)] = np.inf
             for column in (c.out, c.energy, *range(c.words.start, c.words.stop)):
-                for k in range(len(self.capacity)):
+                for k in np.flatnonzero(np.isfinite(self.capacity)):
                     rows[:, column] = np.maximum(rows[:, column], self.priced(column, k))
         return self.metrics(rows, self.piped, self.busiest() - self.least[0][c.busy].sum(axis=0))
 
