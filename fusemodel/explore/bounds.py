@@ -16,7 +16,7 @@ from fusemodel.cascade.work import work_of
 from fusemodel.explore.frame import Scene, least_cycles
 from fusemodel.explore.front import front
 
-_MOST = 3000  # partial assignments; beyond them work is taken to be shared out evenly
+_MOST = 5000  # partial assignments; beyond them work is taken to be shared out evenly
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,11 @@ def front(rows: Floats) -> NDArray[np.int64]:
     """Indices of the rows (smaller is better) that none is as good as in all columns; the first of equals."""
     if len(rows) <= 1:
         return np.arange(len(rows))
+    if rows.shape[1] == 2:
+        order = np.lexsort(rows.T[::-1])
+        second = rows[order, 1]
+        before = np.concatenate([[np.inf], np.minimum.accumulate(second)[:-1]])
+        return order[second < before]
     if len(rows) <= _SMALL:
         good = (rows[:, None, :] <= rows[None, :, :]).all(axis=2)  # [i, j]: i is as good as j
         beats = good & (~good.T | np.tri(len(rows), k=-1, dtype=bool).T)
@@ -24,7 +29,8 @@ def front(rows: Floats) -> NDArray[np.int64]:
     for start in range(0, len(order), _BLOCK):
         block = order[start : start + _BLOCK]
         if len(kept):
-            worse = (kept[None, :, :] <= rows[block][:, None, :]).all(axis=2).any(axis=1)
+            good = np.asarray((kept[None, :, :] <= rows[block][:, None, :]).all(axis=2))
+            worse = np.logical_or.reduce(good, axis=1)
             block = block[~worse]
         here = rows[block]
         better = (here[None, :, :] <= here[:, None, :]).all(axis=2)  # [i, j]: j is as good as i

@@ -87,7 +87,8 @@ class Best:
         held = np.array([p for p, _ in self.points])[:, keys]
         for start in range(0, len(bounds), _FEW):
             part = bounds[start : start + _FEW][:, keys]
-            beaten = (held[None] <= part[:, None] * (1 + _TOLERANCE)).all(axis=2).any(axis=1)
+            good = np.asarray((held[None] <= part[:, None] * (1 + _TOLERANCE)).all(axis=2))
+            beaten = np.logical_or.reduce(good, axis=1)
             alive[start : start + _FEW] &= ~beaten
         return alive
 

@@ -32,11 +32,12 @@ class Stopped(Exception):
 @dataclass
 class Tally:
     """What a search looked at: ``space`` mappings, of which ``pruned`` were left out by reason, and ``evaluated`` times
-    the model was asked."""
+    the model was asked; ``cut``: partial mappings were left out unproven."""
 
     space: int = 0
     evaluated: int = 0
     pruned: Counter[str] = field(default_factory=Counter)
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,9 @@ class GroupSearch:
                 self.tally.pruned["not legal"] += count
                 continue
             floor = float(bound[0][1]) * (1 - 1e-12)
-            mix = Mix(self.scene, frame, costs, self.later, self.chains, self.depth, floor, self.room)
+            mix = Mix(self.scene, frame, costs, self.later, self.chains, self.depth, floor, self.room, lambda: self.check(self))
             self.mixed(mix, order, frame, count // length, best)
+            self.tally.cut |= mix.cut
 
     def mixed(self, mix: Mix, order: tuple[str, ...], frame: Frame, each: int, best: Best) -> None:
         loose, capped = mix.loose(capped=False), mix.loose(capped=True)

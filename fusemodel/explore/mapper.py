@@ -242,9 +242,14 @@ class _Search:
         if goal.front:
             rows = np.array([[p.values[o] for o in goal.front] for p in points])
             front = tuple(points[i] for i in sorted(undominated(rows)))
+        proven = not self.stopped and not self.tally.cut
+        if self.tally.cut:  # groups that were searched may have something better
+            solved, self.solved = self.solved, {}
+            bound = min(self.paths(self.lower), key=lambda p: goal.score(p.metrics)).metrics
+            self.solved = solved
         least = goal.score(bound)[1] if bound else 0.0
         return Found(
-            best, goal.objectives, score, score[0] if not self.stopped else min(least, score[0]), not self.stopped,
+            best, goal.objectives, score, score[0] if proven else min(least, score[0]), proven,
             self.tally.space, self.tally.evaluated, dict(self.tally.pruned), monotonic() - self.started, front,
             self.pipelines(best.design),
         )  # fmt: skip

@@ -7,7 +7,7 @@ use it are still to come.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -20,6 +20,7 @@ from fusemodel.explore.front import Floats, front
 from fusemodel.explore.goal import Best
 
 _PRICES = 60
+_WIDE = 6000  # partial choices at most
 _MANY = 200  # partial choices; fewer are not compared with each other
 
 
@@ -90,8 +91,9 @@ class Mix:
     def __init__(
         self, scene: Scene, frame: Frame, costs: Costs, later: frozenset[str], chains: dict[str, str],
         depth: int, floor: float, room: float,
+        check: Callable[[], None],
     ) -> None:  # fmt: skip
-        self.floor = floor
+        self.floor, self.check, self.cut = floor, check, False
         self.scene, self.frame, self.costs, self.later, self.chains = scene, frame, costs, later, chains
         self.columns = costs.columns
         arch = scene.arch
@@ -233,7 +235,7 @@ class Mix:
         if capped:
             rows[~(rows[:, c.space] <= self.capacity * (1 + 1e-12)).all(axis=1)] = np.inf
             for column in (c.out, c.energy, *range(c.words.start, c.words.stop)):
-                for k in np.flatnonzero(np.isfinite(self.capacity)):
+                for k in map(int, np.flatnonzero(np.isfinite(self.capacity))):
                     rows[:, column] = np.maximum(rows[:, column], self.priced(column, k))
         return self.metrics(rows, self.piped, self.busiest() - self.least[0][c.busy].sum(axis=0))
 
@@ -306,6 +308,7 @@ class Mix:
         rest = [np.min([o.base[self.columns.busy, at].sum() for o in mine]) for mine in self.costs.options]
         after = [*list(accumulate(rest[::-1]))[::-1], 0.0]
         for d, decision in enumerate(self.decisions):
+            self.check()
             if isinstance(decision, str):
                 states = self.placed(states, decision, at, spill)
                 left = after[self.where(decision)]
@@ -416,7 +419,12 @@ class Mix:
                 order = np.lexsort(best.goal.scores(bounds).T[::-1])[:beam]
                 states = states.taken(np.sort(order))
             return states
-        return self.undominated(states) if len(states.rows) > _MANY else states
+        if len(states.rows) <= _MANY:
+            return states
+        if len(states.rows) > _WIDE:  # too many to compare: the best are gone on with, and nothing is proven
+            order = np.sort(np.lexsort(best.goal.scores(bounds).T[::-1])[:_WIDE])
+            states, bounds, self.cut = states.taken(order), bounds[order], True
+        return self.undominated(states)
 
     @staticmethod
     def undominated(states: States) -> States:
