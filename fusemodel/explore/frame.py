@@ -20,6 +20,8 @@ from fusemodel.cascade.work import work_of
 from fusemodel.explore.layout import Layout, Member, Problem, layouts
 from fusemodel.model.tiles import divisors
 
+_MANY = 3  # so many tiled ranks, and more, have only their longest inner tiles looked at
+_LONGEST = 3
 _HEAVY = 0.05  # of the points of a group: Einsums with fewer do not say which loops are worth sharing
 
 
@@ -168,6 +170,8 @@ def frames(scene: Scene, members: Sequence[str]) -> Iterator[Frame]:
     halves = {r: n for r, n in halves.items() if n > 1}
     alone = tuple((n,) for n in members)
     options = [[d for d in divisors(extents[r]) if d <= scene.widest] for r in tiled]
+    if len(tiled) >= _MANY:
+        options = [sizes[:_LONGEST] for sizes in options]
     for inner in sorted(product(*options), key=lambda x: -prod(x)):
         tiles = dict(zip(tiled, inner, strict=True))
         frame = Frame(tuple(members), outer, tuple(inside), tiles, halves, True, alone)

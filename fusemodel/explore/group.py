@@ -129,7 +129,17 @@ class GroupSearch:
                 self.tally.pruned["not legal"] += count
                 continue
             floor = float(bound[0][1]) * (1 - 1e-12)
-            mix = Mix(self.scene, frame, costs, self.later, self.chains, self.depth, floor, self.room, lambda: self.check(self))
+            mix = Mix(
+                self.scene,
+                frame,
+                costs,
+                self.later,
+                self.chains,
+                self.depth,
+                floor,
+                self.room,
+                lambda: self.check(self),
+            )
             self.mixed(mix, order, frame, count // length, best)
             self.tally.cut |= mix.cut
 
@@ -150,7 +160,7 @@ class GroupSearch:
                 if best.open(mix.spilt(at, spill))[0]:
                     mix.tight(at, best, spill)
             best.points = [
-                (m, o if isinstance(o, _Owner) else _Owner(mix, frame, order, mix.decoded(o[3], o[1], o[2])))  # type: ignore[index]
+                (m, _Owner(mix, frame, order, mix.decoded(o[3], o[1], o[2])) if isinstance(o, tuple) else o)
                 for m, o in best.points
             ]
 

@@ -40,6 +40,7 @@ from fusemodel.model.tiles import choose
 
 DEFAULT = ("latency", "dram", "energy")
 _HALVINGS = 6
+_MANY_BLOCKS = 6  # more than these are searched one by one first
 _EVERY_S = 0.1  # between two reports of progress
 
 
@@ -141,8 +142,11 @@ class _Search:
         return found
 
     def once(self) -> Found:
-        bound: tuple[float, ...] = ()
+        bound: tuple[float, ...] = min((p.metrics for p in self.paths(self.lower)), key=self.goal.score, default=())
         try:
+            for i in range(len(self.blocks)) if len(self.blocks) > _MANY_BLOCKS and self.goal.lexical else ():
+                if (i, i + 1) not in self.solved:
+                    self.solve((i, i + 1))
             while True:
                 paths = self.paths(self.lower)
                 bound = min(paths, key=lambda p: self.goal.score(p.metrics)).metrics if paths else bound
@@ -163,32 +167,46 @@ class _Search:
         if self.progress and now - self.said > _EVERY_S:
             self.said = now
             done = [self.goal.score(p.metrics)[1] for p in self.paths({})]
-            if len(search.members) == len(self.scene.einsums) and search.best and search.best.points:
-                done.append(self.goal.score(search.best.points[0][0])[1])
+            mine = search.best.points[0] if search.best and search.best.points else (None, None)
+            if len(search.members) == len(self.scene.einsums) and mine[0] and mine[1]:
+                done.append(self.goal.score(mine[0])[1])
             self.progress(search.part, min(done, default=None), self.goal.score(self.bound)[1])
 
     def group(self, group: tuple[int, int]) -> GroupSearch:
         members = self.members(group)
         return GroupSearch(self.scene, self.bounds, self.goal, members, self.tally, self.check, room=self.room)
 
+    def beaten(self, group: tuple[int, int]) -> list[tuple[tuple[float, ...], object]]:
+        """Metrics that a group has to better if it is to lead to something better than the best way known, however good
+        the groups around it may be."""
+        done = self.paths({})
+        if not done or not self.goal.lexical:
+            return []
+        known = min(done, key=lambda p: self.goal.score(p.metrics)).metrics
+        before, after = self.paths(self.lower, 0, group[0]), self.paths(self.lower, group[1])
+        if not before or not after:
+            return []
+        rest = added(before[0].metrics, after[0].metrics)
+        return [((*(k - r for k, r in zip(known[:-1], rest[:-1], strict=True)), float("inf")), None)]
+
     def solve(self, group: tuple[int, int]) -> None:
-        best = Best(self.goal)
-        search = GroupSearch(
-            self.scene, self.bounds, self.goal, self.members(group), self.tally, self.check, room=self.room
-        )
+        best, search = Best(self.goal, self.beaten(group)), self.group(group)
         try:
             self.solved[group] = search.run(best)
         except (Stopped, KeyboardInterrupt):
             self.partial[group] = search.points(best)
             raise
 
-    def paths(self, lower: Mapping[tuple[int, int], tuple[float, ...]]) -> list[_Path]:
-        """The best ways to cut, groups that were not searched being as good as their bound (left out without one)."""
-        n = len(self.blocks)
-        best: list[list[_Path]] = [[_Path((0.0,) * 5, (), ())], *([] for _ in range(n))]
-        for end in range(1, n + 1):
+    def paths(
+        self, lower: Mapping[tuple[int, int], tuple[float, ...]], first: int = 0, last: int | None = None
+    ) -> list[_Path]:
+        """The best ways to cut the blocks from ``first`` to ``last``, groups that were not searched being as good as
+        their bound (left out without one)."""
+        last = len(self.blocks) if last is None else last
+        best: dict[int, list[_Path]] = {first: [_Path((0.0,) * 5, (), ())]}
+        for end in range(first + 1, last + 1):
             found: list[_Path] = []
-            for start in range(end):
+            for start in range(first, end):
                 group = start, end
                 points: list[GroupPoint | None]
                 if group in self.solved:
@@ -202,7 +220,7 @@ class _Search:
                     for p in best[start] for x in points
                 ]  # fmt: skip
             best[end] = self.kept(found)
-        return best[n]
+        return best[last]
 
     def kept(self, paths: list[_Path]) -> list[_Path]:
         paths = [p for p in paths if np.isfinite(p.metrics).all()]
@@ -219,11 +237,7 @@ class _Search:
         for i in range(len(self.blocks)) if not found else ():
             group = i, i + 1
             if group not in self.solved and group not in self.partial:
-                best = Best(self.goal)
-                search = GroupSearch(
-                    self.scene, self.bounds, self.goal, self.members(group), self.tally, self.check, room=self.room
-                )
-                self.partial[group] = search.quick(best)
+                self.partial[group] = self.group(group).quick(Best(self.goal))
         return found or self.paths({})
 
     def found(self, paths: list[_Path], bound: tuple[float, ...]) -> Found:
