@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from fusemodel.explore import Found
 
 
+#: After so long the best mapping found of a cascade is taken, proven or not.
+MAPPING_SECONDS = 20.0
+
+
 def evaluate(
     mapping: str | Cascade | Design,
     workload: str | Workload | None = None,
@@ -95,4 +99,4 @@ def mapped(
     for name in sets or {}:
         check_set(loaded, name, {})
     extents = extents_of(loaded, extents_for(loaded, workload, seq) | dict(sets or {}))
-    return best_mapping(loaded, load_architecture(arch), extents).design
+    return best_mapping(loaded, load_architecture(arch), extents, seconds=MAPPING_SECONDS).design
