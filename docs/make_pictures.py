@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+from playwright.sync_api import sync_playwright
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from fusemodel import compare, evaluate
 from fusemodel.report import load_request
+from fusemodel.report.html import html_page
 from fusemodel.report.tables import comparison, evaluation
 
 HERE = Path(__file__).parent
@@ -24,7 +27,26 @@ def save(name: str, command: str, shown: RenderableType, width: int) -> None:
     (HERE / name).write_text(console.export_svg(title="fusemodel", unique_id=name.split(".")[0]), encoding="utf-8")
 
 
+def photograph(name: str) -> None:
+    """The report as a browser shows it: its first screen, and its plots."""
+    browser = next(b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b))
+    page_file = HERE / "report.html"
+    page_file.write_text(html_page(compare(load_request()), "fusemodel compare --html report.html"), encoding="utf-8")
+    with sync_playwright() as running:
+        started = running.chromium.launch(executable_path=shutil.which(browser), args=["--no-sandbox"])
+        page = started.new_page(viewport={"width": 1120, "height": 760}, color_scheme="light")
+        page.goto(page_file.as_uri())
+        page.wait_for_selector("#roofline .main-svg", state="attached")
+        page.screenshot(path=HERE / f"{name}.png")
+        page.locator("#plots").scroll_into_view_if_needed()
+        page.evaluate("document.getElementById('plots').scrollIntoView()")
+        page.screenshot(path=HERE / f"{name}-plots.png")
+        started.close()
+    page_file.unlink()
+
+
 if __name__ == "__main__":
+    photograph("report")
     save(
         "eval.svg",
         "fusemodel eval fusemax --workload bert --seq 64K",

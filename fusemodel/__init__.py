@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fusemodel.api import evaluate
+    from fusemodel.api import evaluate, evaluate_batch
     from fusemodel.arch import load_architecture, parse_architecture
     from fusemodel.cascade import load_cascade, parse_cascade
     from fusemodel.errors import InputError
@@ -23,6 +23,7 @@ _HOMES = {
     "InputError": "fusemodel.errors",
     "compare": "fusemodel.report",
     "evaluate": "fusemodel.api",
+    "evaluate_batch": "fusemodel.api",
     "load_architecture": "fusemodel.arch",
     "load_cascade": "fusemodel.cascade",
     "load_design": "fusemodel.mapping",
@@ -36,6 +37,7 @@ __all__ = [
     "InputError",
     "compare",
     "evaluate",
+    "evaluate_batch",
     "load_architecture",
     "load_cascade",
     "load_design",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fusemodel.cascade import Cascade, extents_of, load_cascade
 from fusemodel.cascade.load import parse_size
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 #: After so long the best mapping found of a cascade is taken, proven or not.
 MAPPING_SECONDS = 20.0
+
+if TYPE_CHECKING:
+    from fusemodel.model.compiled import Batch
 
 
 def evaluate(
@@ -74,6 +77,32 @@ def completed(
     mine = {r: n for r, n in (sets or {}).items() if r in cascade.ranks}
     extents = extents_of(cascade, extents_for(cascade, workload, seq) | ranks | mine)
     return complete(doc, extents, load_architecture(arch) if arch else None, sets)
+
+
+def evaluate_batch(
+    mapping: str | Design,
+    workload: str | Workload | None = None,
+    seq: int | str | None = None,
+    sets: Mapping[str, Any] | None = None,
+    arch: str | None = None,
+    columns: Sequence[str] | None = None,
+    variants: Mapping[str, str] | None = None,
+) -> Batch:
+    """Evaluate a mapping for many sizes at once: ``sets`` has ranks or tiles by name, each a number or a column.
+
+    ``columns`` names the results wanted, every field where it is left out; ``variants`` says which variant of a group
+    is meant, by the group's name. Rows whose tiles do not divide or fit are marked, not refused
+    (:class:`fusemodel.model.compiled.Batch`).
+
+    >>> evaluate_batch("fusemax", "bert", "1K", {"p0": [64, 128, 256]})["dram_bytes"].tolist()
+    [402653184.0, 402653184.0, 402653184.0]
+    """
+    from fusemodel.model.compiled import compile_mapping
+
+    loaded = load_workload(workload) if isinstance(workload, str) else workload
+    length = parse_size(seq, "the length", Where()) if seq is not None else None
+    design = load_design(mapping, arch=arch) if isinstance(mapping, str) else mapping
+    return compile_mapping(design, variants).evaluate(loaded, length, sets, columns)
 
 
 def is_cascade(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import asdict, replace
 from io import TextIOWrapper
@@ -79,7 +80,8 @@ def _listed(text: str | None) -> tuple[str, ...]:
 @app.command("list", epilog="Example: fusemodel list mappings")
 def list_library(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="cascades, archs, mappings or workloads; all by default.")
+        str | None,
+        typer.Argument(metavar="KIND", help="One of cascades, archs, mappings, workloads, comparisons, spaces."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every entry (the default).")] = False,
     out: Annotated[
@@ -126,7 +128,7 @@ def _write_catalogue(path: str) -> None:
 
 @app.command("show", epilog="Example: fusemodel show attention-1pass")
 def show_item(name: Annotated[str, typer.Argument(metavar="NAME-OR-FILE")], as_json: Json = False) -> None:
-    """Show a cascade, an architecture, a mapping or a workload, after checking it."""
+    """Show a cascade, an architecture, a mapping, a workload, a comparison or a space, after checking it."""
     from fusemodel.report.library import describe, kind_of
 
     kind, path = kind_of(name)
@@ -280,26 +282,28 @@ def derive_cascade(
     ] = None,
     workload: WorkloadOption = None,
     seq: SeqOption = None,
+    sets: SetOption = None,
     as_json: Json = False,
 ) -> None:
     """Find an algebraically equal cascade with fewer passes, checked on numbers; print it with the steps taken. With
     --arch, map and evaluate the original and what was derived."""
     from fusemodel.analysis.derive import derive
     from fusemodel.api import evaluate
-    from fusemodel.cascade import format_cascade, load_cascade
+    from fusemodel.cascade import at_extents, format_cascade, load_cascade
     from fusemodel.library import write_text
 
     if merge not in ("running", "chunks"):
         raise unknown("way to merge", merge, ["running", "chunks"])
     if arch is None and (workload is not None or seq is not None):
         raise InputError("extents are for an evaluation", expected="`--arch NAME` beside --workload and --seq")
-    original = load_cascade(cascade)
+    over = _sets(sets)
+    original = at_extents(load_cascade(cascade), over)
     found = derive(original, stable=stable, rank=rank, merge="chunks" if merge == "chunks" else "running")
     text = format_cascade(found.cascade)
     if out:
         write_text(out, text)
     length = None if seq is None else _seq(seq)
-    stages = [evaluate(s, workload, length, arch=arch) for s in (original, *found.stages)] if arch else []
+    stages = [evaluate(s, workload, length, over, arch=arch) for s in (original, *found.stages)] if arch else []
     if as_json:
         data = {f: getattr(found, f) for f in ("passes_before", "passes_after", "points_before", "points_after")}
         data |= {"steps": found.steps, "obstacles": found.obstacles, "cascade": found.cascade.name, "text": text}
@@ -344,61 +348,259 @@ def compare_mappings(
         list[str] | None,
         typer.Argument(
             metavar="MAPPING...",
-            help="Mappings, or cascades with --arch; the last is judged against the others. None: the default.",
+            help="Mappings, or cascades with --arch; the last is judged against the others. Or one comparison of the "
+            "library, or its file. None: the default.",
         ),
     ] = None,
     workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
     seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
     arch: ArchOption = None,
     details: Annotated[bool, typer.Option("--details", help="Also print every evaluation.")] = False,
+    html: Annotated[
+        str | None, typer.Option("--html", help="Also write a report as one page of HTML, with interactive plots.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare mappings over workloads and lengths, or cascades mapped onto --arch; without arguments, the comparison
     the library comes with."""
-    from fusemodel.report import compare
-
     request = replace(_request(mappings or [], workload, seq), arch=arch)
-    result = _with_progress(request) if sys.stderr.isatty() and not as_json else compare(request)
+    result = _compared(request, quiet=as_json)
+    if html:
+        from fusemodel.library import write_text
+        from fusemodel.report.html import html_page
+
+        write_text(html, html_page(result, shlex.join(["fusemodel", *sys.argv[1:]])))
     if as_json:
         _print_json(
             {
                 "rows": [r.to_dict() for r in result.rows],
                 "mean": {a: {b: asdict(r) for b, r in against.items()} for a, against in result.mean.items()},
                 "published": list(result.published),
+                "rankings": [p for r in result.request.rankings for p in result.ranked(r)],
             }
         )
         return
     from fusemodel.report.tables import comparison, show
 
     show(comparison(result, details=details))
+    if html:
+        sys.stderr.write(f"wrote {html}\n")
+
+
+@app.command("figures", epilog="Example: fusemodel figures --out figures --format svg,pdf")
+def draw_figures(
+    mappings: Annotated[
+        list[str] | None, typer.Argument(metavar="MAPPING...", help="As for compare; the last is judged.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="The folder to write to; it is made if needed.")] = "figures",
+    kind: Annotated[str, typer.Option("--format", help="svg, pdf, png; several separated by commas.")] = "svg",
+    workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
+    seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
+    arch: ArchOption = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a comparison for a paper: utilisation, active share by Einsum, speed-up and energy, with published figures
+    where there are any; without arguments, the comparison the library comes with."""
+    from fusemodel.library import make_folder
+    from fusemodel.report.figures import FORMATS, save
+    from fusemodel.report.paper import figures
+
+    kinds = _listed(kind)
+    for k in kinds:
+        if k not in FORMATS:
+            raise unknown("format of a picture", k, FORMATS)
+    request = replace(_request(mappings or [], workload, seq), arch=arch)
+    make_folder(out)
+    written = []
+    for name, figure in figures(_compared(request, quiet=as_json)):
+        for k in kinds:
+            written.append(os.path.join(out, f"{name}.{k}"))
+            save(figure, written[-1])
+    if as_json:
+        _print_json({"files": written})
+    else:
+        sys.stdout.write("\n".join(written) + "\n")
 
 
 def _request(mappings: list[str], workload: str | None, seq: str | None) -> Request:
     from fusemodel.report import Request, Section, load_request
+    from fusemodel.report.library import kind_of
 
     workloads, seqs = _listed(workload), tuple(dict.fromkeys(_seq(s) for s in _listed(seq)))
-    if not mappings:
-        base = load_request()
+    if not mappings or (len(mappings) == 1 and kind_of(mappings[0])[0] == "comparisons"):
+        base = load_request(*mappings)
         published = "" if workloads or seqs else base.published
-        return Request(base.sections, workloads or base.workloads, seqs or base.seqs, published)
+        return replace(base, workloads=workloads or base.workloads, seqs=seqs or base.seqs, published=published)
     if len(mappings) < 2:
-        raise InputError("one mapping cannot be compared", expected="two or more, or none for the default comparison")
+        raise InputError(
+            "one mapping cannot be compared", expected="two or more, a comparison, or none for the default comparison"
+        )
     if len(set(mappings)) != len(mappings):
         raise InputError("a mapping is given twice", expected="mappings that differ")
     return Request((Section("Comparison", mappings[-1], tuple(mappings[:-1])),), workloads, seqs)
 
 
-def _with_progress(request: Request) -> Comparison:
+def _compared(request: Request, *, quiet: bool) -> Comparison:
+    """A comparison, with its progress where somebody looks."""
     from rich.console import Console
     from rich.progress import Progress
 
     from fusemodel.report import compare
 
-    designs = {m for s in request.sections for m in s.mappings}
-    total = len(designs) * max(1, len(request.workloads)) * max(1, len(request.seqs))
+    if quiet or not sys.stderr.isatty():
+        return compare(request)
+
+    total = len(request.designs) * max(1, len(request.workloads)) * max(1, len(request.seqs))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("evaluating", total=total)
         return compare(request, lambda name: progress.update(task, advance=1, description=name))
+
+
+@app.command(
+    "explore", epilog="Example: fusemodel explore attention-1pass fusemax-cloud -w bert -s 256K --out best.yaml"
+)
+def explore_mappings(
+    cascade: Annotated[str | None, typer.Argument(metavar="CASCADE", help="A library name or a file.")] = None,
+    arch: Annotated[str | None, typer.Argument(metavar="ARCH", help="A library name or a file.")] = None,
+    arch_space: Annotated[
+        str | None, typer.Option("--arch-space", help="Map every architecture of this space: a library name or a file.")
+    ] = None,
+    workload: Annotated[str | None, typer.Option("--workload", "-w", help="A workload; several for a space.")] = None,
+    seq: Annotated[str | None, typer.Option("--seq", "-s", help="A length; several for a space.")] = None,
+    sets: SetOption = None,
+    objective: Annotated[
+        str | None, typer.Option(help="latency, energy, edp, dram or buffer; several, by commas: their Pareto front.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="A limit to each search; its gap is told.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Write the best mapping; of a space, all results (.csv, .json).")
+    ] = None,
+    plot: Annotated[str | None, typer.Option(help="Draw area against latency and energy (.svg, .pdf, .png).")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Where a space's results are kept; else in the user's cache.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Processes; all processors if not given.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Use the workers of a Dask cluster.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the best mapping of a cascade onto an architecture, or map every architecture of a space. A sweep goes on
+    where it was left, and Ctrl-C prints the best so far."""
+    from fusemodel.library import write_text
+    from fusemodel.report import explore as report
+    from fusemodel.report.exploring import run_search, run_sweep
+    from fusemodel.report.figures import save
+    from fusemodel.report.tables import show
+
+    lengths = tuple(dict.fromkeys(_seq(s) for s in _listed(seq)))
+    visible = sys.stderr.isatty() and not as_json
+    if arch_space is None:
+        for name, given in {"--plot": plot, "--store": store, "--jobs": jobs, "--scheduler": scheduler}.items():
+            if given is not None:
+                raise InputError(f"{name} is for a space", expected="`--arch-space FILE` beside it")
+        result = run_search(
+            cascade, arch, _listed(workload), lengths, _sets(sets), _listed(objective), seconds, visible
+        )
+        if out:
+            write_text(out, result.found.text(*result.names))
+        if as_json:
+            _print_json(report.search_data(result.found, result.full, result.extents, result.names))
+        else:
+            show(report.search_report(result.found, result.full, result.objectives))
+        return
+    if cascade or sets:
+        raise InputError("a space says itself what is mapped onto what", expected="no CASCADE, ARCH or --set beside it")
+    found = run_sweep(
+        arch_space, _listed(workload), lengths, _listed(objective), seconds, store, jobs, scheduler, visible
+    )
+    if found.error and not found.done:
+        raise found.error
+    if out:
+        write_text(out, report.written(found, out))
+    if plot:
+        save(report.area_figure(found), plot)
+    if as_json:
+        _print_json(report.sweep_data(found))
+    else:
+        show(report.sweep_report(found))
+    if found.error:
+        raise found.error
+    if found.ended:
+        raise KeyboardInterrupt
+
+
+@app.command("measure", epilog="Example: fusemodel measure --minutes 8 --out measured.csv")
+def measure_kernels(
+    out: Annotated[str, typer.Option("--out", "-o", help="Table to append to; what is there is not measured again.")]
+    = "measured.csv",
+    minutes: Annotated[float, typer.Option(help="Time for the whole run.")] = 8.0,
+    groups: Annotated[str | None, typer.Option(help="Groups of points, separated by commas; all by default.")] = None,
+    dtype: Annotated[str, typer.Option(help="bf16 or fp16.")] = "bf16",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order.")] = 0,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed in an earlier run.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", "--dry-run", help="Only list the points and their time.")] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Time kernels on this machine's GPU, each checked against float64 first, into a table with full provenance."""
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fusemodel.validate.measure import Settings, measure
+    from fusemodel.validate.measure.text import plan_data, plan_text, planned, report_data, report_text
+
+    settings = Settings(Path(out), minutes, _listed(groups), dtype, seed, retry)
+    if plan:
+        found = planned(settings)
+        _print_json(plan_data(found)) if as_json else sys.stdout.write(plan_text(found) + "\n")
+        return
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(group: str, done: int, total: int, text: str) -> None:
+            if group not in tasks:
+                tasks[group] = bar.add_task(group, total=total)
+            bar.update(tasks[group], completed=done, description=f"{group} {text}")
+
+        report = measure(settings, progress=show)
+    _print_json(report_data(report)) if as_json else sys.stdout.write(report_text(report) + "\n")
+
+
+@app.command("init", epilog="Example: fusemodel init mine && fusemodel eval mine/mapping.yaml")
+def start(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where to write; it is made if needed.")] = ".",
+    as_json: Json = False,
+) -> None:
+    """Write a starter cascade, architecture and mapping, commented, that run as they are."""
+    from fusemodel.library import copy_starter
+
+    files = copy_starter(folder)
+    if as_json:
+        _print_json({"files": files})
+        return
+    sys.stdout.write("".join(f"wrote {f}\n" for f in files))
+    here = next(f for f in files if f.endswith("mapping.yaml"))
+    sys.stdout.write(f"next: fusemodel eval {here}\n")
+
+
+@app.command("doctor", epilog="Example: fusemodel doctor")
+def check_installation(as_json: Json = False) -> None:
+    """Check this installation: versions, the library, places to write to, a GPU, optional parts. Exit code 1 if
+    something that is needed does not work."""
+    from fusemodel.doctor import diagnose
+
+    findings = list(diagnose())
+    if as_json:
+        _print_json({"findings": [asdict(f) for f in findings]})
+    else:
+        from fusemodel.report.library import findings_table
+        from fusemodel.report.tables import show
+
+        show(findings_table(findings))
+    if any(f.ok is False for f in findings):
+        raise typer.Exit(1)
 
 
 def _version(value: bool) -> None:
@@ -428,7 +630,10 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(app(prog_name="fusemodel", standalone_mode=False))
+        code = app(prog_name="fusemodel", standalone_mode=False)
+        if code == 130:  # typer's code for an interruption
+            sys.stderr.write("interrupted\n")
+        sys.exit(code)
     except _UsageError as error:
         if message := " ".join(error.format_message().split()):  # there is none after the help of `fusemodel` alone
             sys.stderr.write(f"error: {message}\n")
@@ -436,9 +641,6 @@ def main() -> None:
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

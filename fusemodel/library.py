@@ -10,7 +10,10 @@ from fusemodel.errors import InputError, Where, unknown
 from fusemodel.yamlfile import Document, nearest_file
 
 #: What the library holds, by the name of its folder.
-KINDS = {"cascades": "einsums", "archs": "archs", "mappings": "mappings", "workloads": "workloads"}
+KINDS = {
+    "cascades": "einsums", "archs": "archs", "mappings": "mappings", "workloads": "workloads",
+    "comparisons": "comparisons", "spaces": "spaces",
+}  # fmt: skip
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -41,6 +44,27 @@ def write_text(path: str, text: str) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise InputError(f"cannot be written: {error.strerror or error}", Where(path)) from None
+
+
+def make_folder(path: str) -> None:
+    """Make a folder to write files to, if it is not there."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot be made: {error.strerror or error}", Where(path), expected="a folder") from None
+
+
+def copy_starter(folder: str) -> list[str]:
+    """Write the starter files into a folder; InputError, and nothing written, if one of them is there already."""
+    files = sorted((root() / "starter").glob("*.yaml"))
+    make_folder(folder)
+    targets = [Path(folder) / f.name for f in files]
+    for target in targets:
+        if exists(target):
+            raise InputError("is there already, and is left alone", Where(str(target)), expected="an empty folder")
+    for file, target in zip(files, targets, strict=True):
+        write_text(str(target), file.read_text(encoding="utf-8"))
+    return [str(t) for t in targets]
 
 
 def published_dir() -> Path:
@@ -76,25 +100,32 @@ def exists(path: Path) -> bool:
         return False
 
 
-#: The field that only files of a kind have, in the order in which they are looked for.
-_SIGNS = {"cascades": "einsums", "archs": "levels", "mappings": "cascade", "workloads": "ranks"}
-_TITLES = {"cascades": "a cascade", "archs": "an architecture", "mappings": "a mapping", "workloads": "a workload"}
+#: The fields of which only files of a kind have one, in the order in which they are looked for.
+_SIGNS = {
+    "cascades": ("einsums",), "archs": ("levels",), "mappings": ("cascade",), "spaces": ("cascades",),
+    "workloads": ("ranks",), "comparisons": ("rankings", "sections"),
+}  # fmt: skip
+_TITLES = {
+    "cascades": "a cascade", "archs": "an architecture", "mappings": "a mapping", "workloads": "a workload",
+    "comparisons": "a comparison", "spaces": "a space of architectures",
+}  # fmt: skip
 
 
 def kind_of_document(doc: Document) -> str:
     """What a file holds, by its fields; InputError if that is nothing known."""
-    for kind, sign in _SIGNS.items():
-        if sign in doc.data:
+    for kind, signs in _SIGNS.items():
+        if any(s in doc.data for s in signs):
             return kind
     raise InputError(
-        "this is no cascade, architecture, mapping or workload", Where(doc.file, 1, 1),
-        expected=f"a field {', '.join(f'`{s}`' for s in _SIGNS.values())}",
+        "this is no cascade, architecture, mapping, workload, comparison or space", Where(doc.file, 1, 1),
+        expected=f"a field {', '.join(f'`{s}`' for signs in _SIGNS.values() for s in signs)}",
     )  # fmt: skip
 
 
 def check_kind(doc: Document, kind: str) -> None:
     """Raise InputError if a file is plainly of another kind."""
-    if _SIGNS[kind] not in doc.data and (found := next((k for k, s in _SIGNS.items() if s in doc.data), kind)) != kind:
+    found = next((k for k, signs in _SIGNS.items() if any(s in doc.data for s in signs)), kind)
+    if found != kind and not any(s in doc.data for s in _SIGNS[kind]):
         raise InputError(f"this is {_TITLES[found]}", Where(doc.file, 1, 1), expected=_TITLES[kind])
 
 

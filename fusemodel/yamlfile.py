@@ -127,6 +127,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, file: str) -> InputError:
     mark = error.problem_mark or error.context_mark
     where = Where(file, mark.line + 1, mark.column + 1) if mark else Where(file, 1, 1)
     context, problem = error.context or "", error.problem or ""
+    if "maximum nesting depth" in problem:  # the parser's own limit (PyYAML 6.0.4), met as it looks ahead
+        return InputError(f"nested more than {MAX_DEPTH} deep", where)
     text = f"{context} {problem}" if problem.startswith("but") else f"{problem} {context}"
     if (began := error.context_mark) and began.line + 1 != where.line:
         text += f" from line {began.line + 1}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+
+import pytest
 
 from fusemodel.analysis import passes
 from fusemodel.analysis.derive import derive
@@ -27,3 +30,23 @@ def passes_over(name, rank):
     """Passes as written, and the least that ``derive`` reaches."""
     cascade = loaded(name)
     return passes(cascade, extents_of(cascade)).passes[rank], derive(cascade).passes_after[rank]
+
+
+def agreement(shapes: Mapping[str, Sequence[Mapping[str, int]]]) -> Callable:
+    """A test that each cascade equals its reference at some extents beyond those of its field `test`."""
+
+    @pytest.mark.parametrize(("name", "extents"), [(n, s) for n, some in shapes.items() for s in some])
+    def check(name, extents):
+        assert_agrees(name, extents)
+
+    return check
+
+
+def pass_counts(expected: Mapping[tuple[str, str], tuple[int, int]]) -> Callable:
+    """A test of the passes that a cascade makes over a rank, as written and as derived."""
+
+    @pytest.mark.parametrize(("name", "rank"), expected)
+    def check(name, rank):
+        assert passes_over(name, rank) == expected[name, rank]
+
+    return check

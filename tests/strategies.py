@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hypothesis import assume
 from hypothesis import strategies as st
 
 RANKS = ("i", "j", "k", "l")
@@ -77,7 +78,7 @@ class _Sketch:
             case 8:
                 return f"{self.pick(['max', 'min'])}({inner}, {self.term(free, depth + 1)})"
             case 9:
-                return f"{self.pick(['relu', 'abs', 'floor', 'tanh', 'sigmoid'])}({inner})"
+                return f"{self.pick(['relu', 'abs', 'floor', 'round', 'tanh', 'sigmoid'])}({inner})"
             case 10:
                 return f"coalesce({inner}, {self.pick(['0', self.access(free)])})"
             case 11:
@@ -201,11 +202,16 @@ def cascade_texts(draw: st.DrawFn, most: int = 4) -> str:
     body = "\n".join(sketch.equations)
     made = [t for t in sketch.tensors if t not in sketch.inputs]
     inputs = {t: r for t, r in sketch.inputs.items() if t in _names(body)}
+    assume(inputs)
+    fixed = {t: r for t, r in inputs.items() if t not in sketch.integers and draw(st.booleans())} if batch else {}
+    fixed = fixed if len(fixed) < len(inputs) else {}
     ranks = ", ".join(f"{r}: {n}" for r, n in extents.items())
     lines = ["name: random", f"ranks: {{{ranks}{', n: 2' if batch else ''}}}"]
     if batch:
         lines.append("batch: [n]")
-    lines += [f"inputs: {_mapping(inputs)}", f"outputs: {_mapping({t: sketch.tensors[t] for t in made})}"]
+    lines += [f"inputs: {_mapping({t: r for t, r in inputs.items() if t not in fixed})}"]
+    lines += [f"parameters: {_mapping(fixed)}"] if fixed else []
+    lines += [f"outputs: {_mapping({t: sketch.tensors[t] for t in made})}"]
     return "\n".join([*lines, "einsums: |", *(f"  {e}" for e in sketch.equations)]) + "\n"
 
 

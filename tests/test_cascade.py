@@ -180,6 +180,48 @@ def test_a_batch_rank_that_a_tensor_declares_is_not_summed():
     assert cascade.explicit[0].reduction.ranks == ()
 
 
+PARAMETERS = """
+name: projected
+ranks: {b: 3, h: 2, d: 4, e: 5, p: 6}
+batch: [b, h]
+inputs: {X: [d, p], AL: [h]}
+parameters: {W: [h, d, e], G: [e]}
+outputs: [Z]
+einsums: |
+  GW[h, d, e] = exp(G[e]) * W[h, d, e]
+  Y[e, p]     = GW[h, d, e] * X[d, p]
+  Z[e, p]     = Y[e, p] * AL[h] + G[e]
+"""
+WRITTEN_OUT = """
+name: projected
+ranks: {b: 3, h: 2, d: 4, e: 5, p: 6}
+inputs: {X: [b, h, d, p], AL: [b, h], W: [h, d, e], G: [e]}
+outputs: [Z]
+einsums: |
+  GW[h, d, e]   = exp(G[e]) * W[h, d, e]
+  Y[b, h, e, p] = sum[d](GW[h, d, e] * X[b, h, d, p])
+  Z[b, h, e, p] = Y[b, h, e, p] * AL[b, h] + G[e]
+"""
+
+
+def test_parameters_are_the_same_for_the_whole_batch():
+    """As is what is computed from them alone; an input that names a batch rank carries the others all the same."""
+    cascade, written_out = parse_cascade(PARAMETERS), parse_cascade(WRITTEN_OUT)
+    assert {t: cascade.full_ranks(t) for t in cascade.tensors} == {
+        t: written_out.full_ranks(t) for t in written_out.tensors
+    }
+    assert cascade.explicit == written_out.explicit
+    again = parse_cascade(format_cascade(cascade))
+    assert again == cascade
+    assert again.parameters == {"W", "G"}
+
+
+def test_a_parameter_that_is_an_input_is_refused():
+    text = PARAMETERS.replace("{X: [d, p], AL: [h]}", "{X: [d, p], W: [h, d, e], AL: [h]}")
+    with pytest.raises(InputError, match="'W' is an input and a parameter"):
+        parse_cascade(text)
+
+
 def test_an_input_that_scatters_holds_coordinates():
     cascade = cascade_of(
         "Z[IDX[c], f] = Y[c, f]\nO[n, f] = Z[n, f]", ranks="c: 3, f: 2, n: 4", inputs="IDX: [c], Y: [c, f]", outputs="O"
@@ -207,7 +249,8 @@ def test_extents_follow_what_is_set():
 @pytest.mark.parametrize(
     ("expression", "value"),
     [("q * 2 + 1", 7), ("7 // 2", 3), ("ceil(7 / 2)", 4), ("sqrt(q * 3)", 3), ("pow(2, q)", 8), ("min(q, 9)", 3),
-     ("10 % 7", 3), ("max(q, 2) - 2", 1), ("exp2(3)", 8), ("floor(7.5)", 7), ("select(q > 2, 5, 6)", 5)],
+     ("10 % 7", 3), ("max(q, 2) - 2", 1), ("exp2(3)", 8), ("floor(7.5)", 7),
+     ("round(6.5)", 6), ("round(7.5)", 8), ("select(q > 2, 5, 6)", 5)],
 )  # fmt: skip
 def test_extents_are_expressions(expression, value):
     cascade = cascade_of("Z[p] = X[p, q]", ranks=f'q: 3, p: "{expression}"', inputs="X: [p, q]", outputs="Z")

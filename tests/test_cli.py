@@ -279,6 +279,8 @@ KNOWN = [
     "mi300x?", "bert", "t5", "trxl", "xlm", r"gpt-?\d", r"llama\w*", r"mistral\w*", r"qwen\w*", r"deepseek\w*",
     "nayak", "dao", "kao", "vaswani",
 ]  # fmt: skip
+#: The interface to a device that the measuring of kernels speaks to, and may name.
+INTERFACE, SPEAKS = ("nvidia", "cuda"), CODE / "validate" / "measure"
 #: Names that are plain words too: only a text that is nothing else names the file.
 WORDS = {"flat", "unfused", "welford", "sinkhorn"}
 
@@ -306,9 +308,11 @@ def _texts(path: Path) -> list[tuple[int, str]]:
 
 
 def test_the_code_names_nothing_of_the_library() -> None:
-    names = [re.escape(n) for kind in library.KINDS for n in library.names(kind) if n not in WORDS]
+    kinds = [k for k in library.KINDS if k != "comparisons"]  # of which names are plain words
+    names = [re.escape(n) for kind in kinds for n in library.names(kind) if n not in WORDS]
     words = [rf"^[\"']{w}[\"']$" for w in WORDS] + ["FLAT"]
     loose = re.compile(rf"(?<![\w-])({'|'.join(names + KNOWN)})(?![\w-])", re.IGNORECASE)
+    spoken = re.compile(rf"(?<![\w-])({'|'.join(INTERFACE)})(?![\w-])", re.IGNORECASE)
     strict = re.compile("|".join(words))
     files = [p for p in CODE.rglob("*") if p.suffix in (".py", ".lark") and "library" not in p.relative_to(CODE).parts]
     assert len(files) > 40
@@ -316,7 +320,7 @@ def test_the_code_names_nothing_of_the_library() -> None:
         f"{path.relative_to(CODE)}:{line}: {text.strip()}"
         for path in files
         for line, text in _texts(path)
-        if loose.search(text) or strict.search(text)
+        if loose.search(spoken.sub("", text) if SPEAKS in path.parents else text) or strict.search(text)
     ]
     assert found == []
 

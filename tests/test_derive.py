@@ -13,9 +13,9 @@ from fusemodel.analysis.derive.check import Check
 from fusemodel.analysis.derive.fiber import Fiber, StuckError
 from fusemodel.analysis.derive.identities import (
     correction,
+    expanded_form,
     exponent_that_waits,
     monotone_part,
-    normal_form,
     pull_from_extreme,
     split_product,
 )
@@ -697,7 +697,7 @@ def check_derived(cascade, found):
         ("-A", "-A"),
     ],
 )
-def test_normal_form(text, normal):
+def test_expanded_form(text, normal):
     assert shown(Normal()(expr(text))) == normal
 
 
@@ -735,7 +735,7 @@ def test_summaries_late_tensors_and_stabilisers():
 
 
 def one_term(fiber, text):
-    poly = normal_form(fiber, expr(text))
+    poly = expanded_form(fiber, expr(text))
     assert len(poly.terms) == 1
     return poly.terms[0]
 
@@ -775,7 +775,7 @@ def test_what_does_not_factor_is_refused_with_a_reason(text):
 )
 def test_what_leaves_a_maximum(text, op, inside, outside, added):
     fiber = fiber_of()
-    pulled = pull_from_extreme(fiber, op, normal_form(fiber, expr(text)))
+    pulled = pull_from_extreme(fiber, op, expanded_form(fiber, expr(text)))
     assert (shown(pulled.inside), shown(pulled.outside), shown(pulled.added)) == (inside, outside, added)
     assert pulled.op == op
 
@@ -783,13 +783,13 @@ def test_what_leaves_a_maximum(text, op, inside, outside, added):
 def test_a_factor_of_unknown_sign_stays_in_a_maximum():
     fiber = Fiber(simple("D[p] = sum[m](X[m, p])\nZ[p] = max[m](X[m, p] * D[p])", inputs="X: [m, p]"), "m")
     with pytest.raises(StuckError, match="sign"):
-        pull_from_extreme(fiber, "max", normal_form(fiber, expr("X[m, p] * D[p]")))
+        pull_from_extreme(fiber, "max", expanded_form(fiber, expr("X[m, p] * D[p]")))
 
 
 def test_selection_sees_through_increasing_functions():
     fiber = fiber_of()
-    assert shown(monotone_part(fiber, normal_form(fiber, expr("exp(X[m, p] - G[p]) / D[p]")))) == "X[m, p]"
-    assert shown(monotone_part(fiber, normal_form(fiber, expr("-2 * X[m, p]")))) == "-X[m, p]"
+    assert shown(monotone_part(fiber, expanded_form(fiber, expr("exp(X[m, p] - G[p]) / D[p]")))) == "X[m, p]"
+    assert shown(monotone_part(fiber, expanded_form(fiber, expr("-2 * X[m, p]")))) == "-X[m, p]"
 
 
 def test_the_correction_of_a_rescaled_accumulator():

@@ -257,11 +257,15 @@ TEXTS = {
     "two documents": ("a: 1\n¦---\nb: 2\n", "expected a single document"),
     "a bomb of anchors": (_bomb(), "more than 100000 values once anchors are expanded"),
     "an anchor in itself": ("a: ¦&a {b: *a}", "nested more than 50 deep"),
-    "nested too deep": ("a: " + 49 * "[" + "¦" + 100_000 * "[", "nested more than 50 deep"),
+    "nested too deep": ("a: " + 49 * "[" + "¦" + 100 * "[", "nested more than 50 deep"),
     "too many values": ("a: [" + 199_997 * "1," + "¦" + 100_000 * "1,", "more than 100000 values"),
     "a null character": ("name: ¦\0\n", "control characters are not allowed"),
     "a key that is a list": ("¦[a]: 1", "a key must be plain text"),
-    "something else": ("hello: world", "no cascade, architecture, mapping or workload", "expected a field `einsums`"),
+    "something else": (
+        "hello: world",
+        "no cascade, architecture, mapping, workload, comparison or space",
+        "expected a field `einsums`",
+    ),
 }
 
 

@@ -13,23 +13,95 @@ from fusemodel import evaluate
 from fusemodel.analysis.bounds import bounds
 from fusemodel.analysis.derive import derive
 from fusemodel.cascade import format_cascade, load_cascade
-from fusemodel.library import names
+from fusemodel.library import names, root
 from fusemodel.mapping import load_design
 from fusemodel.report.catalogue import catalogue, catalogue_row
 
 CLOUD = sorted(n for n in names("mappings") if n.endswith("-cloud"))
+FLAT = ["causal-flat", "gqa-flat", "window-flat"]
 LENGTHS = [2**10, 2**14, 2**18, 2**20]
 DERIVED = {n: p for n, p in names("cascades").items() if p.parent.name == "derived"}
 
 
-@pytest.mark.parametrize("name", CLOUD)
+@pytest.mark.parametrize("name", [*CLOUD, *FLAT])
 def test_every_family_runs_at_every_length(name: str) -> None:
     design = load_design(name)
-    for seq in LENGTHS:
+    for seq in LENGTHS if name in CLOUD else LENGTHS[::2]:
         found = evaluate(name, seq=seq)
         assert found.notes == []
         least = bounds(design.cascade, found.extents)
         assert found.dram_bytes >= least.compulsory_words_at * design.arch.word_bytes * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("name", ["linear-cloud", "linear-causal-cloud", "deltanet-cloud", "ssd-mamba2-cloud"])
+def test_recurrent_mechanisms_read_their_inputs_once(name: str) -> None:
+    """But for three positions that a convolution sees again in every chunk, and parameters read again with it."""
+    design = load_design(name)
+    for workload, seq in (("layer32", 2**12), ("layer32", 2**20), (None, 2**14)):
+        found = evaluate(name, workload, seq)
+        least = bounds(design.cascade, found.extents).compulsory_words_at * design.arch.word_bytes
+        assert least <= found.dram_bytes <= 1.04 * least
+
+
+def test_what_the_ranking_rests_on() -> None:
+    """Closed forms by hand, of 32 heads of 128 channels, 8 groups, latents of 512 and 64."""
+    of = ("causal-cloud", "gqa-causal-cloud", "mla-cloud", "mla-absorbed-cloud")
+    at = {n: evaluate(n, "layer32", 2**14) for n in of}
+    words = 2**14 * 128
+    assert at["causal-cloud"].dram_bytes == 2 * words * (32 + 32 + 32 + 32)
+    assert at["gqa-causal-cloud"].dram_bytes == 2 * words * (32 + 8 + 8 + 32)
+    # slots of the array for a pair of tiles of 256 x 256: products, an addition and a scale, a maximum, exp, a sum
+    tiles = 32 * 64 * 65 / 2
+    for name, products, last in (
+        ("mla-cloud", 128 + 64 + 128, "SLNV"),
+        ("mla-absorbed-cloud", 512 + 64 + 512, "SLNC"),
+    ):
+        busy = {e.name: e.cycles for e in at[name].einsums}
+        slots = sum(busy[n] for n in ("SC", "SR", "QK", "LM", "SLN", "SLD", last))
+        assert slots == tiles * (products + 2 + 1 + 7 + 1)
+        assert at[name].latency_s < 1.08 * slots / 940e6
+    window = evaluate("window-cloud", "layer32", 2**20)
+    assert window.dram_bytes == pytest.approx(2 * 2**20 * 128 * 32 * (2 + 2 * 1.25), rel=0.01)  # 16K rows see 20K keys
+
+
+def test_rankings() -> None:
+    ran = fusemodel("compare", "mechanisms", "--seq", "1K,64K", "--json")
+    assert ran.code == 0
+    found = json.loads(ran.out)
+    short, long = found["rankings"]
+    assert (short["seq"], long["seq"], long["workload"]) == (1024, 65536, "layer32")
+    rows = {(r["mapping"], r["seq"]): r for r in found["rows"]}
+    assert len(rows) == 20
+    for point in (short, long):
+        for measure in ("latency_s", "energy_j", "dram_bytes"):
+            values = [rows[d, point["seq"]][measure] for d in point[measure]]
+            assert values == sorted(values)
+            assert len(set(point[measure])) == 10
+    place = {d: i for i, d in enumerate(long["latency_s"])}
+    recurrent = ["ssd-mamba2-cloud", "linear-causal-cloud", "deltanet-cloud"]
+    assert long["latency_s"][:4] == [*recurrent, "window-cloud"]
+    assert place["causal-cloud"] < place["mla-cloud"] < place["mla-absorbed-cloud"] < place["causal-3pass-cloud"]
+    assert long["dram_bytes"].index("gqa-causal-cloud") < long["dram_bytes"].index("causal-cloud")
+    text = fusemodel("compare", "mechanisms", "--seq", "1K")
+    assert text.code == 0
+    assert text.out.count("(place)") == 3
+
+
+def test_comparison_files_that_are_wrong(tmp_path: Path) -> None:
+    good = (root() / "comparisons" / "mechanisms.yaml").read_text()
+    for change, message in {
+        ("causal-cloud: softmax, 1 pass", "casual-cloud: softmax"): "unknown mapping 'casual-cloud'",
+        ("workloads: [layer32]", "workloads: [layer33]"): "unknown workload 'layer33'",
+        ("  - title: Causal mechanisms\n    designs:", "  - designs:"): "field 'title' is missing or empty",
+        ("seq: [1K", "seq: [none"): "a length is 'none'",
+        ("rankings:", "ranking:"): "this is no cascade",
+    }.items():
+        assert change[0] in good
+        (tmp_path / "mine.yaml").write_text(good.replace(*change))
+        ran = fusemodel("compare", tmp_path / "mine.yaml", "--json")
+        assert (ran.code, ran.out) == (2, "")
+        assert message in ran.err
+        assert "mine.yaml:" in ran.err
 
 
 def test_latency_grows_as_the_work_does() -> None:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from mechanisms import assert_agrees, loaded, passes_over
+from mechanisms import agreement, loaded, pass_counts
 
 from fusemodel.analysis.bounds import bounds
 from fusemodel.cascade import extents_of
-from fusemodel.numerics import random_inputs, run
+from fusemodel.numerics import compare, random_inputs, run
 
 # extents beyond those of the field `test`
 SHAPES = {
@@ -32,14 +32,8 @@ PASSES = {
 }
 
 
-@pytest.mark.parametrize(("name", "extents"), [(n, s) for n, shapes in SHAPES.items() for s in shapes])
-def test_equals_the_reference(name, extents):
-    assert_agrees(name, extents)
-
-
-@pytest.mark.parametrize(("name", "rank"), PASSES)
-def test_passes(name, rank):
-    assert passes_over(name, rank) == PASSES[name, rank]
+test_equals_the_reference = agreement(SHAPES)
+test_passes = pass_counts(PASSES)
 
 
 @pytest.mark.parametrize("name", ["flash-decoding", "flash-decoding-1pass"])
@@ -72,6 +66,30 @@ def test_rotation_is_orthogonal():
     np.testing.assert_allclose(turn @ turn.T, np.eye(16), atol=1e-14)
     np.testing.assert_allclose(np.abs(turn), 0.25)
     np.testing.assert_array_equal(np.nanmax(np.abs(result["KB"]), axis=(2, 4)), 1)
+
+
+@pytest.mark.parametrize("name", ["flash3-rotated", "flash3-fp8"])
+def test_a_block_of_zeros_has_a_scale(name):
+    cascade = loaded(name)
+    inputs = random_inputs(cascade, extents_of(cascade, {**cascade.test}), seed=4)
+    inputs["K"][..., 16:32] = 0
+    inputs["V"][..., :16] = 0
+    inputs["Q"][..., :8] = 0
+    found = compare(cascade, inputs=inputs)
+    assert found.max_rel_error < 1e-10
+    assert np.isfinite(run(cascade, inputs)["AV"]).all()
+
+
+def test_halves_of_eight_bits_go_to_the_even_number():
+    """What lies half way between neighbours, as conversions of the hardware round it; the largest is 448."""
+    cascade = loaded("flash3-fp8")
+    v = np.array([448, 17, 19, 1.0625, 1.1875, 2.0**-10, 3 * 2.0**-10, -17, -19, 0])
+    sizes = {"b": 1, "h": 1, "p": 1, "m": len(v), "i": 1, "f": 1, "m0": 16, "p0": 1}
+    inputs = random_inputs(cascade, extents_of(cascade, sizes))
+    inputs["V"] = v[None, None, None]
+    rounded = [448, 16, 20, 1, 1.25, 0, 2.0**-8, -16, -20, 0]
+    np.testing.assert_array_equal(run(cascade, inputs, sizes)["VE"].ravel()[: len(v)], rounded)
+    assert compare(cascade, sizes, inputs=inputs).max_rel_error < 1e-10
 
 
 def test_eight_bits_are_eight_bits():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mechanisms import assert_agrees, loaded, passes_over
+from mechanisms import agreement, loaded, pass_counts
 
 from fusemodel.analysis.bounds import bounds
 from fusemodel.analysis.graph import Dependence
@@ -12,7 +12,8 @@ from fusemodel.numerics import compare, random_inputs, run
 # extents beyond those of the field `test`; each mechanism is run at three shapes or more, a batch of one among them
 GROUPED = [{}, {"b": 1, "g": 1, "r": 4, "p": 7, "m": 13}, {"b": 1, "g": 2, "r": 1, "p": 1, "m": 1}]
 PROJECTED = [{}, {"b": 1, "h": 1, "p": 13, "d": 5}, {"b": 1, "h": 2, "p": 1, "d": 1, "e": 1, "f": 1}]
-LATENT = [{}, {"b": 1, "h": 1, "p": 13, "l": 1, "r": 2}, {"b": 1, "h": 2, "p": 1, "d": 3, "j": 2}, {"p": 5, "r": 8}]
+LATENT = [{}, {"b": 1, "h": 1, "p": 13, "l": 1, "t": 2}, {"b": 1, "h": 2, "p": 1, "d": 3, "j": 2}, {"p": 5, "t": 8}]
+LATENT_TILES = [{}, {"b": 1, "h": 1, "p": 13, "l": 1, "m0": 5}, {"b": 1, "p": 1, "m0": 1}, {"p": 12, "m0": 3}]
 DRIVEN = [
     {},
     {"b": 1, "h": 12, "g": 5, "p": 7},
@@ -25,9 +26,13 @@ SHAPES = {
     "mqa": [{}, {"b": 1, "h": 1, "p": 7, "m": 13}, {"b": 1, "h": 2, "p": 1, "m": 1}],
     "gqa": GROUPED,
     "gqa-decode": [{}, {"b": 1, "g": 1, "p": 1, "m": 13}, {"b": 1, "r": 1, "p": 1, "m": 1}, {"p": 7, "m": 7}],
+    "gqa-causal": [{}, {"b": 1, "g": 1, "r": 4, "p": 7}, {"b": 1, "g": 2, "r": 1, "p": 1}],
+    "gqa-causal-1pass": [{}, {"b": 1, "g": 1, "p": 7, "m0": 8}, {"b": 1, "p": 1, "m0": 1}, {"p": 12, "m0": 3}],
+    "mla-flash": LATENT_TILES,
+    "mla-absorbed-flash": LATENT_TILES,
     "mla": LATENT,
     "mla-absorbed": LATENT,
-    "mla-decode": [{}, {"b": 1, "h": 1, "p": 1, "m": 13}, {"b": 1, "p": 1, "m": 1}, {"p": 7, "m": 7, "r": 2}],
+    "mla-decode": [{}, {"b": 1, "h": 1, "p": 1, "m": 13}, {"b": 1, "p": 1, "m": 1}, {"p": 7, "m": 7, "t": 2}],
     "differential": [{}, {"b": 1, "h": 1, "p": 7, "m": 13, "l": 1}, {"b": 1, "p": 1, "m": 1, "e": 1, "l": 28}],
     "moh": [{}, {"b": 1, "s": 1, "u": 4, "t": 1, "p": 7}, {"b": 1, "s": 3, "u": 1, "t": 1, "p": 1}, {"u": 5, "t": 5}],
     "moh-llama": [
@@ -46,22 +51,17 @@ PASSES = {
         (name, "m"): (3, 1)
         for name in (
             "mha", "cross-attention", "mqa", "gqa", "gqa-decode", "mla", "mla-absorbed", "mla-decode", "differential",
-            "moh", "moh-llama", "pgqa", "minilm-relations", "minilmv2-relations",
+            "moh", "moh-llama", "pgqa", "minilm-relations", "minilmv2-relations", "gqa-causal",
         )
     },
+    **{(name, "m"): (1, 1) for name in ("gqa-causal-1pass", "mla-flash", "mla-absorbed-flash")},
     # the norms of the keys decide which queries meet which keys: one pass more than softmax makes
     **{(name, "m"): (4, 2) for name in ("kdgqa", "dgqa", "dgqa-ema")},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "extents"), [(n, s) for n, shapes in SHAPES.items() for s in shapes])
-def test_equals_the_reference(name, extents):
-    assert_agrees(name, extents)
-
-
-@pytest.mark.parametrize(("name", "rank"), PASSES)
-def test_passes(name, rank):
-    assert passes_over(name, rank) == PASSES[name, rank]
+test_equals_the_reference = agreement(SHAPES)
+test_passes = pass_counts(PASSES)
 
 
 def inputs_of(name, extents=None, seed=5):
@@ -138,10 +138,31 @@ def test_a_step_that_decodes_everything_is_causal():
     close(output_of("gqa-decode", inputs, sizes)[:, :, 0], expected)
 
 
-@pytest.mark.parametrize("extents", [{}, {"p": 1, "h": 1}, {"b": 1, "p": 31, "l": 9, "r": 2}])
+@pytest.mark.parametrize("extents", [{}, {"p": 1, "h": 1}, {"b": 1, "p": 31, "l": 9, "t": 2}])
 def test_latent_attention_equals_its_absorbed_form(extents):
     inputs, sizes = inputs_of("mla", extents)
     close(output_of("mla-absorbed", inputs, sizes), output_of("mla", inputs, sizes))
+
+
+@pytest.mark.parametrize("name", ["mla-flash", "mla-absorbed-flash"])
+@pytest.mark.parametrize("tile", [1, 4, 19, 64])
+def test_one_pass_over_latents_is_the_core_of_the_layer(name, tile):
+    inputs, sizes = inputs_of("mla")
+    layer = result_of("mla", inputs, sizes)
+    b, h, t, p = (sizes[x] for x in "bhtp")
+    core = {
+        "QN": layer["QN"], "QR": layer["QR"].reshape(b, h, t, p), "CKV": layer["CKV"],
+        "KR": layer["KR"].reshape(b, t, p), "WUK": inputs["WUK"], "WUV": inputs["WUV"],
+    }  # fmt: skip
+    heads = run(loaded(name), core, {"m0": tile})["O"]
+    close(np.einsum("hfu,bhfp->bup", inputs["WO"], heads), layer["Z"])
+
+
+def test_causal_groups_are_steps_that_decode_everything():
+    inputs, sizes = inputs_of("gqa-causal")
+    whole = run(loaded("gqa-decode"), inputs, {"p": sizes["p"], "m": sizes["p"]})["O"]
+    close(output_of("gqa-causal", inputs, sizes), whole)
+    close(run(loaded("gqa-causal-1pass"), inputs, {"m0": 5})["O"], whole)
 
 
 @pytest.mark.parametrize("p", [1, 4])
@@ -150,7 +171,7 @@ def test_a_latent_step_continues_the_sequence(p):
     whole = result_of("mla", inputs, sizes)
     step = {name: x for name, x in inputs.items() if name not in ("WDKV", "GKV", "WKR")}
     rotated = whole["KR"]  # b, i, c, m
-    step |= {"X": inputs["X"][..., -p:], "CKV": whole["CKV"], "KR": rotated.reshape(sizes["b"], sizes["r"], -1)}
+    step |= {"X": inputs["X"][..., -p:], "CKV": whole["CKV"], "KR": rotated.reshape(sizes["b"], sizes["t"], -1)}
     close(output_of("mla-decode", step, sizes, {"p": p, "m": sizes["m"]}), whole["Z"][..., -p:])
 
 
@@ -214,6 +235,18 @@ def test_groups_of_equal_norms_are_grouped_queries(name):
     close(result["O"], grouped_of(inputs, sizes))
 
 
+@pytest.mark.parametrize(("heads", "counts"), [(5, [0, 1, 2, 2]), (3, [0, 0, 1, 2]), (7, [0, 0, 3, 4])])
+def test_halves_are_rounded_to_even(heads, counts):
+    """Norms 0, 0, 1, 1 after scaling give two groups H / 2 heads each: 2.5 makes 2 (and one more head goes to the
+    smallest group), 1.5 makes 2 and 3.5 makes 4 (and the first of the largest loses one)."""
+    inputs, sizes = inputs_of("kdgqa", {"b": 1, "h": heads, "g": 4})
+    inputs["K"][:] = 1.0
+    inputs["K"][:, 2:] = 2.0
+    result = result_of("kdgqa", inputs, sizes)
+    assert sorted(result["CT"][-1]) == counts
+    assert compare(loaded("kdgqa"), sizes, inputs=inputs).max_rel_error < 1e-10
+
+
 @pytest.mark.parametrize("name", ["kdgqa", "dgqa-ema", "dgqa"])
 def test_every_head_is_served_whatever_the_norms(name):
     """Roundings leave too many heads as well as too few, and the group of the least norm without any."""
@@ -266,6 +299,16 @@ def test_later_positions_are_not_scored(name, p):
     np.testing.assert_array_equal(present, np.broadcast_to(mask, present.shape))
     found = bounds(loaded(name), sizes).operations_at
     assert found["max"] == sizes["b"] * sizes["h"] * mask.sum()
+
+
+@pytest.mark.parametrize("name", ["gqa-causal-1pass", "mla-flash", "mla-absorbed-flash"])
+@pytest.mark.parametrize(("p", "tile"), [(19, 4), (12, 3), (5, 8)])
+def test_later_positions_are_not_scored_in_tiles_either(name, p, tile):
+    """One exponential a pair, and one for each query and tile, which rescales what came before."""
+    cascade = loaded(name)
+    sizes = extents_of(cascade, {**cascade.test, "p": p, "m0": tile})
+    heads = sizes["b"] * (sizes["g"] * sizes["r"] if "g" in sizes else sizes["h"])
+    assert bounds(cascade, sizes).operations_at["exp"] == heads * (p * (p + 1) // 2 + p * -(-p // tile))
 
 
 @pytest.mark.parametrize(("p", "m"), [(1, 23), (4, 9), (7, 7)])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mechanisms import assert_agrees, loaded, passes_over
+from mechanisms import agreement, loaded, pass_counts
 
 from fusemodel.cascade import extents_of
 from fusemodel.numerics import compare, random_inputs, run
@@ -40,14 +40,8 @@ PASSES = {
 ROW_NORMS = ("layer-norm", "rms-norm")
 
 
-@pytest.mark.parametrize(("name", "extents"), [(n, s) for n, shapes in SHAPES.items() for s in shapes])
-def test_equals_the_reference(name, extents):
-    assert_agrees(name, extents)
-
-
-@pytest.mark.parametrize(("name", "rank"), PASSES)
-def test_passes(name, rank):
-    assert passes_over(name, rank) == PASSES[name, rank]
+test_equals_the_reference = agreement(SHAPES)
+test_passes = pass_counts(PASSES)
 
 
 def inputs_of(name, extents=None, seed=5):

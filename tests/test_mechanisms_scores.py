@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mechanisms import assert_agrees, loaded, passes_over
+from mechanisms import agreement, assert_agrees, loaded, pass_counts
 
 from fusemodel.analysis.bounds import bounds
 from fusemodel.analysis.derive import derive
 from fusemodel.cascade import extents_of, parse_cascade
-from fusemodel.numerics import random_inputs, run
+from fusemodel.numerics import compare, random_inputs, run
 
 HEADS = {"b": 1, "h": 1, "p": 7, "e": 6, "f": 3}
 ONE = {"b": 1, "h": 2, "p": 1, "e": 2, "f": 1}
@@ -39,6 +39,8 @@ SHAPES = {
     "selective-temp": CAUSAL,
     "selective-temp-token": CAUSAL,
     "l-query": [{}, {"b": 1, "h": 1, "p": 7, "l": 3}, {"b": 3, "p": 1, "l": 1}, {"p": 5, "l": 8}],
+    "l-query-two-towers": [{}, {"b": 1, "h": 1, "p": 7, "l": 3, "n": 1}, {"b": 3, "p": 1, "l": 1}],
+    "ted-distillation": [{}, {"b": 1, "n": 1}, {"b": 2, "n": 40}],
     "var-redistribution": [*CAUSAL, {"b": 4, "p": 12}],
     "act-calibration": CAUSAL,
     "composite-vl": [{}, {"b": 1, "h": 1, "i": 3, "p": 7}, {"b": 1, "h": 2, "i": 1, "p": 1}],
@@ -76,20 +78,16 @@ PASSES = {
     ("lvlm-boost-bias", "m"): (3, 1),
     ("isolation-reposition", "m"): (3, 1),
     ("l-query", "m"): (3, 1),
+    ("l-query-two-towers", "m"): (3, 1),
+    ("ted-distillation", "n"): (3, 1),
     ("act-calibration", "p"): (2, 2),
     ("act-calibration", "m"): (4, 2),
     ("lvlm-boost-choice", "m"): (5, 3),
 }
 
 
-@pytest.mark.parametrize(("name", "extents"), [(n, s) for n, shapes in SHAPES.items() for s in shapes])
-def test_equals_the_reference(name, extents):
-    assert_agrees(name, extents)
-
-
-@pytest.mark.parametrize(("name", "rank"), PASSES)
-def test_passes(name, rank):
-    assert passes_over(name, rank) == PASSES[name, rank]
+test_equals_the_reference = agreement(SHAPES)
+test_passes = pass_counts(PASSES)
 
 
 def drawn(name, extents=None, **given):
@@ -242,6 +240,15 @@ def test_cosines_of_unit_vectors_are_products():
     same(output("qk-norm", inputs), plain("scaled-attention", inputs | {"Q": inputs["Q"] * inputs["G"] * np.sqrt(8)}))
 
 
+def test_a_vector_of_zeros_has_no_direction():
+    inputs = drawn("qk-norm")
+    inputs["Q"][..., 0] = 0
+    inputs["K"][..., 1] = 0
+    found = output("qk-norm", inputs)
+    assert compare(loaded("qk-norm"), inputs=inputs).max_rel_error < 1e-10
+    same(found[..., 0], inputs["V"].mean(axis=-1))  # all keys alike
+
+
 def test_rotation_sees_distances_only():
     inputs = drawn("rope", {"p": 30})
     alike = {t: np.broadcast_to(inputs[t][..., :1], inputs[t].shape) for t in "QK"}
@@ -274,6 +281,23 @@ def test_queries_of_single_items():
     made = {t: np.einsum("hed,bdp->bhep", inputs[f"W{t}"], normal if t == "Q" else x) for t in "QKV"}
     attended = np.einsum("hfd,bhfp->bdp", inputs["WO"], output("causal-attention", made))
     same(output("l-query", inputs, {"l": 1}), attended + normal)
+
+
+@pytest.mark.parametrize(("alpha", "tower"), [(1.0, 0), (0.0, 1)])
+def test_one_tower_alone(alpha, tower):
+    inputs = drawn("l-query-two-towers", ALPHA=alpha)
+    extents = {"l": (1, 4)[tower]}
+    own = {t: inputs[t][tower] for t in ("GAIN", "BIAS", "WQ", "WK", "WV", "WO")}
+    alone = output("l-query", {"X": inputs["X"], "KEEP": inputs["KEEP"], **own}, extents)
+    found = output("l-query-two-towers", inputs, {"l": 4})
+    same(found, np.einsum("nd,bdp->bnp", inputs["ITEM"], alone))
+
+
+def test_a_student_that_agrees_with_the_teacher_loses_nothing():
+    inputs = drawn("ted-distillation", TAU=2.0)
+    assert output("ted-distillation", inputs) > 0.01
+    inputs["Y"] = inputs["CO"] / 2 + 5
+    assert abs(output("ted-distillation", inputs)) < 1e-14
 
 
 def test_a_boost_is_a_bias():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mechanisms import assert_agrees, loaded, passes_over
+from mechanisms import agreement, loaded, pass_counts
 from references.attention import attention
 
 from fusemodel.analysis.bounds import bounds
@@ -18,6 +18,14 @@ NEAR = [{}, ONE | {"y": 8, "x": 5, "wy": 5, "wx": 5}, ONE | {"y": 1, "x": 1, "wy
 LINE = [{}, ONE | {"p": 13, "w": 5}, ONE | {"p": 1, "w": 1}, {"b": 1, "p": 7, "w": 7}]
 CONV = [{}, ONE | {"y": 6, "x": 8, "ky": 3, "kx": 3, "d": 1}, ONE | {"y": 1, "x": 1, "ky": 3, "kx": 3, "d": 2},
         {"b": 1, "y": 3, "x": 4, "ky": 7, "kx": 9, "d": 1}]  # fmt: skip
+
+PLAIN = [{r: size for r, size in shape.items() if r != "d"} for shape in CONV]
+STRIDED = [
+    {},
+    ONE | {"p": 13, "w": 5, "d": 1, "t": 2},
+    ONE | {"p": 1, "w": 1},
+    {"b": 1, "p": 12, "w": 2, "d": 1, "t": 5},
+]
 
 # extents beyond those of the field `test`
 SHAPES = {
@@ -50,6 +58,12 @@ SHAPES = {
                             ONE | {"c": 1, "y": 1, "x": 1, "sy": 2, "sx": 1}, {"b": 1, "c": 2, "y": 5, "x": 3}],
     "group-pose": [{}, {"b": 1, "n": 3, "k": 7, "h": 1}, {"b": 1, "n": 1, "k": 1, "h": 1}],
     "outlook": [{}, {"b": 1, "h": 1, "y": 4, "x": 8}, {"b": 1, "h": 1, "y": 1, "x": 1}, {"y": 5, "x": 5, "s": 1}],
+    "neighborhood-causal-1d": STRIDED,
+    "neighborhood-strided-1d": [*STRIDED[:2], ONE | {"p": 1, "w": 1, "d": 1},
+                                {"b": 1, "p": 12, "w": 4, "d": 3, "t": 2}],
+    "msa-conv-shifted": PLAIN,
+    "msa-conv-pooled": [n | s for n, s in zip(PLAIN, ({}, {"s": 2}, {}, {"s": 9}), strict=True)],
+    "moat-strided": [{}, {"b": 1, "h": 1, "iy": 6, "ix": 9}, {"b": 1, "h": 1, "iy": 1, "ix": 1}, {"iy": 5, "s": 1}],
     "msa-conv": CONV,
     "msa-conv-masked": CONV,
     "moat": [{}, {"b": 1, "h": 1, "y": 3, "x": 5}, {"b": 1, "h": 1, "y": 1, "x": 1}],
@@ -59,7 +73,8 @@ SHAPES = {
 WINDOW = [
     "swin", "swin-shifted", "gcvit-local", "gcvit-global-query", "neighborhood-na-1d", "dilated-na-1d",
     "neighborhood-na", "neighborhood-biased", "neighborhood-strided", "dilated-na", "sliding-window-causal",
-    "block-local", "msa-conv", "msa-conv-masked", "longformer", "swa-sinks",
+    "block-local", "msa-conv", "msa-conv-masked", "longformer", "swa-sinks", "neighborhood-causal-1d",
+    "neighborhood-strided-1d", "msa-conv-shifted", "msa-conv-pooled",
 ]  # fmt: skip
 PASSES = {(name, "w"): (3, 1) for name in WINDOW} | {
     ("longformer", "m"): (3, 1),
@@ -79,18 +94,15 @@ PASSES = {(name, "w"): (3, 1) for name in WINDOW} | {
     ("group-pose", "i"): (3, 1),
     ("outlook", "j"): (3, 1),
     ("moat", "m"): (3, 1),
+    ("moat-strided", "m"): (3, 1),
+    ("msa-conv-pooled", "gy"): (3, 1),
+    ("msa-conv-pooled", "y"): (2, 2),  # all of the image is pooled before a pixel can look at the means
     ("gcvit-query-generator", "y"): (2, 2),
 }
 
 
-@pytest.mark.parametrize(("name", "extents"), [(n, s) for n, shapes in SHAPES.items() for s in shapes])
-def test_equals_the_reference(name, extents):
-    assert_agrees(name, extents)
-
-
-@pytest.mark.parametrize(("name", "rank"), PASSES)
-def test_passes(name, rank):
-    assert passes_over(name, rank) == PASSES[name, rank]
+test_equals_the_reference = agreement(SHAPES)
+test_passes = pass_counts(PASSES)
 
 
 # Work: the scores that are computed are those of the mask
@@ -118,6 +130,15 @@ def clipped(p, m, size, window, dilation=1):
     return keep
 
 
+def grouped(p, m, n, leader, ends):
+    """The window of the ``leader``-th of every ``t`` positions of a remainder, which ends there or is centred."""
+    d, u, v = n["d"], p // n["d"], m // n["d"]
+    count = (n["p"] - p % d + d - 1) // d
+    at = np.minimum(u // n["t"] * n["t"] + leader, count - 1)
+    start = np.maximum(at - n["w"] + 1, 0) if ends else np.clip(at - n["w"] // 2, 0, count - n["w"])
+    return (p % d == m % d) & (start <= v) & (v < start + n["w"])
+
+
 def shifted(p, m, size, w):
     return (p - w // 2) // w == (m - w // 2) // w
 
@@ -140,6 +161,8 @@ PAIRS = {
     ),
     "neighborhood-na-1d": lambda n: along(n, lambda p, m: clipped(p, m, n["p"], n["w"])),
     "dilated-na-1d": lambda n: along(n, lambda p, m: clipped(p, m, n["p"], n["w"], n["d"])),
+    "neighborhood-causal-1d": lambda n: along(n, lambda p, m: grouped(p, m, n, n["t"] - 1, ends=True) & (m <= p)),
+    "neighborhood-strided-1d": lambda n: along(n, lambda p, m: grouped(p, m, n, n["t"] // 2, ends=False)),
     "sliding-window-causal": lambda n: along(
         n, lambda p, m: (m <= p) & (p - m < n["d"] * n["w"]) & ((p - m) % n["d"] == 0)
     ),
@@ -208,6 +231,26 @@ def test_dilation_is_free():
 
     assert [field([1] * k) for k in (1, 2, 3)] == [3, 5, 7]
     assert [field([1, 3, 9][:k]) for k in (1, 2, 3)] == [3, 9, 27]
+
+
+def test_the_footprint_of_a_fused_neighborhood():
+    """Faster NA: what is alive at once grows with the window, not with the image (no tensor of N w^2 is kept)."""
+    for name in ("neighborhood-na", "neighborhood-na-1d"):
+        cascade = loaded(name)
+        grows = bounds(cascade, extents_of(cascade)).footprint.grows
+        assert grows["w"]
+        assert not any(grows.get(r) for r in ("y", "x"))
+
+
+@pytest.mark.parametrize(("tile", "window"), [(8, 7), (4, 5), (16, 3)])
+def test_a_tile_of_queries_meets_more_keys_than_it_needs(tile, window):
+    """Faster NA: T queries of a tile load T + w - 1 keys along an axis, so w / (T + w - 1) of the scores are of use."""
+    extents = ONE | {"p": 128, "w": window}
+    start = run(loaded("neighborhood-na-1d"), extents=extents)["START"].reshape(-1)[64 : 64 + tile].astype(int)
+    keys = {m for s in start for m in range(s, s + window)}
+    assert len(keys) == tile + window - 1
+    useful = sum(len({*range(s, s + window)}) for s in start) / (tile * len(keys))
+    assert useful == pytest.approx(window / (tile + window - 1))
 
 
 def test_halo_keys():
@@ -388,6 +431,8 @@ def test_a_cache_of_all_tokens_is_causal_attention():
     [
         ("dilated-na-1d", "neighborhood-na-1d", STRING | {"w": 4}, {"d": 1}),
         ("dilated-na", "neighborhood-biased", SQUARE | {"wy": 4, "wx": 3}, {"d": 1}),
+        ("neighborhood-strided-1d", "dilated-na-1d", STRING | {"w": 3, "d": 2}, {"t": 1}),
+        ("neighborhood-causal-1d", "sliding-window-causal", STRING | {"w": 3, "d": 2}, {"t": 1}),
         ("neighborhood-strided", "neighborhood-na", SQUARE | {"wy": 4, "wx": 3}, {"t": 1}),
         ("gcvit-local", "swin", SQUARE | {"wy": 3, "wx": 3}, {}),
     ],
@@ -395,6 +440,53 @@ def test_a_cache_of_all_tokens_is_causal_attention():
 def test_equal_mechanisms(name, other, shape, more):
     _, inputs = given(name, shape | more)
     same(output(name, inputs, shape | more), output(other, inputs, shape))
+
+
+def test_a_causal_group_longer_than_its_window_has_queries_without_keys():
+    extents = {"b": 1, "h": 2, "p": 12, "w": 2, "d": 1, "t": 5, "e": 3, "f": 4}
+    _, inputs = given("neighborhood-causal-1d", extents)
+    found = output("neighborhood-causal-1d", inputs, extents)
+    empty = np.arange(12) % 5 < 3  # two keys for five queries, of which the last two see one
+    empty[10:] = False  # the last group is of two
+    assert (found[..., empty] == 0).all()
+    assert (found[..., ~empty] != 0).all()
+
+
+def test_windows_of_one_pixel_give_values_back():
+    shape = {"b": 2, "u": 4, "c": 2, "h": 2, "y": 5, "x": 4, "ky": 1, "kx": 1, "e": 3, "f": 2}
+    _, inputs = given("msa-conv-shifted", shape)
+    same(output("msa-conv-shifted", inputs, shape), np.einsum("hfuc,bucyx->bhfyx", inputs["WV"], inputs["IN"]))
+
+
+def test_channels_look_past_the_window_in_four_directions():
+    """A pixel is felt a window further than without the rolls: by half a window to each side in the keys."""
+    shape = {"b": 1, "u": 4, "c": 1, "h": 1, "y": 11, "x": 11, "ky": 3, "kx": 3, "e": 2, "f": 2}
+    _, inputs = given("msa-conv-shifted", shape)
+    before = output("msa-conv-shifted", inputs, shape)
+    inputs["IN"] = inputs["IN"].copy()
+    inputs["IN"][..., 5, 5] += 1
+    felt = (output("msa-conv-shifted", inputs, shape) != before).any(axis=(0, 1, 2))
+    rows, columns = (np.abs(np.indices((11, 11))[a] - 5) for a in (0, 1))
+    np.testing.assert_array_equal(felt, (np.minimum(rows, columns) <= 1) & (np.maximum(rows, columns) <= 2))
+
+
+def test_cells_of_one_pixel_are_all_pixels_and_the_window_once_more():
+    shape = SQUARE | {"ky": 1, "kx": 1, "s": 1}
+    n, inputs = given("msa-conv-pooled", shape)
+    twice = np.log(1 + np.eye(n["y"] * n["x"]))
+    q, k, v = (inputs[t].reshape(*inputs[t].shape[:3], -1) for t in "QKV")
+    weights = np.exp(np.einsum("bhep,bhem->bhpm", q, k) / np.sqrt(n["e"]) + twice)
+    expected = np.einsum("bhpm,bhfm->bhfp", weights / weights.sum(-1, keepdims=True), v)
+    found = output("msa-conv-pooled", inputs, shape)
+    same(found.reshape(expected.shape), expected)
+
+
+def test_a_stride_of_one_and_an_identity_shortcut_are_the_plain_block():
+    shape = {"b": 2, "c": 4, "d": 4, "s": 1, "iy": 4, "ix": 3, "h": 2, "e": 3, "f": 2}
+    _, inputs = given("moat-strided", shape, WS=np.eye(4))
+    plain = {"b": 2, "c": 4, "y": 4, "x": 3, "h": 2, "e": 3, "f": 2}
+    own = {t: inputs[t] for t in loaded("moat").inputs}
+    same(run(loaded("moat-strided"), inputs, shape)["Z"], run(loaded("moat"), own, plain)["Z"])
 
 
 def test_no_halo_is_a_tile():

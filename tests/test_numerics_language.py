@@ -660,7 +660,8 @@ MEANINGS = {
     "exp": math.exp, "exp2": lambda x: 2.0**x, "sigmoid": lambda x: 1 / (1 + math.exp(-x)), "tanh": math.tanh,
     "relu": lambda x: max(x, 0.0), "elu": lambda x: x if x > 0 else math.exp(x) - 1,
     "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))), "silu": lambda x: x / (1 + math.exp(-x)),
-    "softplus": lambda x: math.log(1 + math.exp(x)), "sin": math.sin, "cos": math.cos, "floor": math.floor, "abs": abs,
+    "softplus": lambda x: math.log(1 + math.exp(x)), "sin": math.sin, "cos": math.cos, "floor": math.floor,
+    "round": round, "abs": abs,
     "recip": lambda x: 1 / x,
 }  # fmt: skip
 

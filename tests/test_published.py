@@ -44,8 +44,8 @@ def check(
 @pytest.mark.parametrize("row", rows(published_dir() / "fusemax-bert.csv"), ids=lambda r: f"{r['mapping']}-{r['seq']}")
 def test_figures_of_the_table(row: dict[str, str]) -> None:
     check(
-        row["mapping"], row["seq"], float(row["latency_s"]), float(row["dram_bytes"]), row["util_2d"], row["util_1d"],
-        row["energy_j"],
+        row["mapping"], row["seq"], float(row["latency_s"]), float(row["dram_bytes"]),
+        row["utilization.array_2d"], row["utilization.array_1d"], row["energy_j"],
     )  # fmt: skip
 
 

@@ -140,7 +140,7 @@ def _slope(expr: Expr, rank: str) -> int | None:
         case Apply("*", (Number() | Extent() as by, a)) | Apply("*" | "//" | "/", (a, (Number() | Extent()) as by)):
             slope = _slope(a, rank)
             return None if slope is None else -slope if isinstance(by, Number) and by.value < 0 else slope
-        case Apply("floor", (a,)):
+        case Apply("floor" | "round", (a,)):
             return _slope(a, rank)
     return None
 

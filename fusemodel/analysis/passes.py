@@ -170,7 +170,9 @@ class Steps:
     def reached(self, einsum: Einsum, rank: str, index: Expr) -> set[str]:
         """The ranks that say where a point stands along an iterative rank, of its tile at least, if the prefix
         ``index`` that it reads is there by then; else none. A prefix that is ahead by what does not depend on the step
-        is a window, and there."""
+        is a window, and there; the smaller of several is there if any one is."""
+        if isinstance(index, Apply) and index.op == "min":
+            return next((found for i in index.args if (found := self.reached(einsum, rank, i))), set())
         ranks = iteration_ranks(einsum)
         exact = self.own(rank, ranks)
         for own in (*([exact] if exact else ()), *self.tile_ends(rank, ranks)):

@@ -190,6 +190,7 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
     "sigmoid": ("exp", "add", "recip"), "silu": ("sigmoid", "mul"), "tanh": ("exp", "add", "sub", "divide"),
     "gelu": ("mul", "mac", "mul", "tanh", "mac", "mul"), "elu": ("exp", "sub", "select"),
     "softplus": ("exp", "add", "log"), "pow": ("log", "mul", "exp"), "rsqrt": ("sqrt", "recip"), "floor": ("add",),
+    "round": ("add",),
 }  # fmt: skip
 
 _OPERANDS = {"mac": 3, **dict.fromkeys(("mul", "add", "sub", "max", "min", "divide", "compare", "logic", "pow"), 2)}

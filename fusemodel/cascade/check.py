@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from fusemodel.cascade.graph import step_rank
@@ -36,10 +36,12 @@ def infer_tensors(
     declared: Mapping[str, tuple[str, ...]],
     places: Mapping[str, Where],
     split: Splits,
+    parameters: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """The ranks of every tensor: declared for inputs, read off the left sides otherwise.
 
-    A tensor that a selection makes, or that stands in an index, holds coordinates of a rank.
+    A tensor that a selection makes, or that stands in an index, holds coordinates of a rank. What is computed from
+    parameters alone carries no batch ranks either.
     """
     tensors = {n: Tensor(n, ranks, at=places.get(n, Where())) for n, ranks in inputs.items()}
     readers = [a for e in einsums for a in reads(e)]
@@ -56,7 +58,17 @@ def infer_tensors(
         for rank, index in given_indices(split, held, access.indices):
             for chooser in _outer_accesses(index):
                 selects.setdefault(chooser, rank)
-    return {n: replace(t, selects=selects.get(n)) for n, t in tensors.items()}
+    fixed = _fixed(by_name, parameters)
+    return {n: replace(t, selects=selects.get(n), batched=n not in fixed) for n, t in tensors.items()}
+
+
+def _fixed(by_name: Mapping[str, Sequence[Einsum]], parameters: Collection[str]) -> set[str]:
+    """Parameters, and the tensors whose equations read nothing else."""
+    fixed = set(parameters)
+    needs = {n: {a.tensor for e in es for a in reads(e)} - {n} for n, es in by_name.items()}
+    while more := {n for n, read in needs.items() if n not in fixed and read and read <= fixed}:
+        fixed |= more
+    return fixed
 
 
 def _outer_accesses(index: Expr) -> Iterator[str]:
@@ -227,7 +239,7 @@ def _check_einsum(cascade: Cascade, einsum: Einsum) -> None:
     _check_reduction(cascade, einsum, left, right)
     left_over = [r for r in ranks if r not in left and r not in reduced]
     for rank in left_over:
-        if rank not in cascade.batch:
+        if rank not in cascade.carried(einsum.name):
             raise InputError(
                 f"rank {rank!r} is neither on the left nor reduced", einsum.at,
                 expected=f"it in the reduction: [{', '.join((*reduced, rank))}]",
@@ -236,7 +248,7 @@ def _check_einsum(cascade: Cascade, einsum: Einsum) -> None:
 
 def _check_reduction(cascade: Cascade, einsum: Einsum, left: set[str], right: set[str]) -> None:
     reduced = reduced_ranks(einsum)
-    carried = [b for b in cascade.batch if b not in cascade.tensors[einsum.name].ranks]
+    carried = cascade.carried(einsum.name)
     for rank in reduced if einsum.reduction or einsum.selection else ():
         if rank in carried:
             raise InputError(

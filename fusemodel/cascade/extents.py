@@ -40,11 +40,13 @@ def evaluate(expr: Expr, extents: Mapping[str, int], where: Where = NOWHERE) -> 
 _FUNCTIONS = {
     "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b,
     "//": lambda a, b: Fraction(a // b), "%": lambda a, b: a % b, "neg": lambda a: -a, "abs": abs,
-    "min": min, "max": max, "floor": lambda a: Fraction(math.floor(a)), "sqrt": lambda a: _root(a),
+    "min": min, "max": max, "floor": lambda a: Fraction(math.floor(a)), "round": lambda a: Fraction(round(a)),
+    "sqrt": lambda a: _root(a),
     "log": lambda a: math.log(a), "exp": lambda a: math.exp(a), "exp2": lambda a: 2.0 ** float(a),
     "pow": lambda a, b: _power(a, b),
     "<": lambda a, b: Fraction(a < b), "<=": lambda a, b: Fraction(a <= b), ">": lambda a, b: Fraction(a > b),
     ">=": lambda a, b: Fraction(a >= b), "==": lambda a, b: Fraction(a == b), "!=": lambda a, b: Fraction(a != b),
+    "and": lambda *a: Fraction(all(a)), "or": lambda *a: Fraction(any(a)), "not": lambda a: Fraction(not a),
     "select": lambda c, a, b: a if c else b,
 }  # fmt: skip
 
@@ -68,6 +70,8 @@ def _power(a: Value, b: Value) -> Value:
 
 def integer(expr: Expr, extents: Mapping[str, int], what: str, where: Where = NOWHERE) -> int:
     """A whole number of at least 1 and at most ``MAX_EXTENT``."""
+    if isinstance(expr, Number) and expr.value.__class__ is int and 1 <= expr.value <= MAX_EXTENT:
+        return int(expr.value)
     value = evaluate(expr, extents, where)
     if value != value or value in (float("inf"), float("-inf")):
         raise InputError(f"{what} is {value}", where, expected="a whole number")

@@ -89,13 +89,13 @@ class Einsum:
         return self.target.tensor
 
     @cached_property
-    def reads(self) -> tuple[Access, ...]:
-        """Every tensor access: body, condition, and indices of the target."""
+    def accesses(self) -> tuple[Access, ...]:
+        """See :func:`reads`, which plans ask for thousands of times."""
         inner = tuple(a for i in self.target.indices for a in accesses(i))
         return accesses(self.body) + accesses(self.where) + inner
 
     @cached_property
-    def ranks(self) -> tuple[str, ...]:
+    def iterated(self) -> tuple[str, ...]:
         """See :func:`iteration_ranks`."""
         right = rank_values(self.body) + rank_values(self.where)
         ranks = dict.fromkeys(target_ranks(self) + right)
@@ -110,13 +110,15 @@ class Tensor:
     """A tensor's declared ranks, without the batch ranks it carries.
 
     ``iterative`` has the ranks along which it is defined step by step (it holds one element more than their extent);
-    ``selects`` is the rank whose coordinates an integer tensor holds.
+    ``selects`` is the rank whose coordinates an integer tensor holds; ``batched`` says whether it carries the batch
+    ranks that are not among its own, which parameters and what is computed from them alone do not.
     """
 
     name: str
     ranks: tuple[str, ...]
     iterative: frozenset[str] = frozenset()
     selects: str | None = None
+    batched: bool = True
     at: Where = field(default=NOWHERE, compare=False)
 
 
@@ -125,7 +127,7 @@ class Cascade:
     """A checked cascade: an ordered DAG of Einsums, with the extents of its ranks as expressions.
 
     ``shapes`` has the ranks of each output that is declared by other ranks than it is computed by: a rank for its
-    parts, or parts for a rank.
+    parts, or parts for a rank. ``parameters`` has the inputs that are the same for every element of the batch.
     """
 
     name: str
@@ -143,23 +145,32 @@ class Cascade:
     sequence: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     test: Mapping[str, int] = field(default_factory=dict)
+    parameters: frozenset[str] = frozenset()
     file: str = field(default="", compare=False)
     places: Mapping[str, Where] = field(default_factory=dict, compare=False)
 
+    def carried(self, tensor: str) -> tuple[str, ...]:
+        """The batch ranks that a tensor carries without naming them."""
+        held = self.tensors[tensor]
+        return tuple(b for b in self.batch if held.batched and b not in held.ranks)
+
     def full_ranks(self, tensor: str) -> tuple[str, ...]:
         """The ranks of a tensor with the batch ranks it carries in front."""
-        own = self.tensors[tensor].ranks
-        return (*(b for b in self.batch if b not in own), *own)
+        return (*self.carried(tensor), *self.tensors[tensor].ranks)
 
     def declared_ranks(self, tensor: str) -> tuple[str, ...]:
         """The ranks by which a tensor is given or taken: those of :meth:`full_ranks`, or of ``shapes`` where it is an
         output declared by others."""
-        own = self.tensors[tensor].ranks
-        return (*(b for b in self.batch if b not in own), *self.shapes.get(tensor, own))
+        return (*self.carried(tensor), *self.shapes.get(tensor, self.tensors[tensor].ranks))
 
     def definitions(self, tensor: str) -> tuple[Einsum, ...]:
         """The equations that define a tensor: one, or a start and a step."""
         return tuple(e for e in self.einsums if e.name == tensor)
+
+    def _repr_svg_(self) -> str:
+        from fusemodel.report.draw import cascade_svg
+
+        return cascade_svg(self)
 
     @cached_property
     def explicit(self) -> tuple[Einsum, ...]:
@@ -196,19 +207,23 @@ def walk(expr: Expr) -> Iterator[Expr]:
 
 def accesses(expr: Expr | None) -> tuple[Access, ...]:
     """Every tensor access in an expression, those inside indices included."""
-    return () if expr is None else tuple(e for e in walk(expr) if isinstance(e, Access))
+    if expr is None or isinstance(expr, (RankValue, Extent, Number)):
+        return ()
+    return tuple(e for e in walk(expr) if isinstance(e, Access))
 
 
 def rank_values(expr: Expr | None) -> tuple[str, ...]:
     """The ranks whose coordinates an expression uses, in order of first use."""
     if expr is None:
         return ()
+    if isinstance(expr, RankValue):
+        return (expr.rank,)
     return tuple(dict.fromkeys(e.rank for e in walk(expr) if isinstance(e, RankValue)))
 
 
 def reads(einsum: Einsum) -> tuple[Access, ...]:
     """Every tensor access an Einsum reads: body, condition, and indices of its target."""
-    return einsum.reads
+    return einsum.accesses
 
 
 def target_ranks(einsum: Einsum) -> tuple[str, ...]:
@@ -221,7 +236,7 @@ def iteration_ranks(einsum: Einsum) -> tuple[str, ...]:
 
     The rank a selection creates (``s`` in ``topk[m -> s]``) is not iterated, the one it searches is.
     """
-    return einsum.ranks
+    return einsum.iterated
 
 
 def reduced_ranks(einsum: Einsum) -> tuple[str, ...]:
@@ -353,7 +368,7 @@ def _explicit(cascade: Cascade, einsum: Einsum) -> Einsum:
             indices[0] = Apply("select", (_all(conditions), indices[0], Number(-1)))
         else:
             inside.update(dict.fromkeys(conditions))
-        carried = tuple(RankValue(b) for b in cascade.batch if b not in tensor.ranks)
+        carried = tuple(RankValue(b) for b in cascade.carried(a.tensor))
         return replace(a, indices=carried + tuple(expand(i, filled) for i in indices))
 
     def expand(e: Expr, filled: bool = False) -> Expr:
@@ -367,8 +382,7 @@ def _explicit(cascade: Cascade, einsum: Einsum) -> Einsum:
     target, body = access(einsum.target), expand(einsum.body)
     where = () if einsum.where is None else (expand(einsum.where),)
     conditions = (*where, *map(expand, tuple(inside)))
-    carried = [b for b in cascade.batch if b not in cascade.tensors[einsum.name].ranks]
-    reduced = tuple(r for r in reduced_ranks(einsum) if r not in carried)
+    reduced = tuple(r for r in reduced_ranks(einsum) if r not in cascade.carried(einsum.name))
     return replace(
         einsum,
         target=target,

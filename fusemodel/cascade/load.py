@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,8 +17,8 @@ from fusemodel.yamlfile import Document, check_fields, parse_yaml, read_yaml
 
 MAX_RANKS = 200
 FIELDS = (
-    "name", "about", "source", "provenance", "ranks", "batch", "split", "sequence", "test", "inputs", "outputs",
-    "reference", "einsums",
+    "name", "about", "source", "provenance", "ranks", "batch", "split", "sequence", "test", "inputs", "parameters",
+    "outputs", "reference", "einsums",
 )  # fmt: skip
 
 
@@ -47,17 +48,17 @@ def build_cascade(doc: Document) -> Cascade:
     ranks = _ranks(doc)
     names = Names(ranks)
     split = _split(doc, ranks)
-    inputs = {t: _rank_list(doc, ("inputs", t), v, ranks) for t, v in _mapping(doc, "inputs").items()}
+    inputs, parameters = _inputs(doc, ranks)
     declared, outputs = _outputs(doc, ranks)
     einsums = parse_equations(_text(doc, "einsums"), names, doc.blocks.get(("einsums",), doc.where("einsums")))
     if not einsums:
         raise InputError("there are no equations", doc.where("einsums"))
     places = {r: doc.where("ranks", r) for r in ranks}
-    places |= {t: doc.where_key("inputs", t) for t in inputs}
+    places |= {t: doc.where_key("parameters" if t in parameters else "inputs", t) for t in inputs}
     places |= {f"outputs.{t}": doc.where("outputs") for t in outputs}
     places |= {f"test.{r}": doc.where("test", r) for r in data.get("test") or {}}
     places[".reference"] = doc.where("reference")
-    tensors = infer_tensors(einsums, inputs, declared, places, split)
+    tensors = infer_tensors(einsums, inputs, declared, places, split, parameters)
     cascade = Cascade(
         name=_text(doc, "name") or doc.file,
         ranks=ranks,
@@ -74,6 +75,7 @@ def build_cascade(doc: Document) -> Cascade:
         sequence=_rank_list(doc, ("sequence",), data.get("sequence") or [], ranks),
         shapes={t: r for t, r in declared.items() if t in tensors and r != tensors[t].ranks},
         test=_test(doc, ranks),
+        parameters=parameters,
         file=doc.file,
         places=places,
     )
@@ -156,9 +158,20 @@ def _rank_list(doc: Document, path: tuple[str, ...], value: Any, ranks: Mapping[
             raise unknown("rank", str(rank), ranks, doc.where(*path, i))
         if rank in value[:i]:
             raise InputError(f"rank {rank!r} is listed twice", doc.where(*path, i))
-    if path[0] == "inputs" and not _is_name(path[1]):
+    if path[0] in ("inputs", "parameters") and not _is_name(path[1]):
         raise InputError(f"{path[1]!r} cannot name a tensor", doc.where_key(*path), expected="letters, digits and _")
     return tuple(value)
+
+
+def _inputs(doc: Document, ranks: Mapping[str, Any]) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
+    """What is given, with its ranks, and the names of what is the same for every element of the batch."""
+    result: dict[str, tuple[str, ...]] = {}
+    for field in ("inputs", "parameters"):
+        for tensor, value in _mapping(doc, field).items():
+            if tensor in result:
+                raise InputError(f"{tensor!r} is an input and a parameter", doc.where_key(field, tensor))
+            result[tensor] = _rank_list(doc, (field, tensor), value, ranks)
+    return result, frozenset(_mapping(doc, "parameters"))
 
 
 def _outputs(doc: Document, ranks: Mapping[str, Any]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
@@ -200,3 +213,12 @@ def _within(split: Mapping[str, tuple[str, str]], whole: str) -> set[str]:
         found |= parts
         pending += parts
     return found
+
+
+def at_extents(cascade: Cascade, extents: Mapping[str, int]) -> Cascade:
+    """The cascade with other default extents for some of its ranks; InputError for one that it does not have."""
+    if not extents:
+        return cascade
+    extents_of(cascade, extents)
+    ranks = {**cascade.ranks, **{r: Number(n) for r, n in extents.items()}}
+    return replace(cascade, ranks=ranks)

@@ -20,7 +20,7 @@ class Operator:
 _MANY = 64
 _UNARY = (
     "abs", "exp", "exp2", "log", "sqrt", "rsqrt", "recip", "sigmoid", "tanh", "relu", "elu", "gelu", "silu", "softplus",
-    "sin", "cos", "floor",
+    "sin", "cos", "floor", "round",
 )  # fmt: skip
 _COSTS: dict[str, tuple[tuple[int, int], str]] = {
     "+": ((2, 2), "add"),

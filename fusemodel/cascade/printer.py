@@ -81,7 +81,9 @@ def format_cascade(cascade: Cascade) -> str:
         out.append(f"sequence: [{', '.join(map(_key, cascade.sequence))}]")
     if cascade.test:
         out.append("test: {" + ", ".join(f"{_key(r)}: {v}" for r, v in cascade.test.items()) + "}")
-    out.append(f"inputs: {_lists(cascade.inputs)}")
+    out.append(f"inputs: {_lists({n: r for n, r in cascade.inputs.items() if n not in cascade.parameters})}")
+    if fixed := {n: r for n, r in cascade.inputs.items() if n in cascade.parameters}:
+        out.append(f"parameters: {_lists(fixed)}")
     out.append(f"outputs: {_lists({t: cascade.shapes.get(t, cascade.tensors[t].ranks) for t in cascade.outputs})}")
     if cascade.reference:
         out.append(f"reference: {cascade.reference}")

@@ -12,7 +12,7 @@ SECTIONS = ("tile", "loops", "keep", "bind", "schedule")
 def is_partial(data: Mapping[str, Any]) -> bool:
     """Whether a mapping file leaves something open: it says ``auto``, or binds nothing."""
     groups = data.get("groups")
-    if groups is None and "bind" not in data and "cascade" in data and "arch" in data:
+    if groups is None and not {"bind", "variants"} & data.keys() and {"cascade", "arch"} <= data.keys():
         return True
     every = groups if isinstance(groups, list) else [data]
     return any(is_open(g.get(x)) for g in every if isinstance(g, Mapping) for x in SECTIONS)

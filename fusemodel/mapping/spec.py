@@ -187,6 +187,11 @@ class Design:
     file: str = ""
     files: tuple[str, ...] = ()  # every file it was read from
 
+    def _repr_svg_(self) -> str:
+        from fusemodel.report.draw import design_svg
+
+        return design_svg(self)
+
     def place(self, rank: str) -> Where:
         """Where the extent of a rank is replaced."""
         every = (g.places.get(f"tile.{rank}") for c in self.groups for g in c.groups if rank in g.sizes)

@@ -9,28 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from fusemodel.cascade.printer import format_expr
+from fusemodel.model.amounts import Amount, Sizes, are_numbers, ceil_div, maximum, minimum, present, product
 from fusemodel.model.elements import touched
-from fusemodel.model.frame import (
-    Amount,
-    Frame,
-    Sizes,
-    brought,
-    ceil_div,
-    frames_of,
-    maximum,
-    minimum,
-    plain,
-    plain_words,
-    product,
-    settled,
-    simple_leaves,
-    steps,
-    words,
-)
+from fusemodel.model.frame import Frame, frames_of, settled, words
 from fusemodel.model.plan import EinsumPlan, Move, Plan, Tile, depth_of
+from fusemodel.model.products import Shared, in_all, plain, plain_words, shared_tiles
 from fusemodel.model.recurrence import Drain, Recurrence
 from fusemodel.model.space import Space, space_of
 
@@ -78,22 +62,34 @@ class GroupCost:
 def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
     """Evaluate a plan. With arrays in ``sizes`` every result is an array; :func:`needs_numbers` says when it cannot."""
     plan = settled(plan)
-    batch = any(isinstance(n, np.ndarray) for n in sizes.values())
+    batch = not are_numbers(sizes)
     if batch and needs_numbers(plan, extents):
         raise ValueError("counts of this plan need plain numbers")
-    notes: list[str] = []
     frames = frames_of(plan, extents)
+    return cost_in(plan, frames, sizes, extents, products=batch or is_product(plan, extents))
+
+
+def excess_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> dict[str, Amount]:
+    """Words that there are too many of at each level, without the rest of the cost."""
+    plan = settled(plan)
+    return space_of(plan, frames_of(plan, extents), sizes, extents, []).excess
+
+
+def cost_in(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Sizes, *, products: bool) -> GroupCost:
+    """Evaluate a settled plan in the frames of its Einsums; ``products``: every count is a product of sizes."""
+    notes: list[str] = []
     for name, frame in frames.items():
         notes += [f"{name}: `{format_expr(c)}` depends on data; every point is charged" for c in frame.other]
         if frame.doubtful:
             notes.append(f"{name}: what follows an absent step or choice is charged, an upper bound")
     einsums = {n: _einsum_cost(e, frames[n], sizes, notes) for n, e in plan.einsums.items()}
     space = space_of(plan, frames, sizes, extents, notes)
-    traffic, by_einsum = _traffic(plan, space, moved_words(plan, sizes, extents, notes))
+    moved = _products(plan, frames, sizes) if products else _exactly(plan, frames, sizes, notes)
+    traffic, by_einsum = _traffic(plan, space, moved)
     schedule, drain, critical = _schedule(plan, frames, einsums, sizes)
     memory: dict[str, Amount] = {}
     for name, level in plan.arch.levels.items():
-        if level.bandwidth_bytes_per_s:
+        if level.bandwidth_bytes_per_s is not None:
             total = sum(t.read + t.write for t in traffic.get(name, {}).values())
             seconds = total * plan.arch.word_bytes / level.bandwidth_bytes_per_s
             memory[name] = seconds * plan.arch.clock_hz
@@ -106,16 +102,13 @@ def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
     )  # fmt: skip
 
 
-def moved_words(
-    plan: Plan, sizes: Sizes, extents: Mapping[str, int], notes: list[str] | None = None
-) -> list[tuple[Move, Amount]]:
+def moved_words(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> list[tuple[Move, Amount]]:
     """Words of every move of a plan (one move for all that share a key)."""
     plan = settled(plan)
     frames = frames_of(plan, extents)
-    batch = any(isinstance(n, np.ndarray) for n in sizes.values())
-    if batch or is_product(plan, extents):
+    if not are_numbers(sizes) or is_product(plan, extents):
         return _products(plan, frames, sizes)
-    return _exactly(plan, frames, sizes, [] if notes is None else notes)
+    return _exactly(plan, frames, sizes, [])
 
 
 def needs_numbers(plan: Plan, extents: Mapping[str, int]) -> bool:
@@ -147,7 +140,7 @@ def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
             return True
         together.setdefault(move.key, []).append((move.nest, move.tile))
     for held in (*together.values(), *(f.tiles for f in plan.footprints)):
-        if held and (len({nest for nest, _ in held}) > 1 or not plain(frames, [t for _, t in held])):
+        if held and (len({nest for nest, _ in held}) > 1 or shared_tiles(frames, [t for _, t in held]) is None):
             return True
     # in one nest, with a reduction between them over a loop outside the tile
     reduced = {x for read in plan.reductions.values() for leaves in read.values() for x in leaves}
@@ -172,7 +165,7 @@ def _einsum_cost(einsum: EinsumPlan, frame: Frame, sizes: Sizes, notes: list[str
     cycles = turns * folds * einsum.cycles_per_point
     slots = points * einsum.cycles_per_point
     energy = points * einsum.energy_pj_per_point
-    if einsum.cycles_per_output:
+    if present(einsum.cycles_per_output):
         cycles = cycles + output_turns * output_folds * einsum.cycles_per_output
         slots = slots + outputs * einsum.cycles_per_output
         energy = energy + outputs * einsum.energy_pj_per_output
@@ -237,12 +230,10 @@ def _brought(
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """Moves with one key as a product: steps of ``loops`` (innermost first, with whether each changes the tile) times
-    the sizes of ``leaves``; both None where the words are no plain product of sizes."""
+    """Moves with one key, by the tiles they share; ``whole`` has the leaves of the first one's tensor."""
 
     moves: tuple[Move, ...]
-    loops: tuple[tuple[str, bool], ...]
-    leaves: tuple[str, ...] | None
+    classes: tuple[Shared, ...]
     whole: tuple[str, ...]
 
 
@@ -254,12 +245,10 @@ def _compiled(plan: Plan, frames: Mapping[str, Frame]) -> list[_Product]:
             groups.setdefault(move.key, []).append(move)
         found = []
         for moves in groups.values():
-            tile = moves[0].tile
-            used = {x for d in tile.dims for x in d.all_leaves}
-            loops = tuple((x, x in used) for x in reversed(tile.outside))
-            leaves = simple_leaves(frames, [m.tile for m in moves])
-            whole = tuple(x for d in tile.dims for x in d.all_leaves)
-            found.append(_Product(tuple(moves), loops, leaves, whole))
+            classes = shared_tiles(frames, [m.tile for m in moves])
+            assert classes is not None  # else the plan needs plain numbers
+            whole = tuple(x for d in moves[0].tile.dims for x in d.all_leaves)
+            found.append(_Product(tuple(moves), classes, whole))
         plan.memo["moves"] = found
     return plan.memo["moves"]
 
@@ -268,16 +257,13 @@ def _products(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> list[tup
     """Words of every move, each a product of sizes (numbers or arrays)."""
     found: list[tuple[Move, Amount]] = []
     for item in _compiled(plan, frames):
-        move = item.moves[0]
-        if item.leaves is None:
-            amount = steps(move.tile, sizes) * plain_words(frames, [m.tile for m in item.moves], sizes)
-        else:
-            amount = brought(item.loops, sizes) * product(item.leaves, sizes)
-        if move.after_first:
-            frame = frames[move.tile.einsum]
-            first = product(item.whole, sizes) if item.leaves is not None else None
-            if first is None:
-                first = words(frame, Tile(move.tile.einsum, move.tile.dims, ()), sizes)
+        move, classes = item.moves[0], item.classes
+        amount = in_all(classes, lambda shared: shared.moved(frames, sizes), sizes)
+        if move.after_first:  # the move of one Einsum, that of its output
+            if classes[0].leaves is not None:
+                first = product(item.whole, sizes)
+            else:
+                first = words(frames[move.tile.einsum], Tile(move.tile.einsum, move.tile.dims, ()), sizes)
             amount = maximum(amount - first, 0)
         found.append((move, amount))
     return found
@@ -350,7 +336,7 @@ def _schedule(
     total: Amount = 0
     drains: Amount = 0
     critical: dict[str, Amount] = {}
-    for stage, waits in zip(plan.group.stages, plan.drains, strict=True):
+    for stage, waited in zip(plan.group.stages, plan.drains, strict=True):
         busy: dict[str, Amount] = {}
         for name in stage:
             unit = plan.einsums[name].unit
@@ -361,20 +347,25 @@ def _schedule(
         for unit, value in busy.items():
             critical[unit] = critical.get(unit, 0) + (value >= longest) * value
         drained: Amount = 0
-        for drain in waits:
+        for drain in waited:
             drained = maximum(drained, _drain_cycles(drain, frames[drain.producer], sizes))
         total = total + longest + drained
         drains = drains + drained
-    waits: Amount = 0
-    for recurrence in plan.recurrences:
-        waits = maximum(waits, recurrence_cycles(recurrence, einsums, sizes))
-    return maximum(total, waits), drains, {**critical, "recurrence": (waits > total) * waits}
+    if plan.recurrences:
+        waits: Amount = 0
+        for recurrence in plan.recurrences:
+            waits = maximum(waits, recurrence_cycles(recurrence, einsums, sizes))
+        critical["recurrence"] = (waits > total) * waits
+        total = maximum(total, waits)
+    return total, drains, critical
 
 
 def recurrence_cycles(recurrence: Recurrence, einsums: Mapping[str, EinsumCost], sizes: Sizes) -> Amount:
     """Cycles below which the steps of a recurrence cannot follow each other: each waits for the one before, and so many
     are in flight as tiles are independent."""
-    total: Amount = sum(einsums[n].cycles for n in recurrence.einsums)
+    total: Amount = 0
+    for name in recurrence.einsums:
+        total = total + einsums[name].cycles
     for drain in recurrence.drains:
         total = total + product(drain.loops, sizes) * minimum(product(drain.leaves, sizes), drain.length)
     return total / product(recurrence.between, sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from fusemodel.arch import Architecture
@@ -12,6 +12,7 @@ from fusemodel.cascade.ir import reads
 from fusemodel.cascade.workload import Workload, check_set, extents_for
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.spec import Design
+from fusemodel.model.amounts import Amount, Sizes, are_numbers, first, largest, present, ratio, real, whole
 from fusemodel.model.plan import Plan, plan_group
 from fusemodel.model.registers import register_notes
 from fusemodel.model.result import EinsumResult, Evaluation, GroupResult
@@ -32,6 +33,14 @@ def evaluate(
     name). InputError says what does not fit or divide.
     """
     sets = dict(sets or {})
+    extents = extents_in(design, workload, seq, sets)
+    chosen = [choose(plans, c, extents, sets) for plans, c in zip(plans_of(design), design.groups, strict=True)]
+    return total(design, chosen, extents, workload, seq)
+
+
+def extents_in(design: Design, workload: Workload | None, seq: int | None, sets: Mapping[str, int]) -> dict[str, int]:
+    """The extent of every rank of a design's cascade; InputError for what ``sets`` names that is neither a rank nor a
+    tile."""
     cascade = design.cascade
     parts = {p: 1 for c in design.groups for g in c.groups for ps in g.parts.values() for p in ps}
     for name in sets:
@@ -43,16 +52,15 @@ def evaluate(
     overrides |= {r: n for r, n in sets.items() if r in cascade.ranks}
     extents = extents_of(cascade, overrides)
     check_ranges(cascade, extents)
-    chosen = [choose(plans, c, extents, sets) for plans, c in zip(plans_of(design), design.groups, strict=True)]
-    return _total(design, chosen, extents, workload, seq)
+    return extents
 
 
 def plans_of(design: Design) -> tuple[tuple[Plan, ...], ...]:
     """The plans of every candidate of every group."""
-    return _plans(_Identity(design))
+    return _plans(Identity(design))
 
 
-class _Identity:
+class Identity:
     """A design as a cache key: the same object, not an equal one, since comparing large designs is slow."""
 
     __slots__ = ("design",)
@@ -64,11 +72,11 @@ class _Identity:
         return id(self.design)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and other.design is self.design
+        return isinstance(other, Identity) and other.design is self.design
 
 
 @lru_cache(maxsize=64)
-def _plans(key: _Identity) -> tuple[tuple[Plan, ...], ...]:
+def _plans(key: Identity) -> tuple[tuple[Plan, ...], ...]:
     design = key.design
     einsums = main_einsums(design.cascade)
     group_of = {n: i for i, c in enumerate(design.groups) for n in c.groups[0].bindings}
@@ -81,10 +89,11 @@ def _plans(key: _Identity) -> tuple[tuple[Plan, ...], ...]:
     return tuple(tuple(plan_group(g, design.cascade, design.arch, later) for g in c.groups) for c in design.groups)
 
 
-def _total(
-    design: Design, chosen: list[Chosen], extents: dict[str, int], workload: Workload | None, seq: int | None
+def total(
+    design: Design, chosen: Sequence[Chosen], extents: Sizes, workload: Workload | None, seq: int | None
 ) -> Evaluation:
-    arch = design.arch
+    """The evaluation of a design whose groups have been. Costs of expressions make an evaluation of expressions."""
+    arch = chosen[0].plan.arch
     cycles = sum(c.cost.cycles for c in chosen)
     traffic: dict[str, dict[str, dict[str, float]]] = {level: {} for level in arch.levels}
     energy = dict.fromkeys([*arch.levels, *arch.units], 0.0)
@@ -117,15 +126,15 @@ def _total(
         cycles=cycles,
         energy_j=total_j,
         dram_bytes=sum(t["read"] + t["write"] for t in traffic[arch.outermost].values()),
-        utilization={u: slots[u] / (cycles * arch.units[u].size) if cycles else 0.0 for u in arch.units},
-        busy={u: busy[u] / cycles if cycles else 0.0 for u in arch.units},
+        utilization={u: ratio(slots[u], cycles * arch.units[u].size) for u in arch.units},
+        busy={u: ratio(busy[u], cycles) for u in arch.units},
         energy_breakdown_j=energy,
         register_energy_j=registers,
         energy_with_registers_j=total_j + uncounted,
         traffic_bytes=traffic,
-        bound=max(groups, key=lambda g: g.cycles).bound,
+        bound=largest([g.bound for g in groups], [g.cycles for g in groups]),
         area_mm2=sum(arch.area_um2().values()) * 1e-6,
-        extents=extents,
+        extents=dict(extents),
         einsums=[r for c in chosen for r in _einsum_results(arch, c, busy)],
         groups=groups,
         notes=list(dict.fromkeys(n for c in chosen for n in _notes(c))),
@@ -133,15 +142,15 @@ def _total(
 
 
 def _notes(c: Chosen) -> list[str]:
-    return c.cost.notes + register_notes(c.plan, c.sizes)
+    return c.cost.notes + (register_notes(c.plan, c.sizes) if are_numbers(c.sizes) else [])
 
 
 def _add_traffic(arch: Architecture, c: Chosen, traffic, energy) -> None:
     for level, tensors in c.cost.traffic.items():
         spec = arch.levels[level]
         for tensor, t in tensors.items():
-            read, write = float(t.read) * arch.word_bytes, float(t.write) * arch.word_bytes
-            if not read and not write:
+            read, write = real(t.read) * arch.word_bytes, real(t.write) * arch.word_bytes
+            if not present(read) and not present(write):
                 continue
             entry = traffic[level].setdefault(tensor, {"read": 0.0, "write": 0.0})
             entry["read"] += read
@@ -154,16 +163,15 @@ def _einsum_results(arch: Architecture, c: Chosen, busy: dict[str, float]) -> li
     for name, e in c.cost.einsums.items():
         plan = c.plan.einsums[name]
         traffic = {
-            level: float(amount) * arch.word_bytes
+            level: real(amount) * arch.word_bytes
             for level in arch.levels
-            if (amount := c.cost.by_einsum.get((level, name), 0))
+            if present(amount := c.cost.by_einsum.get((level, name), 0))
         }
         results.append(
             EinsumResult(
-                name, plan.unit, c.plan.group.name, int(e.points), float(e.cycles), float(e.cycles / arch.clock_hz),
-                e.cycles / busy[plan.unit] if busy[plan.unit] else 0.0,
-                e.work_slots / (e.cycles * arch.units[plan.unit].size) if e.cycles else 0.0,
-                float(e.energy_pj * _PJ), traffic, list(plan.operations),
+                name, plan.unit, c.plan.group.name, whole(e.points), real(e.cycles), real(e.cycles / arch.clock_hz),
+                ratio(e.cycles, busy[plan.unit]), ratio(e.work_slots, e.cycles * arch.units[plan.unit].size),
+                real(e.energy_pj * _PJ), traffic, list(plan.operations),
             )
         )  # fmt: skip
     return results
@@ -175,27 +183,26 @@ def _group_result(arch: Architecture, c: Chosen) -> GroupResult:
     return GroupResult(
         name=c.plan.group.name,
         latency_s=cost.cycles / arch.clock_hz,
-        cycles=float(cost.cycles),
+        cycles=real(cost.cycles),
         bound=_bound(c),
-        schedule_cycles=float(cost.schedule_cycles),
-        drain_cycles=float(cost.drain_cycles),
-        memory_cycles={k: float(v) for k, v in cost.memory_cycles.items()},
-        tiles={n: int(c.sizes[n]) for n in c.sizes if n in leaves},
+        schedule_cycles=real(cost.schedule_cycles),
+        drain_cycles=real(cost.drain_cycles),
+        memory_cycles={k: real(v) for k, v in cost.memory_cycles.items()},
+        tiles={n: whole(c.sizes[n]) for n in c.sizes if n in leaves},
         variant=c.plan.group.variant,
         candidates=c.evaluated,
         footprint_bytes={
-            level: {t: float(w * word) for t, w in held.items()} for level, held in cost.footprint_words.items() if held
+            level: {t: real(w * word) for t, w in held.items()} for level, held in cost.footprint_words.items() if held
         },
-        spilled={level: float(f) for level, f in cost.spill.items() if f},
-        dram_bytes=float(sum(t.read + t.write for t in cost.traffic[arch.outermost].values()) * word),
+        spilled={level: real(f) for level, f in cost.spill.items() if present(f)},
+        dram_bytes=real(sum(t.read + t.write for t in cost.traffic[arch.outermost].values()) * word),
     )
 
 
-def _bound(c: Chosen) -> str:
+def _bound(c: Chosen) -> Amount:
     """The level whose traffic takes the time, or else the unit (or the drain) that the stages wait for most."""
     cost = c.cost
-    for level, value in cost.memory_cycles.items():
-        if value >= cost.cycles and value > cost.schedule_cycles:
-            return level
     waits = {**cost.critical_cycles, "drain": cost.drain_cycles}
-    return max(waits, key=lambda u: waits[u])
+    memory = cost.memory_cycles.items()
+    levels = [(level, (value >= cost.cycles) & (value > cost.schedule_cycles)) for level, value in memory]
+    return first(levels, largest(list(waits), list(waits.values())))

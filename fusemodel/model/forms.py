@@ -166,7 +166,7 @@ def combined(op: str, parts: Sequence[Linear], quotients: Quotients | None) -> L
     a = parts[0]
     if op == "neg":
         return scaled(a, -1)
-    if op == "floor":
+    if op in ("floor", "round"):
         return a
     if len(parts) != 2:
         return None

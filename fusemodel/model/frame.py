@@ -6,65 +6,55 @@ Sizes are plain numbers or NumPy arrays of them (one element a candidate mapping
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from fusemodel.cascade.ir import Expr, accesses, rank_values
-from fusemodel.model.domain import (
-    MAX_WITNESSES,
-    Conditions,
-    Linear,
-    Quotients,
-    conditions_of,
-    count_union,
-    linear,
-    on_leaves,
-    regions,
-)
+from fusemodel.mapping.check import main_einsums
+from fusemodel.model.amounts import Amount, Sizes, minimum, where
+from fusemodel.model.domain import MAX_WITNESSES, Conditions, Linear, Quotients, count_union, linear, on_leaves, regions
 from fusemodel.model.elements import Touch, values
+from fusemodel.model.expression import Node
 from fusemodel.model.forms import Form, Piece, linear_on_leaves, with_numbers
 from fusemodel.model.grid import value_on
 from fusemodel.model.pieces import MAX_PIECES, Case, IndexCase, computed_index, index_cases, indexed
 from fusemodel.model.plan import Dim, EinsumPlan, Plan, Tile
 
-#: A number, or an array with one element for each candidate.
-Amount: TypeAlias = Any
-Sizes: TypeAlias = Mapping[str, Amount]
-
-
-def maximum(a: Amount, b: Amount) -> Amount:
-    return np.maximum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else max(a, b)
-
-
-def minimum(a: Amount, b: Amount) -> Amount:
-    return np.minimum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else min(a, b)
-
-
-def ceil_div(a: Amount, b: int) -> Amount:
-    return -(-a // b)
+_ASIDE = 16  # extents for which the frames of a plan are kept
 
 
 class Frame:
     """An Einsum's indices and conditions as linear forms over its ranks, for given extents. ``pieces`` are where it has
-    points, no two with one in common; ``other`` its conditions that depend on data."""
+    points, no two with one in common; ``other`` its conditions that depend on data; ``limits`` the extents that amounts
+    are computed with."""
 
     def __init__(self, plan: Plan, conditions: Conditions, einsum: EinsumPlan, extents: Mapping[str, int]) -> None:
         self.einsum, self.extents = einsum, extents
+        self.limits: Sizes = extents
         self.ranges = dict(extents)
         for whole, (outer, inner) in plan.cascade.split.items():
             self.ranges[whole] = extents[outer] * extents[inner]
+        self.ragged = frozenset(r for r in plan.cascade.split if self.ranges[r] != extents[r])
         self.quotients = Quotients(self.ranges, einsum.name)
         self._pieces: dict[tuple[Expr, ...], list[Piece]] = {}
         self._index: dict[int, Linear | None] = {}
         self._cases: dict[int, list[Case] | None] = {}
+        self._distinct: dict[tuple[int, frozenset[str]], int] = {}
         self.other: list[Expr] = []
         self.pieces = self.where(einsum.conditions)
         doubts = conditions.doubts.get(einsum.name, ())
         #: Whether more points may be absent than the conditions say.
         self.doubtful = regions(doubts, extents, self.quotients) != ([()], [])
+
+    def with_limits(self, limits: Sizes) -> Frame:
+        """The same frame, with symbols for extents in amounts."""
+        other = copy(self)
+        other.limits = limits
+        return other
 
     @property
     def conditional(self) -> bool:
@@ -180,6 +170,23 @@ class Frame:
             return dim.index if _varies(self.grid(dim, sizes), dim.all_leaves.index(leaf)) else 0
         return linear_on_leaves(form, self.einsum.ranks, sizes).coefficients.get(leaf, 0)
 
+    def distinct(self, dim: Dim, inner: frozenset[str]) -> int:
+        """The most distinct values of an index over whole ranks while some of them run: a number whatever the tiles."""
+        inner = inner & frozenset(dim.all_leaves)
+        if (id(dim), inner) not in self._distinct:
+            most = prod(self.extents[x] for x in inner)
+            limit = self.extents[dim.rank] + dim.iterative
+            found = _widest(self.grid(dim, self.extents), dim.all_leaves, inner)
+            self._distinct[id(dim), inner] = int(min(most, limit, found))
+        return self._distinct[id(dim), inner]
+
+    def changes(self, dim: Dim) -> tuple[str, ...]:
+        """The leaves whose steps change an index."""
+        if not (self.quotient(dim) and untiled(dim)):
+            return dim.all_leaves
+        grid = self.grid(dim, self.extents)
+        return tuple(x for i, x in enumerate(dim.all_leaves) if _varies(grid, i))
+
     def grid(self, dim: Dim, sizes: Sizes) -> np.ndarray | None:
         """The values of an index over its leaves; None if they are too many."""
         shape = [int(sizes[x]) for x in dim.all_leaves]
@@ -192,6 +199,11 @@ class Frame:
         return np.broadcast_to(value_on(with_numbers(dim.index, self.extents), ranks), shape)
 
 
+def untiled(dim: Dim) -> bool:
+    """Whether an index is of whole ranks."""
+    return all(leaves == (rank,) for rank, leaves in dim.leaves.items())
+
+
 def _varies(grid: np.ndarray | None, axis: int) -> bool:
     return grid is None or bool(np.diff(grid, axis=axis).any())
 
@@ -202,14 +214,16 @@ def span(frame: Frame, dim: Dim, inner: frozenset[str], sizes: Sizes, offsets: t
     for leaf in dim.all_leaves:
         if leaf in inner:
             product = product * sizes[leaf]
-    form = frame.index(dim)
-    limit = frame.extents[dim.rank] + dim.iterative
+    limit = frame.limits[dim.rank] + dim.iterative
     if dim.data:
         return minimum(product, limit)
+    form = frame.index(dim)
     if form is None or frame.quotient(dim):
+        if untiled(dim):
+            return frame.distinct(dim, inner)
         return min(product, limit, _widest(frame.grid(dim, sizes), dim.all_leaves, inner))
-    if len(dim.leaves) <= 1 and len(offsets) == 1:
-        return minimum(product, frame.extents[dim.split]) if dim.split else product
+    if len(offsets) == 1 and (len(dim.leaves) <= 1 or dim.split == dim.rank):  # parts of one coordinate
+        return minimum(product, frame.limits[dim.split]) if dim.split in frame.ragged else product
     strides, counts = [], []
     for rank, leaves in dim.leaves.items():
         stride: Amount = abs(form.coefficients.get(rank, 0))
@@ -222,6 +236,8 @@ def span(frame: Frame, dim: Dim, inner: frozenset[str], sizes: Sizes, offsets: t
 
 
 def _values(strides: list[Amount], counts: list[Amount], offsets: tuple[int, ...]) -> Amount:
+    if graph := next((x.graph for x in (*strides, *counts) if isinstance(x, Node)), None):
+        return graph.distinct(strides, counts, offsets)
     if not any(isinstance(x, np.ndarray) for x in (*strides, *counts)):
         return values(tuple((int(s), int(n)) for s, n in zip(strides, counts, strict=True)), offsets)
     rows = np.stack(np.broadcast_arrays(*strides, *counts), axis=-1).astype(np.int64)
@@ -252,12 +268,6 @@ def words(frame: Frame, tile: Tile, sizes: Sizes, offsets: Collection[tuple[int,
     return total
 
 
-def steps(tile: Tile, sizes: Sizes) -> Amount:
-    """Times a tile is brought."""
-    used = {x for d in tile.dims for x in d.all_leaves}
-    return brought([(x, x in used) for x in reversed(tile.outside)], sizes)
-
-
 def brought(loops: Iterable[tuple[str, bool]], sizes: Sizes) -> Amount:
     """Steps of every loop from the outermost to the innermost one that changes a tile; ``loops`` innermost first, with
     whether each changes it."""
@@ -265,64 +275,33 @@ def brought(loops: Iterable[tuple[str, bool]], sizes: Sizes) -> Amount:
     active: Amount = False
     for leaf, changes in loops:
         size = sizes[leaf]
-        if isinstance(size, np.ndarray) or isinstance(active, np.ndarray):
+        if not isinstance(size, int) or not isinstance(active, bool):
             active = active | ((size > 1) if changes else False)
-            total = total * np.where(active, size, 1)
+            total = total * where(active, size, 1)
         else:
             active = active or (changes and size > 1)
             total = total * (size if active else 1)
     return total
 
 
-def plain(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> bool:
-    """Whether the words of accesses that share a tile are a product over its indices, of numbers or arrays."""
-    frame, tile = frames[tiles[0].einsum], tiles[0]
-    leaves = [x for d in tile.dims for x in d.all_leaves]
-    if len(leaves) != len(set(leaves)) or any(frame.quotient(d) for d in tile.dims):
-        return False
-    if len(tiles) == 1:
-        return True
-    offsets = [frames[t.einsum].offsets(t) for t in tiles]
-    differ = sum(len(set(values_of)) > 1 for values_of in zip(*offsets, strict=True))
-    return differ <= 1 and len({frames[t.einsum].shape(t) for t in tiles}) == 1
-
-
-def simple_leaves(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> tuple[str, ...] | None:
-    """The leaves whose sizes multiply to the words of a plain tile, where nothing else matters; None where it does."""
-    tile = tiles[0]
-    frame = frames[tile.einsum]
-    if len({frames[t.einsum].offsets(t) for t in tiles}) > 1:
-        return None
-    outside = set(tile.outside)
-    leaves: list[str] = []
-    for dim in tile.dims:
-        ragged = dim.split is not None and frame.ranges[dim.split] != frame.extents[dim.split]
-        if frame.index(dim) is None or frame.quotient(dim) or len(dim.leaves) > 1 or ragged:
-            return None
-        leaves += [x for x in dim.all_leaves if x not in outside]
-    return tuple(leaves)
-
-
-def plain_words(frames: Mapping[str, Frame], tiles: Sequence[Tile], sizes: Sizes) -> Amount:
-    return words(frames[tiles[0].einsum], tiles[0], sizes, {frames[t.einsum].offsets(t) for t in tiles})
-
-
-def product(leaves: Iterable[str], sizes: Sizes) -> Amount:
-    total: Amount = 1
-    for leaf in leaves:
-        total = total * sizes[leaf]
-    return total
-
-
 def frames_of(plan: Plan, extents: Mapping[str, int]) -> dict[str, Frame]:
-    """The forms of every Einsum, kept for the extents asked for last."""
+    """The forms of every Einsum. What a plan keeps (``memo``) is for the extents asked for last; that of a few others
+    is laid aside."""
     key = tuple(extents.items())
-    if plan.memo.get("extents") != key:
-        conditions, same = _conditions(plan), plan.memo.get("settled", plan)
-        plan.memo.clear()
-        frames = {n: Frame(plan, conditions, e, extents) for n, e in plan.einsums.items()}
-        plan.memo.update(frames=frames, extents=key, conditions=conditions, settled=same)
-    return plan.memo["frames"]
+    memo = plan.memo
+    if memo.get("extents") != key:
+        conditions, same, aside = conditions_of(plan), memo.get("settled", plan), memo.get("aside", {})
+        if "extents" in memo:
+            aside[memo["extents"]] = {k: v for k, v in memo.items() if k != "aside"}
+        while len(aside) > _ASIDE:
+            del aside[next(iter(aside))]
+        known = aside.pop(key, None)
+        if known is None:
+            frames = {n: Frame(plan, conditions, e, extents) for n, e in plan.einsums.items()}
+            known = {"frames": frames, "extents": key, "conditions": conditions, "settled": same}
+        memo.clear()
+        memo.update(known, aside=aside)
+    return memo["frames"]
 
 
 def settled(plan: Plan) -> Plan:
@@ -331,7 +310,7 @@ def settled(plan: Plan) -> Plan:
         tiles = [m.tile for m in plan.moves] + [t for f in plan.footprints for _, t in f.tiles]
         other = plan
         if any(d.data for t in tiles for d in t.dims):
-            resolved = _conditions(plan).resolved
+            resolved = conditions_of(plan).resolved
             moves = tuple(replace(m, tile=_written_out(m.tile, resolved)) for m in plan.moves)
             footprints = tuple(
                 replace(f, tiles=tuple((nest, _written_out(t, resolved)) for nest, t in f.tiles))
@@ -353,7 +332,8 @@ def _computed(dim: Dim, index: Expr) -> Dim:
     return replace(dim, index=index, leaves=leaves, data=bool(accesses(index)), all_leaves=every)
 
 
-def _conditions(plan: Plan) -> Conditions:
+def conditions_of(plan: Plan) -> Conditions:
+    """What must hold for points of a plan's cascade to be present."""
     if "conditions" not in plan.memo:
-        plan.memo["conditions"] = conditions_of(plan.cascade)
+        plan.memo["conditions"] = Conditions(plan.cascade, list(main_einsums(plan.cascade).values()))
     return plan.memo["conditions"]

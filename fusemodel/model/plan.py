@@ -143,19 +143,20 @@ def plan_group(group: Group, cascade: Cascade, arch: Architecture, needed_later:
     builder = _Builder(group, cascade, arch, inside, nests, needed_later, conditions)
     return Plan(
         group, cascade, arch,
-        {n: _einsum_plan(e, nests[n], group, cascade, arch, conditions.of[n]) for n, e in inside.items()},
+        {n: einsum_plan(e, nests[n], group, cascade, arch, conditions.of[n]) for n, e in inside.items()},
         tuple(builder.moves()),
         tuple(builder.footprints()),
-        tuple(tuple(d) for d in _drains(group, inside, nests, cascade, arch)),
-        recurrences_of(group, cascade, inside, nests, _every_drain(group, inside, nests, cascade, arch)),
+        tuple(tuple(d) for d in drains_of(group, inside, nests, cascade, arch)),
+        recurrences_of(group, cascade, inside, nests, spatial_reductions(group, cascade, arch)),
         builder.reductions,
         passed_on(group, cascade, inside, nests),
     )  # fmt: skip
 
 
-def _einsum_plan(
-    einsum: Einsum, nest: Nest, group: Group, cascade: Cascade, arch: Architecture, conditions
+def einsum_plan(
+    einsum: Einsum, nest: Nest, group: Group, cascade: Cascade, arch: Architecture, conditions: tuple[Expr, ...]
 ) -> EinsumPlan:
+    """One Einsum of a group, with the numbers of the unit that it is bound to."""
     binding = group.bindings[einsum.name]
     unit = arch.units[binding.unit]
     work = work_of(einsum)
@@ -418,7 +419,9 @@ def _spilling(*keeps: Keep | None) -> tuple[Keep, ...]:
     return tuple(k for k in keeps if k and k.spill is not False)
 
 
-def _drains(group: Group, inside, nests, cascade: Cascade, arch: Architecture) -> list[list[Drain]]:
+def drains_of(
+    group: Group, inside: Mapping[str, Einsum], nests: Mapping[str, Nest], cascade: Cascade, arch: Architecture
+) -> list[list[Drain]]:
     """For each stage, the spatial reductions of the stage before that it waits for, when tiles do not interleave."""
     if group.interleave:
         return [[] for _ in group.stages]
@@ -437,13 +440,10 @@ def _drains(group: Group, inside, nests, cascade: Cascade, arch: Architecture) -
 def spatial_reductions(group: Group, cascade: Cascade, arch: Architecture) -> dict[str, Drain]:
     """The spatial reduction of each Einsum of a group that has one."""
     einsums = {n: e for n, e in main_einsums(cascade).items() if n in group.bindings}
-    nests = {n: nest_of(e, group, cascade) for n, e in einsums.items()}
-    return _every_drain(group, einsums, nests, cascade, arch)
-
-
-def _every_drain(group: Group, inside, nests, cascade: Cascade, arch: Architecture):
-    """The spatial reduction of each Einsum that has one."""
-    return {n: d for n, e in inside.items() for d in _reduction_drain(n, e, nests[n], group, cascade, arch).values()}
+    found: dict[str, Drain] = {}
+    for n, e in einsums.items():
+        found |= _reduction_drain(n, e, nest_of(e, group, cascade), group, cascade, arch)
+    return found
 
 
 def _reduction_drain(made: str, einsum: Einsum, nest: Nest, group: Group, cascade: Cascade, arch: Architecture):

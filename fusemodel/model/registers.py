@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from fusemodel.cascade.ir import Cascade, Einsum, reads, reduced_ranks
 from fusemodel.mapping.check import Nest
 from fusemodel.mapping.spec import Group
+from fusemodel.model.amounts import Amount, Sizes, product, where
 from fusemodel.quantities import size
 
 if TYPE_CHECKING:
@@ -59,53 +57,75 @@ class Held:
 
     tensor: str
     einsum: str | None
-    words: Any
-    room: int
+    words: Amount
+    room: Amount
     why: str
 
 
-def held_in_registers(plan: Plan, sizes: Mapping[str, Any]) -> list[Held]:
+def held_in_registers(plan: Plan, sizes: Sizes) -> list[Held]:
     """What stays in registers: values that pass between Einsums and are kept nowhere, and operands that stay in a unit
     while other loops step, more than one of a processing element where what is spread over the unit folds. Sizes are
-    numbers, or arrays of them."""
+    numbers, arrays of them or expressions."""
     units = [plan.arch.units[u] for u in {b.unit for b in plan.group.bindings.values()}]
     found = []
     if all(u.registers for u in units):
         room = sum(u.size * u.registers.words for u in units if u.registers)
         for name, leaves in plan.passed_on.items():
-            found.append(Held(name, None, prod(sizes[x] for x in leaves), room, f"{name} is kept nowhere"))
-    for move in plan.moves:
-        tile, einsum = move.tile, plan.einsums[move.tile.einsum]
-        unit = plan.arch.units[einsum.unit]
-        if unit.registers is None or (move.source is not None and move.sink is not None):
-            continue
-        used = {x for d in tile.dims for x in d.all_leaves}
-        inner = prod(sizes[x] for x in used - set(tile.outside))
-        loop, stays = _still(tile.outside, used, sizes)
-        if loop:
-            room = unit.size * unit.registers.words
-            found.append(
-                Held(
-                    move.tensor,
-                    einsum.name,
-                    inner * stays,
-                    room,
-                    f"{move.tensor} stays in {einsum.unit} while {loop} steps",
-                )
-            )
+            found.append(Held(name, None, product(leaves, sizes), room, f"{name} is kept nowhere"))
+    for still in _standing(plan):
+        unit = plan.arch.units[still.unit]
+        assert unit.registers
+        words = product(still.inner, sizes) * _stands_still(still.loops, sizes)
+        found.append(Held(still.tensor, still.einsum, words, unit.size * unit.registers.words, still.why))
     return found
 
 
-def _still(loops: Sequence[str], used: Collection[str], sizes: Mapping[str, Any]) -> tuple[str, Any]:
-    """The innermost loop that may step while a tile stands still, and whether it does for these sizes."""
-    loop, stays, moved = "", False, False
-    for x in reversed(loops):
-        steps = sizes[x] > 1
-        if x in used:
-            moved = np.logical_or(moved, steps)
-        else:
-            loop, stays = loop or x, np.logical_or(stays, np.logical_and(steps, np.logical_not(moved)))
-    return loop, stays
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """An operand read into the registers of a unit: the leaves that its words are the product of, and the loops outside
+    it, innermost first, with whether each brings other words."""
+
+    tensor: str
+    einsum: str
+    unit: str
+    inner: tuple[str, ...]
+    loops: tuple[tuple[str, bool], ...]
+    why: str
+
+
+def _standing(plan: Plan) -> list[_Standing]:
+    """The operands that may stand still while some loop steps."""
+    if "standing" not in plan.memo:
+        found = []
+        for move in plan.moves:
+            tile, unit = move.tile, plan.einsums[move.tile.einsum].unit
+            used = {x for d in tile.dims for x in d.all_leaves}
+            loop = next((x for x in reversed(tile.outside) if x not in used), None)
+            inside = move.source is not None and move.sink is not None
+            if loop is None or inside or plan.arch.units[unit].registers is None:
+                continue
+            inner = tuple(sorted(used - set(tile.outside)))
+            loops = tuple((x, x in used) for x in reversed(tile.outside))
+            found.append(
+                _Standing(
+                    move.tensor, tile.einsum, unit, inner, loops, f"{move.tensor} stays in {unit} while {loop} steps"
+                )
+            )
+        plan.memo["standing"] = found
+    return plan.memo["standing"]
+
+
+def _stands_still(loops: Sequence[tuple[str, bool]], sizes: Sizes) -> Amount:
+    """Whether some loop steps while a tile stands still: inside every loop that steps and brings another."""
+    stays: Amount = False
+    moved: Amount = False
+    for leaf, brings in loops:
+        steps = sizes[leaf] > 1
+        if brings:
+            moved = moved | steps
+        elif moved is not True:
+            stays = stays | where(moved, False, steps)
+    return stays
 
 
 def register_notes(plan: Plan, sizes: Mapping[str, int]) -> list[str]:

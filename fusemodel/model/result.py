@@ -77,3 +77,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        from fusemodel.report.draw import evaluation_html
+
+        return evaluation_html(self)

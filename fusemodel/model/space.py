@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 
 import numpy as np
@@ -11,21 +12,13 @@ import numpy as np
 from fusemodel.cascade.ir import Apply, Expr, Extent, Number, RankValue
 from fusemodel.cascade.printer import format_expr
 from fusemodel.errors import NOWHERE, InputError
+from fusemodel.model.amounts import Amount, Sizes, floor_div, maximum, minimum, ratio
 from fusemodel.model.domain import Linear
 from fusemodel.model.elements import Touch, touched
-from fusemodel.model.frame import (
-    Amount,
-    Frame,
-    Sizes,
-    maximum,
-    minimum,
-    plain,
-    plain_words,
-    product,
-    simple_leaves,
-    words,
-)
+from fusemodel.model.expression import Node
+from fusemodel.model.frame import Frame, words
 from fusemodel.model.plan import Footprint, Plan, Tile
+from fusemodel.model.products import Shared, in_all, plain, plain_words, shared_tiles
 
 
 @dataclass
@@ -37,9 +30,7 @@ class Space:
     fraction: dict[tuple[str, str], Amount]
 
 
-def space_of(
-    plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Mapping[str, int], notes: list[str]
-) -> Space:
+def space_of(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Sizes, notes: list[str]) -> Space:
     """Space at each level, what is over, and the fraction of the tensors that may spill which does."""
     space = Space({}, {}, {}, {}, {})
     named = {**extents, **sizes}
@@ -80,10 +71,11 @@ def space_of(
         if level.size_bytes is None and name not in plan.group.budget_bytes:
             space.need[name], space.excess[name], space.spill[name] = fixed + spilling, 0, 0
             continue
-        limit = min(level.size_bytes or float("inf"), plan.group.budget_bytes.get(name, float("inf")))
+        sizes_of = (level.size_bytes, plan.group.budget_bytes.get(name))
+        limit = reduce(minimum, (n for n in sizes_of if n is not None))
         capacity = limit / plan.arch.word_bytes
         over = maximum(fixed + spilling - capacity, 0)
-        fraction = _divide(minimum(over, spilling), spilling)
+        fraction = ratio(minimum(over, spilling), spilling)
         space.need[name] = fixed + spilling
         space.excess[name] = maximum(fixed - capacity, 0)
         space.spill[name] = fraction
@@ -99,7 +91,9 @@ def _reserved(plan: Plan, level: str, sizes: Sizes) -> Amount:
     value: Amount = 0
     try:
         with np.errstate(all="ignore"):
-            value = _amount(expr, sizes)
+            value = amount_of(expr, sizes)
+            if isinstance(value, Node):
+                return value  # checked where it has a value
             usable = bool(np.all(np.isfinite(np.asarray(value, dtype=float)) & (np.asarray(value, dtype=float) >= 0)))
     except (ZeroDivisionError, OverflowError):
         usable = False
@@ -112,13 +106,7 @@ def _reserved(plan: Plan, level: str, sizes: Sizes) -> Amount:
     return value
 
 
-def _divide(a: Amount, b: Amount) -> Amount:
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return np.where(np.asarray(b) > 0, a / np.maximum(b, 1), 0.0)
-    return a / b if b else 0.0
-
-
-def _amount(expr: Expr, sizes: Sizes) -> Amount:
+def amount_of(expr: Expr, sizes: Sizes) -> Amount:
     """A size expression over numbers or arrays."""
     match expr:
         case Number(value):
@@ -126,44 +114,41 @@ def _amount(expr: Expr, sizes: Sizes) -> Amount:
         case Extent(name) | RankValue(name):
             return sizes[name]
         case Apply("+", (a, b)):
-            return _amount(a, sizes) + _amount(b, sizes)
+            return amount_of(a, sizes) + amount_of(b, sizes)
         case Apply("-", (a, b)):
-            return _amount(a, sizes) - _amount(b, sizes)
+            return amount_of(a, sizes) - amount_of(b, sizes)
         case Apply("*", (a, b)):
-            return _amount(a, sizes) * _amount(b, sizes)
+            return amount_of(a, sizes) * amount_of(b, sizes)
         case Apply("/", (a, b)):
-            return _amount(a, sizes) / _amount(b, sizes)
+            return amount_of(a, sizes) / amount_of(b, sizes)
         case Apply("//", (a, b)):
-            return _amount(a, sizes) // _amount(b, sizes)
+            return floor_div(amount_of(a, sizes), amount_of(b, sizes))
         case Apply("min", (a, b)):
-            return minimum(_amount(a, sizes), _amount(b, sizes))
+            return minimum(amount_of(a, sizes), amount_of(b, sizes))
         case Apply("max", (a, b)):
-            return maximum(_amount(a, sizes), _amount(b, sizes))
+            return maximum(amount_of(a, sizes), amount_of(b, sizes))
         case Apply("neg", (a,)):
-            return -_amount(a, sizes)
+            return -amount_of(a, sizes)
     raise InputError(f"`{format_expr(expr)}` cannot be a size")
 
 
-def _simple(plan: Plan, frames: Mapping[str, Frame]) -> dict[tuple[str, str], tuple[str, ...] | None]:
-    """For each kept tensor by level, the leaves whose sizes multiply to its tile (for the extents asked for last)."""
+def _simple(plan: Plan, frames: Mapping[str, Frame]) -> dict[tuple[str, str], tuple[Shared, ...] | None]:
+    """For each kept tensor by level, the tiles that its accesses share, where they are products (for the extents asked
+    for last)."""
     if "footprints" not in plan.memo:
-        found: dict[tuple[str, str], tuple[str, ...] | None] = {}
+        found: dict[tuple[str, str], tuple[Shared, ...] | None] = {}
         for f in plan.footprints:
-            tiles = [tile for _, tile in f.tiles]
-            alone = bool(tiles) and len({nest for nest, _ in f.tiles}) == 1 and plain(frames, tiles)
-            found[f.keep.level, f.keep.tensor] = simple_leaves(frames, tiles) if alone else None
+            alone = len({nest for nest, _ in f.tiles}) == 1
+            found[f.keep.level, f.keep.tensor] = shared_tiles(frames, [t for _, t in f.tiles]) if alone else None
         plan.memo["footprints"] = found
     return plan.memo["footprints"]
 
 
 def _footprint(plan: Plan, footprint: Footprint, frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> Amount:
     """Words that a kept tensor takes: accesses that move alike share a tile, others have one each."""
-    leaves = _simple(plan, frames)[footprint.keep.level, footprint.keep.tensor]
-    if leaves is not None:
-        return product(leaves, sizes)
-    tiles = [tile for _, tile in footprint.tiles]
-    if tiles and len({nest for nest, _ in footprint.tiles}) == 1 and plain(frames, tiles):
-        return plain_words(frames, tiles, sizes)
+    shared = _simple(plan, frames)[footprint.keep.level, footprint.keep.tensor]
+    if shared is not None:
+        return in_all(shared, lambda one: one.words(frames, sizes), sizes)
     classes: dict[object, list[Tile]] = {}
     for nest, tile in footprint.tiles:
         classes.setdefault((nest, frames[tile.einsum].motion(tile, sizes)), []).append(tile)

@@ -15,7 +15,8 @@ from fusemodel.cascade.extents import evaluate, integer
 from fusemodel.cascade.ir import Expr, Number
 from fusemodel.errors import InputError, Where
 from fusemodel.mapping.spec import Auto, Candidates, Group, TileSize
-from fusemodel.model.cost import Amount, GroupCost, cost_of, needs_numbers
+from fusemodel.model.amounts import Amount
+from fusemodel.model.cost import GroupCost, cost_of, excess_of, needs_numbers
 from fusemodel.model.plan import Plan
 from fusemodel.quantities import size
 
@@ -29,7 +30,7 @@ class Chosen:
     """The plan and sizes taken for one group, and among how many candidates."""
 
     plan: Plan
-    sizes: dict[str, int]
+    sizes: Mapping[str, Amount]
     cost: GroupCost
     evaluated: int
 
@@ -46,7 +47,7 @@ def choose(
 ) -> Chosen:
     """The best candidate by the group's objectives in order, the first in the file's order among equals."""
     if not candidates.minimise:
-        sizes = _single(plans[0], extents, sets)
+        sizes = sizes_of(plans[0], extents, sets)
         cost = cost_of(plans[0], sizes, extents)
         _check_fits(plans[0], cost)
         return Chosen(plans[0], sizes, cost, 1)
@@ -216,7 +217,7 @@ def _joined(group: Group, known: Mapping[str, int]) -> dict[str, int]:
     """Sizes with those of inner parts that are divided further: the product of their own parts."""
     result = dict(known)
     inner = {p for ps in group.parts.values() for p in ps[1:]}
-    for rank, parts in reversed(_chains(group)):
+    for rank, parts in reversed(chains(group)):
         if rank in inner and rank not in result:
             if missing := [p for p in parts if p not in result]:
                 raise InputError(
@@ -227,7 +228,7 @@ def _joined(group: Group, known: Mapping[str, int]) -> dict[str, int]:
     return result
 
 
-def _chains(group: Group) -> list[tuple[str, tuple[str, ...]]]:
+def chains(group: Group) -> list[tuple[str, tuple[str, ...]]]:
     """Tiled ranks with their parts, a rank before its parts' own parts."""
     order, pending = [], dict(group.parts)
     while pending:
@@ -237,7 +238,7 @@ def _chains(group: Group) -> list[tuple[str, tuple[str, ...]]]:
     return order
 
 
-def _single(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) -> dict[str, int]:
+def sizes_of(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) -> dict[str, int]:
     """Sizes of a group without choices: ``max`` parts take, one after another, the largest divisor that fits."""
     group = plan.group
     requested = _requested(group, sets)
@@ -254,11 +255,11 @@ def _single(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) -> 
         if not needs_numbers(plan, extents):
             varying = {n for sizes in completed for n in sizes if sizes[n] != completed[0][n]}
             columns = {n: np.array([float(sizes[n]) for sizes in completed]) for n in varying}
-            for excess in cost_of(plan, {**completed[0], **columns}, extents).excess_words.values():
+            for excess in excess_of(plan, {**completed[0], **columns}, extents).values():
                 fits &= np.broadcast_to(np.asarray(excess) <= 0, fits.shape)
         else:
             for i, one in enumerate(completed):
-                fits[i] = all(e <= 0 for e in cost_of(plan, one, extents).excess_words.values())
+                fits[i] = all(e <= 0 for e in excess_of(plan, one, extents).values())
         trial[name] = int(options[np.argmax(fits)]) if fits.any() else 1
     return _completed(group, trial)
 
@@ -292,7 +293,7 @@ def _whole(group: Group, rank: str, sizes: Mapping[str, int]) -> int:
 def _completed(group: Group, sizes: Mapping[str, int]) -> dict[str, int]:
     """Sizes with every outermost part filled in as what is left; InputError where parts do not divide."""
     result = dict(sizes)
-    for rank, parts in _chains(group):
+    for rank, parts in chains(group):
         whole = result[rank]
         rest = _check_divides(group, rank, parts, whole, result)
         if parts[0] in result and result[parts[0]] * rest != whole:
@@ -329,13 +330,13 @@ def _blocks(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) -> 
     group = plan.group
     requested = _requested(group, sets)
     known = {**extents, **_fixed(group, extents, requested)}
-    chains = _chains(group)
-    options = [_combinations(group, rank, parts, requested, known) for rank, parts in chains]
+    order = chains(group)
+    options = [_combinations(group, rank, parts, requested, known) for rank, parts in order]
     total = prod(len(o) for o in options)
     if total > _MAX_CANDIDATES:
         raise InputError(f"{total} combinations of tile sizes", group.places.get("", Where()),
                          expected=f"at most {_MAX_CANDIDATES}: lists instead of `any`")  # fmt: skip
-    return _filled([p for _, parts in chains for p in parts], options, known)
+    return _filled([p for _, parts in order for p in parts], options, known)
 
 
 def _filled(names: list[str], options: list[list[tuple[int, ...]]], known: Mapping[str, int]) -> Iterator[Block]:

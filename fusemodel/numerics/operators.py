@@ -67,6 +67,7 @@ _ANY: dict[str, Function] = {
     "neg": np.negative,
     "abs": np.abs,
     "floor": lambda x: np.floor(x) if x.dtype.kind == "f" else x,
+    "round": lambda x: np.rint(x) if x.dtype.kind == "f" else x,  # halves to even
     "relu": lambda x: np.maximum(x, np.zeros_like(x)),
     "min": lambda *xs: reduce(np.minimum, xs),
     "max": lambda *xs: reduce(np.maximum, xs),

@@ -17,12 +17,15 @@ from fusemodel.cascade import Cascade, extents_of, format_cascade, format_einsum
 from fusemodel.cascade.printer import format_expr
 from fusemodel.cascade.work import work_of
 from fusemodel.cascade.workload import Workload, load_workload
+from fusemodel.doctor import Finding
 from fusemodel.errors import InputError, unknown
+from fusemodel.explore.space import Space, load_space
 from fusemodel.library import KINDS, find, kind_of_document, names
 from fusemodel.mapping import Design, load_design
 from fusemodel.mapping import Group as MappingGroup
 from fusemodel.mapping.spec import ALL, Auto
-from fusemodel.quantities import count, joules, size
+from fusemodel.quantities import count, joules, size, tokens
+from fusemodel.report.compare import load_request
 from fusemodel.report.plain import PlainTable
 from fusemodel.yamlfile import read_yaml
 
@@ -49,7 +52,7 @@ def library_table(kind: str, rows: list[dict[str, Any]]) -> RenderableType:
     table = PlainTable(title=kind)
     table.add_column("name", no_wrap=True, style="bold")
     for column in {"mappings": ("cascade", "arch"), "cascades": ("family", "einsums")}.get(kind, ()):
-        table.add_column(column, no_wrap=column not in ("cascade", "family"), overflow="fold")
+        table.add_column(column, no_wrap=column in ("arch", "einsums"), overflow="fold", max_width=24)
     table.add_column("about")
     for row in rows:
         extra = [
@@ -80,6 +83,10 @@ def describe(kind: str, path: str) -> tuple[dict[str, Any], RenderableType]:
             return _architecture(load_architecture(path))
         case "mappings":
             return _design(load_design(path))
+        case "comparisons":
+            return _comparison(path)
+        case "spaces":
+            return _space(load_space(path))
     return _workload(load_workload(path))
 
 
@@ -212,6 +219,53 @@ def _workload(w: Workload) -> tuple[dict[str, Any], RenderableType]:
     for rank, n in w.ranks.items():
         table.add_row(rank, count(n))
     return data, Group(_head(w.name, w.about, w.source), Text(f"--seq sets {', '.join(w.sequence) or '-'}"), table)
+
+
+def _comparison(path: str) -> tuple[dict[str, Any], RenderableType]:
+    name, request = str(read_yaml(path).data.get("name") or Path(path).stem), load_request(path)
+    about, source = request.about, request.source
+    data = {
+        "name": name, "about": about, "source": source, "workloads": list(request.workloads),
+        "seq": list(request.seqs), "published": request.published,
+        "sections": [{"title": s.title, "subject": s.subject, "baselines": dict(s.labels)} for s in request.sections],
+        "rankings": [{"title": r.title, "designs": dict(r.designs)} for r in request.rankings],
+    }  # fmt: skip
+    table = PlainTable("part", "design", "in words")
+    for section in request.sections:
+        for design in section.mappings:
+            table.add_row(section.title, design, section.labels.get(design, "judged against the others"))
+    for ranking in request.rankings:
+        for design, words in ranking.designs.items():
+            table.add_row(ranking.title, design, words)
+    lengths = ", ".join(tokens(s) for s in request.seqs) or "-"
+    points = Text(f"workloads {', '.join(request.workloads) or '-'}; lengths {lengths}")
+    return data, Group(_head(name, about, source), points, Text(""), table)
+
+
+def _space(s: Space) -> tuple[dict[str, Any], RenderableType]:
+    values = {n: list(dict.fromkeys(m.values[n] for m in s.machines)) for n in s.variables}
+    areas = [m.area_mm2 for m in s.machines]
+    data = {
+        "name": s.name, "about": s.about, "source": s.source, "points": len(s.machines), "left_out": s.left_out,
+        "values": values, "cascades": list(s.cascades), "workloads": list(s.workloads), "seq": list(s.seqs),
+        "objectives": list(s.objectives), "area_mm2": [min(areas), max(areas)],
+    }  # fmt: skip
+    table = PlainTable("variable", "values")
+    for name, found in values.items():
+        table.add_row(name, ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in found))
+    text = f"{len(areas)} architectures of {min(areas):.4g} to {max(areas):.4g} mm^2"
+    text += f" ({s.left_out} more left out)" if s.left_out else ""
+    return data, Group(_head(s.name, s.about, s.source), Text(text), table)
+
+
+def findings_table(findings: Iterable[Finding]) -> RenderableType:
+    """What an installation has."""
+    table = PlainTable("", "", "found")
+    for f in findings:
+        mark, style = {True: ("ok", "green"), False: ("!!", "bold red"), None: ("-", "dim")}[f.ok]
+        advice = f" ({f.advice})" if f.ok is False and f.advice else ""
+        table.add_row(mark, f.what, f.found + advice, style=style)
+    return table
 
 
 def run_table(rows: list[dict[str, Any]]) -> RenderableType:

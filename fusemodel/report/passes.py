@@ -87,9 +87,10 @@ def derivation(found: Derivation, text: str) -> RenderableType:
     """The steps taken, the passes before and after, what stands in the way of fewer, and the cascade found."""
     parts: list[RenderableType] = []
     table = PlainTable("rank", "passes", "as derived", title=found.cascade.name)
-    for rank, count in found.passes_before.items():
-        if count > 1 or found.passes_after.get(rank, count) != count:
-            table.add_row(rank, str(count), str(found.passes_after.get(rank, count)))
+    after = {rank: found.passes_after.get(rank, count) for rank, count in found.passes_before.items()}
+    several = [rank for rank, count in found.passes_before.items() if count > 1 or after[rank] != count]
+    for rank in several or [rank for rank, count in found.passes_before.items() if count]:
+        table.add_row(rank, str(found.passes_before[rank]), str(after[rank]))
     parts += [table, Text("")]
     if found.points_after < found.points_before:
         parts += [Text(f"points of all iteration spaces: {found.points_before:,} -> {found.points_after:,}"), Text("")]

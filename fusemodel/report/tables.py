@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fusemodel.model import Evaluation
 from fusemodel.quantities import count, joules, percent, seconds, size, tokens
-from fusemodel.report.compare import Comparison, Ratio, Section
+from fusemodel.report.compare import MEASURES, Comparison, Ranking, Ratio, Section
 from fusemodel.report.plain import PlainTable
 
 
@@ -146,9 +146,11 @@ def evaluations(results: Sequence[Evaluation], labels: Sequence[str]) -> Rendera
 
 
 def comparison(result: Comparison, *, details: bool = False) -> RenderableType:
-    """For each section: speed-ups and energy by workload and length, then the means, with published figures beside
-    them, and in words. ``details`` adds every evaluation; few are shown anyway."""
+    """The rankings; for each section: speed-ups and energy by workload and length, then the means, with published
+    figures beside them, and in words. ``details`` adds every evaluation; few are shown anyway."""
     parts: list[RenderableType] = []
+    for ranking in result.request.rankings:
+        parts += [x for measure in MEASURES for x in (_ranked(result, ranking, measure), Text(""))]
     for section in result.request.sections:
         if details or len(result.rows) <= 24:
             parts += [_absolute(result, section), Text("")]
@@ -158,6 +160,25 @@ def comparison(result: Comparison, *, details: bool = False) -> RenderableType:
         parts += [_means(result, section), Text("")]
     parts += [_sentence(result, s, b) for s in result.request.sections for b in s.baselines]
     return Group(*parts)
+
+
+_SHOWN = {"latency_s": ("latency", seconds), "energy_j": ("energy", joules), "dram_bytes": ("DRAM traffic", size)}
+
+
+def _ranked(result: Comparison, ranking: Ranking, measure: str) -> RenderableType:
+    """One measure of every design at every point, with its place; the designs in the order of the last point."""
+    name, text = _SHOWN[measure]
+    points = result.ranked(ranking)
+    several = len({p["workload"] for p in points}) > 1
+    heads = [f"{p['workload']} {tokens(p['seq'])}" if several else tokens(p["seq"]) for p in points]
+    table = _table(f"{ranking.title}: {name} (place)", "design", "", *heads, left=2, wrap=("", *heads))
+    for design in points[-1][measure]:
+        cells = [
+            f"{text(getattr(row, measure))} ({point[measure].index(design) + 1})"
+            for row, point in zip(result.at(design), points, strict=True)
+        ]
+        table.add_row(design, ranking.designs[design], *cells)
+    return table
 
 
 def _sentence(result: Comparison, section: Section, baseline: str) -> Text:

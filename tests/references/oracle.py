@@ -50,6 +50,7 @@ OPERATORS = {
     "min": _extreme(min), "max": _extreme(max), "abs": abs,
     "relu": lambda a: a if a != a else max(a, 0),
     "floor": lambda a: math.floor(a) if math.isfinite(a) else a,
+    "round": lambda a: round(a) if math.isfinite(a) else a,
     "tanh": math.tanh, "sqrt": math.sqrt, "exp": lambda a: math.exp(a) if a < 700 else math.inf,
     "sigmoid": lambda a: 1 / (1 + math.exp(-a)) if a > -700 else 0.0,
     "select": lambda c, a, b: a if c else b,

@@ -35,6 +35,7 @@ from fusemodel.cascade.ir import (
     reduction_op,
     substitute,
     target_ranks,
+    walk,
 )
 
 
@@ -47,7 +48,7 @@ class Decay:
     late: str
 
     def between(self, later: Expr, earlier: Expr) -> Expr:
-        a, b = (Normal()(substitute(self.slope, {self.late: x})) for x in (later, earlier))
+        a, b = (Normal()(_collected(substitute(self.slope, {self.late: x}))) for x in (later, earlier))
         gap = to_expr(add(a, scale(b, -1)))
         return Apply("exp", (gap,)) if self.base is None else Apply("pow", (self.base, gap))
 
@@ -71,8 +72,9 @@ class Chunking:
     cascade: Cascade
     tensor: str
     names: Names
-    early: str = ""  # the rank that is at most ...
+    early: str = ""  # the rank that is at most, or below ...
     late: str = ""  # ... the rank of the query
+    order: str = "<="
     parts: dict[str, tuple[str, str]] = field(default_factory=dict)
     made: dict[tuple[Expr, Expr | None], Access] = field(default_factory=dict)  # each thing is made once
     out: list[Einsum] = field(default_factory=list)
@@ -94,7 +96,7 @@ class Chunking:
 
     def run(self) -> None:
         (maker,) = self.cascade.definitions(self.tensor)
-        self.early, self.late = _causal(maker.where)
+        self.early, self.order, self.late = _causal(maker.where)
         if {self.early, self.late} & (self.cascade.split.keys() | self.cascade.parents.keys()):
             raise StuckError("a rank is split already")
         for rank in (self.late, self.early):
@@ -123,7 +125,7 @@ class Chunking:
             raise StuckError("it is not summed over its earlier rank")
         body, conditions = self.fiber.inline(e.body, self.elementwise)
         for c in conjuncts([*conditions, e.where]):
-            if _causal(c) != (self.early, self.late):
+            if _causal(c) != (self.early, self.order, self.late):
                 raise StuckError("it is under another condition too")
         poly = Normal(keep=lambda x: not {self.early, self.late} <= set(rank_values(x)))(body)
         terms = [self.term(m, c, e) for m, c in poly.terms]
@@ -142,7 +144,7 @@ class Chunking:
     def product_of(self, tensor: str) -> tuple[Mono, Fraction]:
         (e,) = self.cascade.definitions(tensor)
         sums = not e.selection and (not reduced(self.cascade, e) or reduction_op(e) == "sum")
-        if not sums or self.fiber.definition(tensor) is None or _causal(e.where) != (self.early, self.late):
+        if not sums or self.fiber.definition(tensor) is None or _causal(e.where) != (self.early, self.order, self.late):
             raise StuckError(f"{tensor} is no plain causal sum")
         poly = Normal(keep=lambda _: True)(e.body)
         if len(poly.terms) != 1 or poly.terms[0][0].exponent:
@@ -193,7 +195,7 @@ class Chunking:
         rest = mono([(a, p) for a, p in t.key.powers if (a, p) not in single.powers])
         inner = join_split(RankValue(late1), early0, RankValue(early0))  # an earlier one, in the chunk of the later
         here = join_split(RankValue(late1), early0, RankValue(late0))
-        causal = Apply("<=", (RankValue(early0), RankValue(late0)))
+        causal = Apply(self.order, (RankValue(early0), RankValue(late0)))
         used = [r for r in kept if r in {*_ranks(t.query), *_ranks(t.key), *self.decay_ranks(t)}]
 
         at_query = self.cut(t.query, self.late)
@@ -204,7 +206,8 @@ class Chunking:
         values = substitute(term_expr(rest), {self.early: inner})
         self.out.append(Einsum(within, _times(weights, values)))
 
-        (start, following), step = self.starts(t), RankValue(early1)
+        step = RankValue(early1)
+        start, following = self.starts(t, step)
         there = join_split(step, early0, RankValue(early0))
         keys = self.product("K", self.decayed("K", t, self.cut(single, self.early), following, there))
         every = {*_ranks(t.key), *self.decay_ranks(t)}
@@ -222,17 +225,26 @@ class Chunking:
             reached = Apply("min", (reached, Extent(early1)))
         before = access(self.names.fresh(f"P{e.name}"), (late1, late0, *used))
         self.out.append(Einsum(before, _times(at_query, Access(name, (reached, *own)))))
-        brought = self.decayed("Q", t, before, here, Apply("*", (reached, Extent(early0))))
+        brought = self.decayed("Q", t, before, here, self.starts(t, reached)[0])
         return Apply("+", (self.whole(within), self.whole_of(brought)))
 
-    def starts(self, t: Term) -> tuple[Expr, Expr]:
-        """The first coordinates of a chunk and of the next (of the last one, the end of what has a decay)."""
-        early1, early0 = self.parts[self.early]
-        size = Extent(early0)
-        following: Expr = Apply("*", (Apply("+", (RankValue(early1), Number(1))), size))
-        if any(accesses(d.slope) and any(self.late in rank_values(a) for a in accesses(d.slope)) for d in t.decays):
-            following = Apply("min", (following, Apply("-", (Extent(self.early), Number(1)))))
-        return Apply("*", (RankValue(early1), size)), following
+    def starts(self, t: Term, chunk: Expr) -> tuple[Expr, Expr]:
+        """The coordinates from which the state of a chunk decays, and that of the next: the first ones of the chunks.
+
+        Of a decay that is known up to the end of a step, the last ones of the chunks before, so that no step waits for
+        one of the next chunk. The last chunk may not be full, and its end is that of the rank.
+        """
+        size = Extent(self.parts[self.early][1])
+        read = [i for d in t.decays for a in accesses(d.slope) for i in a.indices if self.late in rank_values(i)]
+        start: Expr = Apply("*", (chunk, size))
+        following: Expr = Apply("*", (Apply("+", (chunk, Number(1))), size))
+        one = Number(1)
+        if read and all(i == Apply("+", (RankValue(self.late), one)) for i in read):
+            following = Apply("min", (following, Extent(self.early)))
+            return Apply("-", (start, one)), Apply("-", (following, one))
+        if read:
+            following = Apply("min", (following, Apply("-", (Extent(self.early), one))))
+        return start, following
 
     def decay_ranks(self, t: Term) -> set[str]:
         found = {r for d in t.decays for x in (d.slope, d.base) for r in rank_values(x)}
@@ -327,11 +339,32 @@ def _count(rank: str, inner: str) -> Expr:
     return Apply("neg", (Apply("//", (Apply("neg", (Extent(rank),)), Extent(inner))),))
 
 
-def _causal(where: Expr | None) -> tuple[str, str]:
-    """The earlier and the later rank of a condition ``m <= p``."""
+def _collected(expr: Expr) -> Expr:
+    """The expression with what cancels in an index left out."""
+    match expr:
+        case Access(tensor, indices):
+            return Access(tensor, tuple(i if _is_short(i) else to_expr(Normal()(i)) for i in indices))
+        case Apply(op, args):
+            return Apply(op, tuple(_collected(a) for a in args))
+    return expr
+
+
+def _is_short(index: Expr) -> bool:
+    numbers = [x for x in walk(index) if isinstance(x, Number)]
+    return len(numbers) < 2
+
+
+def _causal(where: Expr | None) -> tuple[str, str, str]:
+    """The earlier rank, the order and the later rank of a condition ``m <= p`` or ``m < p``."""
     match where:
-        case Apply("<=", (RankValue(early), RankValue(late))) | Apply(">=", (RankValue(late), RankValue(early))):
-            return early, late
+        case Apply("<=" | "<" as order, (RankValue(early), RankValue(late))):
+            return early, order, late
+        case Apply(">=" | ">" as order, (RankValue(late), RankValue(early))):
+            return early, "<=" if order == ">=" else "<", late
+        case Apply("<=", (RankValue(early), Apply("-", (RankValue(late), Number(value=1))))):
+            return early, "<", late
+        case Apply("<=", (Apply("+", (RankValue(early), Number(value=1))), RankValue(late))):
+            return early, "<", late
     raise StuckError("it is not under a causal condition alone")
 
 

@@ -10,15 +10,19 @@ from fusemodel.analysis.derive.emit import Names, access, name_of_product
 from fusemodel.analysis.derive.fiber import START, Fiber, StuckError, conjunction, conjuncts
 from fusemodel.analysis.derive.identities import (
     Split,
+    differs,
+    expanded_form,
+    kept_form,
     monotone_part,
-    normal_form,
+    piloted_form,
     pull_from_extreme,
     ranks_of_mono,
     signs_of_nothing,
     split_product,
 )
+from fusemodel.analysis.derive.interchange import inlined, interchanged
 from fusemodel.analysis.derive.known import Named, recognised
-from fusemodel.analysis.derive.normal import bare
+from fusemodel.analysis.derive.normal import Normal, bare
 from fusemodel.analysis.derive.presence import Condition, conditions_of, surely_some
 from fusemodel.analysis.derive.terms import (
     ONE,
@@ -26,6 +30,7 @@ from fusemodel.analysis.derive.terms import (
     Poly,
     add,
     atom,
+    inverse_mono,
     mono,
     multiply,
     parts,
@@ -59,6 +64,8 @@ class Factoring:
 
     fiber: Fiber
     names: Names
+    spread: bool = False  # multiply powers of differences out, relative to a first element
+    shifts: bool = False  # whether a power of a difference stayed whole
     out: list[Einsum] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
@@ -66,8 +73,8 @@ class Factoring:
     named: list[Named] = field(default_factory=list)
 
     @classmethod
-    def of(cls, fiber: Fiber) -> Factoring:
-        work = cls(fiber, Names.of(fiber.cascade))
+    def of(cls, fiber: Fiber, *, spread: bool) -> Factoring:
+        work = cls(fiber, Names.of(fiber.cascade), spread)
         work.remember()
         for e in fiber.cascade.einsums:
             work.visit(e)
@@ -79,16 +86,18 @@ class Factoring:
         for e in fiber.cascade.einsums:
             try:
                 if fiber.reduces(e) and not e.selection and not fiber.is_late(e) and fiber.definition(e.name):
-                    poly = normal_form(fiber, e.body)
+                    poly = expanded_form(fiber, e.body)
                     if len(poly.terms) == 1:
                         m, c = poly.terms[0]
                         self.bases.setdefault(self.key(e, frozenset(self.fiber.reduced(e)), m, e.where), (e.target, c))
                 elif fiber.pointwise(e.name) and e.name in fiber.late:
-                    body, conditions = self.inlined(e)
-                    poly = normal_form(fiber, body)
+                    body, conditions = inlined(self.fiber, e)
+                    poly = expanded_form(fiber, body)
+                    texts = frozenset(map(format_expr, conditions))
                     if len(poly.terms) == 1 and poly.terms[0][1] == 1:
-                        texts = frozenset(map(format_expr, conditions))
                         self.named.append(Named(poly.terms[0][0], e.target, texts))
+                    elif differs(fiber, whole := to_expr(poly)):
+                        self.named.append(Named(mono([(whole, Fraction(1))]), e.target, texts))
             except StuckError:
                 continue
         self.named.sort(key=lambda n: -len(list(parts(n.value))))
@@ -96,24 +105,16 @@ class Factoring:
     def key(self, e: Einsum, inner: frozenset[str], m: Mono, where: Expr | None) -> _Key:
         return reduction_op(e), inner, m, format_expr(where) if where is not None else ""
 
-    def inlined(self, e: Einsum) -> tuple[Expr, tuple[Expr, ...]]:
-        """The body down to what is there in the first traversal, and the conditions that go with it, one by one."""
-        names = self.fiber.late | self.fiber.composites
-        body, found = self.fiber.inline(e.body, names)
-        where, more = self.fiber.inline(e.where, names) if e.where is not None else (None, ())
-        joined = conjunction([where, *found, *more])
-        if joined is None:
-            return body, ()
-        return body, joined.args if isinstance(joined, Apply) and joined.op == "and" else (joined,)
-
     def visit(self, e: Einsum) -> None:
         fiber = self.fiber
         try:
             if fiber.reduces(e) and fiber.is_late(e):
                 self.reduction(e)
                 return
+            if self.cancelled(e):
+                return
             if fiber.rank not in target_ranks(e) and any(a.tensor in fiber.late for a in reads(e)):
-                body, conditions = self.inlined(e)
+                body, conditions = inlined(self.fiber, e)
                 self.out.append(replace(e, body=body, where=conjunction(conditions)))
                 self.steps.append(f"{e.name}: the elements it picks are computed from what they are made of.")
                 return
@@ -121,14 +122,27 @@ class Factoring:
             self.stuck.append(f"{e.name} reduces {fiber.rank} after {fiber.waiting_for(e)}: {reason}.")
         self.out.append(e)
 
+    def cancelled(self, e: Einsum) -> bool:
+        """Write an elementwise tensor without what it waits for, where that cancels."""
+        if e.name not in self.fiber.late or self.fiber.pointwise(e.name) is None:
+            return False
+        body, conditions = inlined(self.fiber, e)
+        poly = Normal()(body) if len(conditions) == 0 else Poly()
+        if len(poly.terms) != 1 or self.fiber.waits(to_expr(poly)) or self.fiber.waits(e.where):
+            return False
+        self.out.append(replace(e, body=to_expr(poly)))
+        self.steps.append(f"{e.name}: {self.fiber.waiting_for(e)} cancels in it, so it waits for nothing.")
+        return True
+
     def reduction(self, e: Einsum) -> None:
         if self.fiber.definition(e.name) is None and not e.selection:
             raise StuckError("it is not defined by one plain equation")
-        body, conditions = self.inlined(e)
+        e, body, conditions = interchanged(self.fiber, e, self.steps)
         if any(self.fiber.waits(c) for c in conditions):
             raise StuckError("its condition depends on what is complete only after a traversal")
         where = conjunction(conditions)
-        poly = normal_form(self.fiber, body)
+        summed = reduction_op(e) in ("sum", "mean") and not e.selection
+        poly = self.form(e, body) if summed else expanded_form(self.fiber, body)
         if e.selection:
             self.selection(e, poly, where)
         elif (op := reduction_op(e)) in ("max", "min"):
@@ -137,6 +151,20 @@ class Factoring:
             self.linear(e, body, poly, conditions)
         else:
             raise StuckError(f"nothing distributes over {op}")
+
+    def form(self, e: Einsum, body: Expr) -> Poly:
+        """The normal form of a sum."""
+        poly = kept_form(self.fiber, body)
+        if not any(differs(self.fiber, a) for m, _ in poly.terms for a, _ in m.powers):
+            return poly
+        if not self.spread:
+            self.shifts = True
+            return poly
+        self.steps.append(
+            f"{e.name}: x - d = (x - x[0]) + (x[0] - d), so that powers are multiplied out relative to the first "
+            "element (digits are lost where that is far from the others beside their spread)."
+        )
+        return piloted_form(self.fiber, body, self.fiber.reduced(e))
 
     def selection(self, e: Einsum, poly: Poly, where: Expr | None) -> None:
         body = to_expr(monotone_part(self.fiber, poly))
@@ -203,6 +231,8 @@ class Factoring:
         if len(splits) == 1 and len(made) == 1 and not next(iter(groups)) and self.is_alone(groups, made[0]):
             (base,) = made
             self.out.append(replace(base, target=e.target))
+            if not any(map(fiber.waits, parts(splits[0].inside))):
+                self.steps.append(f"{e.name}: {fiber.waiting_for(e)} cancels in it, so it waits for nothing.")
             key = self.key(e, frozenset(self.fiber.reduced(base)), splits[0].inside, conjunction(wheres[0]))
             self.bases[key] = (e.target, Fraction(1))
             return
@@ -243,8 +273,8 @@ class Factoring:
         if op == "sum":
             for r in sorted(inner - present):
                 outside = times_mono(outside, mono([(Extent(r), Fraction(1))]))
-        elif s.inside == ONE and where is not None:
-            raise StuckError("the mean of a condition is not its count")
+        elif s.inside == ONE:
+            return outside, c, []
         inner &= present
         if not inner:
             return times_mono(outside, s.inside), c, []
@@ -264,7 +294,8 @@ class Factoring:
     def combine(self, e: Einsum, groups: dict[frozenset[str], list[tuple[Mono, Fraction]]], filled: bool) -> None:
         """The tensor made of its reductions, element by element or summed over ranks along which what waits changes;
         0 where nothing was summed, unless ``filled``: something always is."""
-        if len(groups) == 1:
+        shared = {outer: shared_factor(terms, outer) for outer, terms in groups.items()}
+        if len(groups) == 1 and set(shared.values()) == {ONE}:
             outer, terms = next(iter(groups.items()))
             self.out.append(self.summed(e, e.target, outer, terms, filled))
             return
@@ -274,8 +305,9 @@ class Factoring:
                 whole += terms
                 continue
             part = replace(e.target, tensor=self.names.fresh(f"{e.name}P"))
-            self.out.append(self.summed(e, part, outer, terms, filled))
-            whole.append((mono([(part, Fraction(1))]), Fraction(1)))
+            inverse = inverse_mono(shared[outer])
+            self.out.append(self.summed(e, part, outer, [(times_mono(m, inverse), c) for m, c in terms], filled))
+            whole.append((times_mono(shared[outer], mono([(part, Fraction(1))])), Fraction(1)))
         self.out.append(self.summed(e, e.target, frozenset(), whole, filled))
 
     def summed(
@@ -310,6 +342,15 @@ class Factoring:
                 )
 
 
-def factored(fiber: Fiber) -> Factoring:
-    """Every reduction over the rank with what waits taken out of it, as far as the identities reach."""
-    return Factoring.of(fiber)
+def shared_factor(terms: Sequence[tuple[Mono, Fraction]], summed: frozenset[str]) -> Mono:
+    """What all terms share and lacks the ranks over which they are summed."""
+    if not summed:
+        return ONE
+    powers = [{a: p for a, p in m.powers if not summed & set(rank_values(a))} for m, _ in terms]
+    return mono((a, p) for a, p in powers[0].items() if all(other.get(a) == p for other in powers[1:]))
+
+
+def factored(fiber: Fiber, *, spread: bool = False) -> Factoring:
+    """Every reduction over the rank with what waits taken out of it, as far as the identities reach; powers of
+    differences from what waits are multiplied out only where ``spread``."""
+    return Factoring.of(fiber, spread=spread)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from fusemodel.cascade.graph import step_rank
+from fusemodel.cascade.graph import components, step_rank
 from fusemodel.cascade.ir import (
     Access,
     Apply,
@@ -17,6 +17,7 @@ from fusemodel.cascade.ir import (
     Number,
     RankValue,
     accesses,
+    iteration_ranks,
     match_indices,
     rank_values,
     reads,
@@ -36,7 +37,7 @@ class StuckError(Exception):
 
 def reduced(cascade: Cascade, e: Einsum) -> tuple[str, ...]:
     """The ranks an Einsum reduces; batch ranks that its tensor carries are none of them."""
-    carried = set(cascade.batch) - set(target_ranks(e))
+    carried = cascade.carried(e.name) if e.name in cascade.tensors else set(cascade.batch) - set(target_ranks(e))
     return tuple(r for r in reduced_ranks(e) if r not in carried)
 
 
@@ -68,6 +69,8 @@ class Fiber:
 
         def step(found: set[str]) -> Iterator[str]:
             for e in self.cascade.einsums:
+                if e.name in self.carried:
+                    continue
                 held = self.rank in self.cascade.tensors[e.name].ranks
                 waits = self.tensors_read(e) & found
                 if waits if held else e.name not in self.settled and (waits or self.reduces(e)):
@@ -76,6 +79,21 @@ class Fiber:
         found = closure(step)
         late = frozenset(n for n in found if self.rank in self.cascade.tensors[n].ranks)
         return found - late, late
+
+    @cached_property
+    def carried(self) -> frozenset[str]:
+        """What a loop over another rank carries from step to step, where its steps traverse the fiber: what a step
+        begins with is given, as far as the step is concerned."""
+        loops = self.cascade.ranks.keys() - self.cascade.parents.keys() - {self.rank}
+        steps = {n for n, t in self.cascade.tensors.items() if t.iterative & loops}
+        if not steps:
+            return frozenset()
+        needs: dict[str, set[str]] = {}
+        for e in self.cascade.einsums:
+            needs.setdefault(e.name, set()).update(self.tensors_read(e) - self.cascade.inputs.keys())
+        along = {e.name for e in self.cascade.einsums if self.rank in iteration_ranks(e)}
+        loop = (set(c) for c in components(list(needs), needs))
+        return frozenset(n for c in loop if not along.isdisjoint(c) for n in c & steps)
 
     @cached_property
     def _reads(self) -> dict[int, frozenset[str]]:

@@ -6,15 +6,28 @@ bring t to the form G(x) * H(d) (or G(x) + H(d)), where the reduction distribute
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from fusemodel.analysis.derive.fiber import START, Fiber, StuckError
 from fusemodel.analysis.derive.normal import Normal
 from fusemodel.analysis.derive.signs import nonnegative_product
-from fusemodel.analysis.derive.terms import ONE, Mono, Poly, TooLargeError, add, mono, parts, scale, to_expr, total
-from fusemodel.cascade.ir import Apply, Expr, Number, accesses, rank_values, reduction_op
+from fusemodel.analysis.derive.terms import (
+    ONE,
+    Mono,
+    Poly,
+    TooLargeError,
+    add,
+    atom,
+    mono,
+    multiply,
+    parts,
+    scale,
+    to_expr,
+    total,
+)
+from fusemodel.cascade.ir import Apply, Expr, Number, accesses, rank_values, reduction_op, substitute
 from fusemodel.cascade.printer import format_expr
 
 _INCREASING = frozenset(("log", "exp", "exp2", "sigmoid", "tanh"))
@@ -49,11 +62,80 @@ def normal_along(fiber: Fiber) -> Normal:
     return Normal(keep=lambda e: not fiber.mixed(e), distribute=fiber.mixed)
 
 
-def normal_form(fiber: Fiber, expr: Expr) -> Poly:
+def expanded_form(fiber: Fiber, expr: Expr) -> Poly:
+    """With every sum multiplied out that mixes what is there at once with what waits."""
     try:
         return normal_along(fiber)(expr)
     except TooLargeError:
         raise StuckError("its normal form has too many terms") from None
+
+
+def kept_form(fiber: Fiber, expr: Expr) -> Poly:
+    """As :func:`expanded_form`, but a difference from what waits stays one factor where it is raised to a power.
+
+    Multiplied out, sum((x - d)^2) = sum(x^2) - 2 d sum(x) + ... loses all digits where d is large beside x - d; linear
+    terms lose no more than rounding the elements does.
+    """
+    try:
+        poly = Normal(keep=lambda e: not fiber.mixed(e) or differs(fiber, e), distribute=fiber.mixed)(expr)
+        return add(*(_spread(fiber, m, c) for m, c in poly.terms))
+    except TooLargeError:
+        raise StuckError("its normal form has too many terms") from None
+
+
+def _spread(fiber: Fiber, m: Mono, c: Fraction) -> Poly:
+    """One product, multiplied out where that is linear in a difference, and in exponents."""
+    if m.exponent:
+        m = mono(m.powers, expanded_form(fiber, to_expr(m.exponent)))
+    kept = [(a, p) for a, p in m.powers if fiber.mixed(a) and differs(fiber, a)]
+    if len(kept) != 1 or kept[0][1] != 1:
+        return Poly(((m, c),))
+    difference = kept[0][0]
+    rest = mono([x for x in m.powers if x[0] != difference], m.exponent)
+    shared = {x.tensor for a, _ in rest.powers if fiber.along(a) for x in accesses(a) if fiber.along(x)}
+    if shared & {x.tensor for x in accesses(difference) if fiber.along(x)}:
+        return Poly(((m, c),))
+    return multiply(Poly(((rest, c),)), expanded_form(fiber, difference))
+
+
+def piloted_form(fiber: Fiber, expr: Expr, ranks: Iterable[str]) -> Poly:
+    """As :func:`kept_form`, with powers of differences multiplied out relative to the first element of the fiber:
+    x - d = (x - x[0]) + (x[0] - d), where neither side is large unless the first element is far from the others (the
+    shifted data algorithm of Chan, Golub and LeVeque, The American Statistician, 1983)."""
+    first = dict.fromkeys(ranks, Number(0))
+    result = Poly()
+    try:
+        for m, c in kept_form(fiber, expr).terms:
+            product = Poly(((mono([x for x in m.powers if not _difference(fiber, *x)], m.exponent), c),))
+            for a, p in m.powers:
+                for _ in range(int(p) if _difference(fiber, a, p) else 0):
+                    product = multiply(product, _about_first(fiber, a, first))
+            result = add(result, product)
+    except TooLargeError:
+        raise StuckError("its normal form has too many terms") from None
+    return result
+
+
+def _difference(fiber: Fiber, a: Expr, p: Fraction) -> bool:
+    return p.denominator == 1 and p > 0 and differs(fiber, a)
+
+
+def _about_first(fiber: Fiber, difference: Expr, first: Mapping[str, Expr]) -> Poly:
+    terms = Normal()(difference).terms
+    along = to_expr(total(t for t in terms if any(map(fiber.along, parts(t[0])))))
+    rest = to_expr(total((m, -c) for m, c in terms if not any(map(fiber.along, parts(m)))))
+    pilot = substitute(along, first)
+    if any(fiber.may_be_absent(a, fiber.partial) for a in accesses(pilot)):
+        pilot = Apply("coalesce", (pilot, Number(0)))
+    return add(atom(Apply("-", (along, pilot))), atom(Apply("-", (pilot, rest))))
+
+
+def differs(fiber: Fiber, expr: Expr) -> bool:
+    """Whether an expression is a sum of something that changes along the rank and something that waits."""
+    if not (isinstance(expr, Apply) and expr.op in ("+", "-")) or not fiber.mixed(expr):
+        return False
+    terms = [(any(map(fiber.along, parts(m))), any(map(fiber.waits, parts(m)))) for m, _ in Normal()(expr).terms]
+    return any(along for along, _ in terms) and any(waits and not along for along, waits in terms)
 
 
 def ranks_of_mono(m: Mono) -> frozenset[str]:
@@ -67,10 +149,12 @@ def split_product(fiber: Fiber, m: Mono, c: Fraction) -> Split:
     is taken of a large number. Side condition: each factor, and each term of the exponent, lacks the rank or waits for
     nothing.
     """
-    inside, outside = [], []
+    inside, outside, differences = [], [], []
     for a, p in m.powers:
         if fiber.mixed(a):
-            raise StuckError(_mixed(fiber, a))
+            if p.denominator != 1 or p < 0 or not differs(fiber, a):
+                raise StuckError(_mixed(fiber, a))
+            differences.append(a)
         (inside if fiber.along(a) else outside).append((a, p))
     moving, kept, free, out = [], [], [], []
     for inner, k in m.exponent.terms if m.exponent else ():
@@ -87,6 +171,8 @@ def split_product(fiber: Fiber, m: Mono, c: Fraction) -> Split:
     if not moving:
         out, kept, free = [*out, *kept, *free], [], []
     held = frozenset(r for inner, _ in kept for r in ranks_of_mono(inner))
+    waiting = (x for a in differences for x in accesses(a) if fiber.waits(x) and not fiber.along(x))
+    held |= {r for x in waiting for r in rank_values(x)}
     return Split(
         mono(inside, total([*moving, *free, *kept])), mono(outside, total(out)), c, held
     )  # fmt: skip

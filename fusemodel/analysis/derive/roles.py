@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from fusemodel.analysis.derive.emit import access
 from fusemodel.analysis.derive.fiber import START, Fiber, StuckError
-from fusemodel.analysis.derive.identities import exponent_that_waits, normal_form
+from fusemodel.analysis.derive.identities import expanded_form, exponent_that_waits
+from fusemodel.analysis.derive.moments import centres_in, sources
 from fusemodel.analysis.derive.terms import Poly, to_expr
 from fusemodel.cascade.ir import (
     Access,
@@ -80,7 +82,7 @@ class Roles:
         found = set()
         for name in self.only_in_tiles:
             body = self.at_step_names(fiber.definition(name))
-            if not body & fiber.summaries - self.maxima and not body & fiber.late - self.only_in_tiles:
+            if not body & fiber.summaries - self.maxima - self.tracked and not body & fiber.late - self.only_in_tiles:
                 found.add(name)
         return frozenset(found)
 
@@ -190,23 +192,62 @@ class Roles:
         if any(fiber.waits(c) for c in (*conditions, *((e.where,) if e.where else ()))):
             raise StuckError(f"{e.name} has a condition that waits for the end of {self.rank}")
         body = self.by_own(body)
-        poly = normal_form(fiber, body)
+        poly = expanded_form(fiber, body)
         found = {exponent_that_waits(fiber, m) for m, _ in poly.terms}
         waiting = {a.tensor for a in accesses(body) if a.tensor in fiber.summaries}
-        if len(found) != 1 or not (exponent := next(iter(found))).terms or not waiting <= moving:
+        centres = self.centres(e, poly)
+        shifted = {a.tensor for a in centres}
+        exponent = next(iter(found))
+        if len(found) != 1 or not (exponent.terms or centres) or not waiting <= moving | shifted:
             raise StuckError(f"{e.name} depends on {fiber.waiting_for(e)} otherwise than by one factor exp(-max)")
         inside = {a.tensor for a in accesses(to_expr(exponent))} & fiber.summaries
         for m, _ in poly.terms:
-            if any(fiber.waits(a) for a, _ in m.powers):
+            if any(fiber.waits(a) and a not in centres for a, _ in m.powers):
                 raise StuckError(f"{e.name} has a factor that waits for the end of {self.rank}")
-        if not waiting <= inside or set(rank_values(to_expr(exponent))) & set(self.fiber.reduced(e)):
+        changing = {*rank_values(to_expr(exponent)), *(r for a in centres for r in rank_values(a))}
+        if not waiting <= inside | shifted or changing & set(self.fiber.reduced(e)):
             raise StuckError(f"{e.name} depends on a running value that changes along a rank it reduces")
         return exponent
+
+    def centres(self, e: Einsum, poly: Poly) -> frozenset[Access]:
+        """Summaries in which a sum is a polynomial, and that have a running value: maxima, or made of sums."""
+        found = centres_in(self.fiber, poly)
+        if not found:
+            return frozenset()
+        if reduction_op(e) != "sum":
+            raise StuckError(f"{e.name} is no sum that could be shifted")
+        for a in found:
+            if a.tensor not in self.maxima:
+                sources(self.fiber, a.tensor)
+            if a != access(a.tensor, self.fiber.cascade.tensors[a.tensor].ranks):
+                raise StuckError(f"{a.tensor} is read by other ranks than its own")
+        return frozenset(found)
+
+    @cached_property
+    def shifting(self) -> Mapping[str, frozenset[Access]]:
+        """The sums that are polynomials in running values, and in which."""
+        found: dict[str, frozenset[Access]] = {}
+        for name in self.rescaled:
+            (e,) = self.fiber.cascade.definitions(name)
+            body, _ = self.fiber.inline(e.body, self.fiber.late | self.steadied)
+            if centres := self.centres(e, expanded_form(self.fiber, self.by_own(body))):
+                found[name] = centres
+        return found
+
+    @cached_property
+    def tracked(self) -> frozenset[str]:
+        """The summaries in which sums are polynomials."""
+        return frozenset(a.tensor for centres in self.shifting.values() for a in centres)
+
+    @cached_property
+    def sources(self) -> frozenset[str]:
+        """The sums these are made of."""
+        return frozenset(s for name in self.tracked - self.maxima for s in sources(self.fiber, name))
 
     def whole_exponent(self, e: Einsum) -> Poly:
         """E(d) with maxima shared with other ranks as they are."""
         body, _ = self.fiber.inline(e.body, self.fiber.late | self.steadied)
-        found = {exponent_that_waits(self.fiber, m) for m, _ in normal_form(self.fiber, body).terms}
+        found = {exponent_that_waits(self.fiber, m) for m, _ in expanded_form(self.fiber, body).terms}
         if len(found) != 1:
             raise StuckError(f"{e.name} adds exponentials relative to different maxima")
         return next(iter(found))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 from fusemodel.analysis.derive.emit import Names, access
 from fusemodel.analysis.derive.fiber import START, Fiber, StuckError, conjunction, replaced
 from fusemodel.analysis.derive.identities import correction
 from fusemodel.analysis.derive.normal import Normal, bare
 from fusemodel.analysis.derive.roles import Roles
+from fusemodel.analysis.derive.shifting import centre, remember, running_source, shifted
 from fusemodel.analysis.derive.signs import nonnegative_product
 from fusemodel.analysis.derive.terms import Mono, Poly, to_expr
 from fusemodel.cascade.ir import (
@@ -54,11 +56,15 @@ class Tiling(Roles):
     final: dict[str, Expr] = field(default_factory=dict)  # what is replaced -> its value at the end
     corrections: dict[str, Access] = field(default_factory=dict)
     merges: dict[tuple[str, str], Access] = field(default_factory=dict)
+    so_far: dict[str, Expr] = field(default_factory=dict)  # a sum or mean -> over the tiles so far (or of a chunk)
+    shift: dict[str, Access] = field(default_factory=dict)  # a running value -> how far it moves
+    series: dict[str, tuple[Expr, Fraction]] = field(default_factory=dict)  # what is summed -> its sum before a tile
 
     @classmethod
     def of(cls, fiber: Fiber, parts: tuple[str, str] | None, *, chunks: bool) -> Tiling:
         cascade, rank = fiber.cascade, fiber.rank
-        if (rank in cascade.split and not parts) or rank in cascade.parents or rank in cascade.batch:
+        outer = [parts[0] for parts in cascade.split.values()]
+        if (rank in cascade.split and not parts) or rank in outer or rank in cascade.batch:
             raise StuckError(f"rank {rank} is split already, or is a batch rank")
         work = cls(fiber, names=Names.of(cascade), chunks=chunks)
         work.outer, work.inner = parts or (work.names.rank(f"{rank}1"), work.names.rank(f"{rank}0"))
@@ -70,6 +76,13 @@ class Tiling(Roles):
         fiber = self.fiber
         if e.name in fiber.settled:
             self.out.append(e)
+        elif e.name in self.sources and e.name not in self.rescaled:
+            running_source(self, e)
+            if e.name in self.tracked:
+                centre(self, e)
+        elif e.name in self.tracked - self.maxima and not fiber.is_late(e):
+            self.outside(e)
+            centre(self, e)
         elif fiber.is_late(e):
             if e.name in self.rescaled:
                 self.accumulator(e)
@@ -103,9 +116,9 @@ class Tiling(Roles):
             return e
 
         def index(tensor: str, i: Expr) -> tuple[Expr, ...]:
-            own = (
-                self.rank in self.fiber.cascade.tensors[tensor].ranks if tensor in self.fiber.cascade.tensors else False
-            )
+            known = self.fiber.cascade.tensors
+            family = {self.rank, self.fiber.cascade.parents.get(self.rank)}
+            own = tensor in known and not family.isdisjoint(known[tensor].ranks)
             if i == RankValue(self.rank) and own:
                 return RankValue(self.outer), RankValue(self.inner)
             return (go(i),)
@@ -175,6 +188,11 @@ class Tiling(Roles):
         out."""
         return self.with_values(expr, self.moving)
 
+    def conditions(self, e: Einsum) -> Expr | None:
+        """The condition of a sum, and those of late tensors that are written out in it."""
+        _, found = self.fiber.inline(e.body, self.fiber.late - self.in_tiles)
+        return conjunction([e.where, *found])
+
     def with_values(self, expr: Expr, values: Mapping[str, Access]) -> Expr:
         late = self.fiber.late - self.in_tiles
         body, _ = self.fiber.inline(expr, late | self.steadied)
@@ -236,32 +254,37 @@ class Tiling(Roles):
         factor that is not negative distributes over it."""
         kept, op = target_ranks(e), reduction_op(e)
         exponent = self.common_exponent(e)
-        body = self.at_step(e.body)
+        body, conditions = self.at_step(e.body), self.conditions(e)
         tile = access(self.names.fresh(f"L{e.name}"), (self.outer, *kept))
         reduction = self.in_tile(e) if e.reduction else None
         self.out.append(
-            replace(e, target=tile, body=self.cut(bare(body)), reduction=reduction, where=self.guarded(body, e.where))
-        )
-        form = Normal()
-        new = form(self.with_values(to_expr(exponent), self.moving))
-        if self.chunks:
-            whole = form(replaced(self.fiber.cascade, to_expr(self.whole_exponent(e)), {}))
-            scaling = self.correct(correction(new, whole), exponent, kept)
-            self.out.append(Einsum(e.target, scaled(op, tile, scaling), Reduction(op, (self.outer,))))
-            self.steps.append(
-                f"{e.name}: chunks are made relative to their own maximum, and merge by {scaling.tensor}."
+            replace(
+                e, target=tile, body=self.cut(bare(body)), reduction=reduction, where=self.guarded(body, conditions)
             )
+        )
+        centres = sorted(self.shifting.get(e.name, ()), key=lambda a: a.tensor)
+        if self.chunks:
+            whole = shifted(self, e, tile, centres) if centres else tile
+            if exponent.terms:
+                whole = scaled(op, whole, self.scaling(exponent, kept, self.whole_exponent(e)))
+            self.out.append(Einsum(e.target, whole, Reduction(op, (self.outer,))))
+            self.steps.append(f"{e.name}: chunks are made relative to their own values, and merge.")
             return
-        old = form(self.with_values(to_expr(exponent), self.before))
-        scaling = self.correct(correction(old, new), exponent, kept)
         name = self.names.fresh(f"R{e.name}")
         start, now, then, end = self.stages(name, kept)
+        self.so_far[e.name] = then
+        remember(self, e, now)
+        moved = shifted(self, e, now, centres) if centres else now
+        if exponent.terms:
+            factor = self.scaling(exponent, kept)
+            moved = scaled(op, moved, factor)
+            self.steps.append(
+                f"{e.name}: exp(x - new) = exp(x - old) * exp(old - new), so {name} is kept relative to the running "
+                f"value and multiplied by {factor.tensor} when that moves on."
+            )
         self.out.append(Einsum(start, START.get(op, Number(0))))
-        self.out.append(Einsum(then, Apply(op if op in START else "+", (tile, scaled(op, now, scaling)))))
-        self.steps.append(
-            f"{e.name}: exp(x - new) = exp(x - old) * exp(old - new), so {name} is kept relative to the running value "
-            f"and multiplied by {scaling.tensor} when that moves on."
-        )
+        both = (moved, tile) if centres else (tile, moved)
+        self.out.append(Einsum(then, Apply(op if op in START else "+", both)))
         if exponent == self.whole_exponent(e):
             self.final[e.name] = end
             self.rest(e, end)
@@ -286,6 +309,14 @@ class Tiling(Roles):
                 f"that the sums over {self.rank} wait for nothing made along other ranks."
             )
         return self.merges[key]
+
+    def scaling(self, exponent: Poly, kept: tuple[str, ...], whole: Poly | None = None) -> Access:
+        """The tensor that rescales a sum when the running value moves on; that of a chunk, to be relative to the
+        ``whole``."""
+        form = Normal()
+        old = form(self.with_values(to_expr(exponent), self.moving if whole else self.before))
+        new = form(to_expr(whole) if whole else self.with_values(to_expr(exponent), self.moving))
+        return self.correct(correction(old, new), exponent, kept)
 
     def correct(self, body: Expr, exponent: Poly, kept: tuple[str, ...]) -> Access:
         """The tensor by which accumulators with this exponent are rescaled, made once."""

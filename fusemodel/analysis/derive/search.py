@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -12,6 +13,7 @@ from fusemodel.analysis.derive.check import Check
 from fusemodel.analysis.derive.emit import assemble
 from fusemodel.analysis.derive.factor import factored
 from fusemodel.analysis.derive.fiber import Fiber, StuckError, closure, reduced
+from fusemodel.analysis.derive.regular import apart, joined
 from fusemodel.analysis.derive.running import TILE, tiled
 from fusemodel.analysis.derive.stable import stabilised
 from fusemodel.analysis.passes import Passes, passes
@@ -20,6 +22,10 @@ from fusemodel.cascade.ir import Apply, Cascade, Expr, Extent, Number, reads
 from fusemodel.errors import InputError, unknown
 from fusemodel.numerics.interpret import count_points
 
+CANCELS = (
+    "side condition: where a mean is far from 0 beside the spread, the powers multiplied out nearly cancel, and digits "
+    "are lost in proportion to (mean / spread)^2."
+)
 Merge = Literal["running", "chunks"]
 Candidate = tuple[Cascade, list[str], tuple[str, ...]]  # a cascade, the steps to it, and ranks that are sizes of tiles
 Make = Callable[[], Candidate]
@@ -51,15 +57,20 @@ class Search:
     found: Passes
     stages: list[Cascade] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
+    spread: bool = False  # multiply powers of differences out at once
+    shifts: bool = False  # whether a sum of such powers was left whole
     stuck: dict[str, list[str]] = field(default_factory=dict)
+    whole: set[str] = field(default_factory=set)  # ranks that were given split, and are so no more
+    cancels: bool = False  # whether the current cascade loses digits where inputs are far from zero
+    waiting: list[str] = field(default_factory=list)  # steps that make nothing better by themselves
 
     @property
     def counts(self) -> dict[str, int]:
         return self.found.passes
 
-    def offer(self, make: Make, rank: str | None, *, fewer: bool = True) -> bool:
+    def offer(self, make: Make, rank: str | None, *, fewer: bool = True, cancelling: bool = False) -> bool:
         """Take a candidate if it is legal, traverses the rank less often (unless not ``fewer``: no more often) and no
-        other more, and computes the same."""
+        other more, and computes the same; one that loses digits far from zero only if it may be ``cancelling``."""
         try:
             cascade, steps, new = make()
         except StuckError as reason:
@@ -74,9 +85,14 @@ class Search:
             return False
         if (wrong := self.check.same_numbers(cascade, new)) is not None:
             return self.refuse(rank, f"a candidate fails the numerical check: {wrong}")
+        if self.check.cancels(cascade, new) and not self.cancels:
+            if not cancelling:
+                return self.refuse(rank, "what is multiplied out nearly cancels where the mean is far from zero")
+            self.cancels, steps = True, [*steps, CANCELS]
         self.current, self.found = cascade, found
         self.stages.append(cascade)
-        self.steps += steps
+        self.steps += self.waiting + steps
+        self.waiting = []
         return True
 
     def refuse(self, rank: str | None, reason: str) -> bool:
@@ -110,20 +126,53 @@ class Search:
             raise StuckError("chunks do not halve the work")
         return cascade, work.steps, (inner,)
 
-    def fiber(self, rank: str, after: int) -> Fiber:
-        """A rank seen from the traversal after the first few."""
+    def settled(self, rank: str, after: int) -> frozenset[str]:
+        """The summaries of the first few traversals."""
         done = self.found.tensors
         early = (n for n, t in self.current.tensors.items() if rank not in t.ranks and done.get(n, {}).get(rank))
-        return Fiber(self.current, rank, frozenset(n for n in early if done[n][rank] <= after))
+        return frozenset(n for n in early if done[n][rank] <= after)
 
-    def factor(self, rank: str, after: int) -> Candidate:
+    def fiber(self, rank: str, after: int) -> Fiber:
+        """A rank seen from the traversal after the first few."""
+        return Fiber(self.current, rank, self.settled(rank, after))
+
+    def factor(self, rank: str, after: int, *, spread: bool = False) -> Candidate:
         """Along a rank, or the inner part of one that was given split."""
-        given = self.check.original.split.get(rank)
-        work = factored(self.fiber(given[1] if given else rank, after))
+        given = self.current.split.get(rank) if self.apart(rank) else None
+        along = given[1] if given else rank
+        cascade, steps = self.current, []
+        with suppress(StuckError):
+            cascade, steps = apart(cascade, along)
+        work = factored(Fiber(cascade, along, self.settled(along, after)), spread=spread or self.spread)
+        self.shifts |= work.shifts
         self.stuck[rank] = list(work.stuck)
         if not work.steps:
             raise StuckError("")
-        return assemble(self.current, work.out), work.steps, ()
+        return assemble(cascade, work.out), steps + work.steps, ()
+
+    def apart(self, rank: str) -> bool:
+        """Whether a rank was given split, and its parts are still used one without the other."""
+        return rank in self.check.original.split and rank not in self.whole
+
+    def both(self, rank: str, after: int, *, spread: bool = False) -> Candidate:
+        """What waits taken out of reductions, and the rest with running values."""
+        cascade, steps, _ = self.factor(rank, after, spread=spread)
+        tiles, more, new = self.tile(Fiber(cascade, rank, self.settled(rank, after)))
+        return tiles, steps + more, new
+
+    def join(self) -> None:
+        """Ranks that were given split, and whose parts are used together everywhere, as if they were whole."""
+        for rank in self.check.original.split:
+            if self.counts[rank] < 2:
+                continue
+            try:
+                cascade, steps = joined(self.current, rank)
+            except StuckError:
+                continue
+            found = passes(cascade, extents_of(cascade))
+            if found.passes[rank] <= self.counts[rank]:
+                self.current, self.found, self.waiting = cascade, found, [*self.waiting, *steps]
+                self.whole.add(rank)
 
     def stabilise(self, rank: str) -> Candidate:
         """A maximum subtracted in every sum of exponentials, and tiles over which it runs."""
@@ -133,11 +182,12 @@ class Search:
 
     def tile(self, fiber: Fiber) -> Candidate:
         rank, current = fiber.rank, fiber.cascade
-        parts = None if rank in self.check.original.split else current.split.get(rank)
+        parts = None if self.apart(rank) else current.split.get(rank)
         work = tiled(fiber, parts, chunks=self.merge == "chunks")
         outer, inner = work.outer, work.inner
         if parts:
-            return assemble(current, work.out), work.steps, (inner,)
+            new = () if rank in self.whole else (inner,)
+            return assemble(current, work.out), work.steps, new
         sizes = extents_of(current)
         count: Expr = Apply("neg", (Apply("//", (Apply("neg", (Extent(rank),)), Extent(inner))),))
         ranks = {inner: Number(max(1, min(TILE, sizes[rank]))), outer: count}
@@ -147,6 +197,12 @@ class Search:
         cascade = assemble(current, work.out, ranks=ranks, split={rank: (outer, inner)}, test=test)
         return cascade, work.steps, (inner,)
 
+    def tiles(self, only: str | None) -> list[str]:
+        """Inner parts of ranks that were given split, whose tiles are independent of one another."""
+        stepped = {r for t in self.current.tensors.values() for r in t.iterative}
+        parts = (p for whole, p in self.check.original.split.items() if whole not in self.whole | stepped)
+        return [inner for outer, inner in parts if outer not in stepped and only in (None, inner)]
+
     def reduce(self, rank: str) -> None:
         """Fewer passes over one rank: what waits for the first traversal, then what waits for later ones."""
         after: int | None = 0
@@ -155,6 +211,12 @@ class Search:
             found = self.counts[rank] > 1 and self.offer(lambda n=after: self.factor(rank, n), rank)
             if self.counts[rank] > 1:
                 found |= self.offer(lambda n=after: self.tile(self.fiber(rank, n)), rank)
+            if self.counts[rank] > 1 and not found:
+                found = self.offer(lambda n=after: self.both(rank, n), rank)
+            if self.counts[rank] > 1 and not found:
+                found = self.offer(lambda n=after: self.factor(rank, n, spread=True), rank, cancelling=True)
+            if self.counts[rank] > 1 and not found:
+                found = self.offer(lambda n=after: self.both(rank, n, spread=True), rank, cancelling=True)
             self.stuck[rank] = known or self.stuck.get(rank, [])
             after = 0 if found else self.next_traversal(rank, after)
         if self.stable and rank not in self.current.split:
@@ -169,8 +231,14 @@ class Search:
         """For each rank still traversed more than once: outputs that hold it, else what no identity could take out."""
         result: list[str] = []
         why = self.found.why
+        inner = [parts[1] for parts in self.check.original.split.values()]
         for rank, count in self.counts.items():
-            if count < 2 or rank in self.current.parents:
+            if count < 2 or (rank in self.current.parents and rank not in inner):
+                continue
+            if rank in inner and rank not in self.stuck:
+                result.append(
+                    f"{rank}: it is traversed {count} times on chip, a tile at a time: {'; '.join(why[rank])}."
+                )
                 continue
             found = self.unreduced(rank)
             found = found or [f"{rank}: {reason}" for reason in self.stuck.get(rank, ())]
@@ -218,6 +286,20 @@ def _needs(cascade: Cascade, name: str, family: set[str], ended: set[str]) -> li
     return list(found)
 
 
+def _searched(cascade: Cascade, stable: bool, rank: str | None, merge: Merge, found: Passes, spread: bool) -> Search:
+    search = Search(Check(cascade), merge, stable, cascade, found, spread=spread)
+    search.join()
+    ranks = [r for r in cascade.ranks if r not in cascade.parents and rank in (None, r)]
+    stages = -1
+    while stages != len(search.stages):  # what one rank waits for may cancel after another is done
+        first, stages = stages < 0, len(search.stages)
+        for r in (*ranks, *search.tiles(rank)):
+            if search.counts[r] > 1 or (first and stable and search.counts[r] == 1):
+                search.reduce(r)
+    search.regroup()
+    return search
+
+
 def derive(cascade: Cascade, *, stable: bool = False, rank: str | None = None, merge: Merge = "running") -> Derivation:
     """An algebraically equal cascade that traverses fewer fibers more than once, if the identities reach one.
 
@@ -230,11 +312,12 @@ def derive(cascade: Cascade, *, stable: bool = False, rank: str | None = None, m
         raise unknown("merge", str(merge), ("running", "chunks"))
     found = passes(cascade, extents_of(cascade))
     before = found.passes
-    search = Search(Check(cascade), merge, stable, cascade, found)
-    for r in [rank] if rank else [r for r in cascade.ranks if r not in cascade.parents]:
-        if search.counts[r] > 1 or (stable and search.counts[r] == 1):
-            search.reduce(r)
-    search.regroup()
+    search = _searched(cascade, stable, rank, merge, found, False)
+    if search.shifts:
+        # running values along one rank can keep another from having them; powers multiplied out cannot
+        other = _searched(cascade, stable, rank, merge, found, True)
+        if sum(other.counts[r] for r in before) < sum(search.counts[r] for r in before):
+            search = other
     named = [replace(c, name=f"{cascade.name}-derived") for c in search.stages]
     after = {r: search.counts[r] for r in before if r in search.counts}
     best = named[-1] if named else cascade

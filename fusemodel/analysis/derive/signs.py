@@ -18,6 +18,8 @@ def nonnegative(cascade: Cascade, expr: Expr, seen: frozenset[str] = frozenset()
             return True
         case Apply("*", (a, b)) if a == b:
             return True
+        case Apply("pow", (_, Number(value))) if value % 2 == 0:
+            return True
         case Apply("+" | "*" | "/" | "//" | "%", (a, b)):
             return nonnegative(cascade, a, seen) and nonnegative(cascade, b, seen)
         case Apply("max", args):
@@ -44,4 +46,4 @@ def nonnegative(cascade: Cascade, expr: Expr, seen: frozenset[str] = frozenset()
 
 
 def nonnegative_product(cascade: Cascade, mono: Mono) -> bool:
-    return all(p % 2 == 0 or nonnegative(cascade, a) for a, p in mono.powers)
+    return all(p % 2 == 0 or p.denominator == 2 or nonnegative(cascade, a) for a, p in mono.powers)

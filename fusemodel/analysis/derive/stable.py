@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from fusemodel.analysis.derive.emit import Names, access
 from fusemodel.analysis.derive.fiber import Fiber, StuckError, closure, conjunction, replaced
-from fusemodel.analysis.derive.identities import normal_form
+from fusemodel.analysis.derive.identities import expanded_form
 from fusemodel.analysis.derive.normal import Normal
 from fusemodel.analysis.derive.signs import nonnegative_product
 from fusemodel.analysis.derive.terms import Mono, Poly, TooLargeError, add, mono, parts, scale, to_expr, total
@@ -65,7 +65,7 @@ class Stabilising:
             return False
         body, conditions = fiber.inline(e.body, self.exponential() | fiber.late)
         conditions = (*conditions, *((e.where,) if e.where is not None else ()))
-        poly = normal_form(fiber, body)
+        poly = expanded_form(fiber, body)
         exponents = {self.growing(m) for m, _ in poly.terms}
         if exponents == {Poly()} or any(fiber.waits(a) for m, _ in poly.terms for a in parts(m)):
             return False

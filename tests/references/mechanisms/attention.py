@@ -17,13 +17,18 @@ def _eight_bits():
 
 
 def _rounded(y, size):
-    """Blocks of positions (the last axis) scaled to 448, every number replaced by the nearest in the format."""
+    """Blocks of positions (the last axis) scaled to 448, every number replaced by the nearest in the format, of two
+    that are equally near the even one."""
     numbers, out = _eight_bits(), np.empty_like(y)
-    middles = (numbers[1:] + numbers[:-1]) / 2
+    odd = np.abs(np.arange(len(numbers)) - len(numbers) // 2) % 2  # the last bit of the fraction
     for start in range(0, y.shape[-1], size):
         block = y[..., start : start + size]
-        scale = np.abs(block).max(axis=(-2, -1), keepdims=True) / 448
-        out[..., start : start + size] = numbers[np.searchsorted(middles, block / scale)] * scale
+        largest = np.abs(block).max(axis=(-2, -1), keepdims=True)
+        scale = np.where(largest > 0, largest / 448, 1)
+        above = np.clip(np.searchsorted(numbers, block / scale), 1, len(numbers) - 1)
+        up, down = numbers[above] - block / scale, block / scale - numbers[above - 1]
+        higher = (up < down) | ((up == down) & (odd[above] == 0))
+        out[..., start : start + size] = numbers[above - ~higher] * scale
     return out
 
 

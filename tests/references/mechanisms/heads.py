@@ -75,6 +75,11 @@ def grouped_query_step(x, n):
     return out
 
 
+def grouped_query_causal(x, n):
+    """Every position of grouped-query attention, each without later keys."""
+    return grouped_query_step(x, n)
+
+
 def latent(x, n):
     """Keys and values of every head unpacked from the latents, content and position parts joined into longer keys."""
     cache = _normed(np.einsum("dl,bdm->blm", x["WDKV"], x["X"]), x["GKV"], -2, 1e-6)
@@ -96,6 +101,16 @@ def _latent_heads(x, cache, rotary, n):
         q = np.concatenate([x["WUQ"][:, h].T @ queries[b], turned])
         k = np.concatenate([x["WUK"][:, h].T @ cache[b], rotary[b]])
         out[b] += x["WO"][h].T @ _head(q, k, x["WUV"][:, h].T @ cache[b], _lower(n["p"], keys))
+    return out
+
+
+def latent_core(x, n):
+    """Attention of every head to its own keys and values, unpacked from the latents; causal."""
+    out = np.zeros((n["b"], n["h"], n["f"], n["p"]))
+    for b, h in np.ndindex(n["b"], n["h"]):
+        q = np.concatenate([x["QN"][b, h], x["QR"][b, h]])
+        k = np.concatenate([x["WUK"][:, h].T @ x["CKV"][b], x["KR"][b]])
+        out[b, h] = _head(q, k, x["WUV"][:, h].T @ x["CKV"][b], _lower(n["p"], n["p"]))
     return out
 
 
@@ -143,10 +158,10 @@ def mixture_of_llama_heads(x, n):
 
 
 def _counts(importance, heads):
-    """Shares of the heads in proportion to importance between its least and largest, rounded half up."""
+    """Shares of the heads in proportion to importance between its least and largest, rounded, halves to even."""
     spread = importance.max() - importance.min()
     shares = (importance - importance.min()) / spread if spread > 0 else np.ones_like(importance)
-    return np.floor(shares / shares.sum() * heads + 0.5).astype(int)
+    return np.array([round(share) for share in (shares / shares.sum() * heads).tolist()])
 
 
 def _norms(keys):

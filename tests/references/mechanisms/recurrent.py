@@ -270,7 +270,7 @@ def transnormer_by_mask(x, n):
     length = x["Q"].shape[3]
     distance = np.arange(length)[:, None] - np.arange(length)[None, :]
     turn = np.cos(x["TH"][..., None, None] * distance)
-    scores = np.einsum("bhep,bhem,bhepm->bhpm", _silu(x["Q"]), _silu(x["K"]), turn)
+    scores = np.einsum("bhep,bhem,hepm->bhpm", _silu(x["Q"]), _silu(x["K"]), turn)
     return _transnormer_output(np.einsum("bhpm,bhfm->bhfp", scores * _powers(_lambda(n), length), x["V"]), x)
 
 
@@ -286,6 +286,28 @@ def transnormer_by_steps(x, n):
     return _transnormer_output(out, x)
 
 
+def tnl_layer(x, n):
+    """Position by position, all pairs compared; the heads joined, normalised, gated and projected."""
+    q, k, v = (_silu(np.einsum("hed,bdi->bhei", x[w], x["X"])) for w in ("WQ", "WK", "WV"))
+    scores = np.einsum("bhep,bhem->bhpm", q, k) * _powers(_lambda(n), n["i"])
+    heads = np.einsum("bhpm,bhfm->bphf", scores, v).reshape(n["b"], n["i"], -1)
+    centred = heads - heads.mean(axis=-1, keepdims=True)
+    normal = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+    gate = _sigmoid(np.swapaxes(x["X"], 1, 2) @ x["WG1"].T @ x["WG2"].reshape(-1, n["r"]).T)
+    out = (normal * x["GAIN"].ravel() + x["BIAS"].ravel()) * gate @ x["WO"].reshape(-1, n["c"])
+    return np.swapaxes(out, 1, 2)
+
+
+def sglu(x, n):
+    """Token by token."""
+    out = np.zeros((n["b"], n["c"], n["i"]))
+    for b, i in np.ndindex(n["b"], n["i"]):
+        token = x["X"][b, :, i]
+        out[b, :, i] = x["WO"] @ ((x["WV"] @ token) * (x["WU"] @ token))
+    return out
+
+
+# In-context regression
 # In-context regression
 
 
@@ -344,6 +366,22 @@ def rg_lru_by_products(x, n):
     transition = _sigmoid(x["AL"])[..., None] ** (8 * _sigmoid(x["GR"]))
     write = np.sqrt(1 - transition**2) * _sigmoid(x["GI"]) * x["U"]
     return _by_products(transition[:, None], write[:, None], np.ones((n["b"], 1, n["i"])))
+
+
+def softmax_of_scalars(x, n):
+    """Causal softmax attention whose scores are products of two numbers."""
+    scores = np.where(_earlier(n["i"]), x["Q"][..., :, None] * x["K"][..., None, :], -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.einsum("bhpm,bhfm->bhfp", weights / weights.sum(axis=-1, keepdims=True), x["V"])
+
+
+def quasi_lstm_by_products(x, n):
+    forget, write, read = (
+        _sigmoid(np.einsum("dc,bci->bdi", x[w], x["U"]) + x[c][:, None])
+        for w, c in (("WF", "BF"), ("WI", "BI"), ("WO", "BO"))
+    )
+    write = write * np.tanh(np.einsum("dc,bci->bdi", x["WZ"], x["U"]) + x["BZ"][:, None])
+    return read * _by_products(forget[:, None], write[:, None], np.ones((n["b"], 1, n["i"])))
 
 
 def _s4d_parts(x):

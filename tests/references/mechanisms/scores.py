@@ -159,8 +159,8 @@ def transformer_xl(x, n):
 
 
 def qk_norm(x, n):
-    """Cosines times a factor."""
-    q, k = (x[t] / np.linalg.norm(x[t], axis=2, keepdims=True) for t in "QK")
+    """Cosines times a factor; a vector of zeros is at right angles to all."""
+    q, k = (x[t] / np.maximum(np.linalg.norm(x[t], axis=2, keepdims=True), 1e-12) for t in "QK")
     return _attend(x["G"] * np.einsum("bhep,bhem->bhpm", q, k), x["V"])
 
 
@@ -242,6 +242,25 @@ def l_query(x, n):
                 out[b, :, p] += x["WO"][h].T @ (x["WV"][h] @ seen @ softmax(scores))
             out[b, :, p] += normal
     return out
+
+
+def two_towers(x, n):
+    """Two of :func:`l_query`, one with single items as queries; scores of the items from both, weighted."""
+    towers = []
+    for number, recent in enumerate((1, n["l"])):
+        own = {t: x[t][number] for t in ("GAIN", "BIAS", "WQ", "WK", "WV", "WO")}
+        towers.append(l_query({"X": x["X"], "KEEP": x["KEEP"], **own}, {**n, "l": recent}))
+    short, long = (np.einsum("nd,bdp->bnp", x["ITEM"], z) for z in towers)
+    return x["ALPHA"] * short + (1 - x["ALPHA"]) * long
+
+
+def ted(x, n):
+    """Row by row, the sum of t ln(t / s)."""
+    total = 0.0
+    for counts, logits in zip(x["CO"], x["Y"], strict=True):
+        teacher, student = softmax(counts / x["TAU"]), softmax(logits)
+        total += (teacher * np.log(teacher / student)).sum()
+    return total / n["b"]
 
 
 def redistributed(x, n):

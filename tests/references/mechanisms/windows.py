@@ -217,6 +217,32 @@ def dilated_neighborhood_1d(x, n):
     return _masked(x["Q"], x["K"], x["V"], mask)
 
 
+def neighborhood_causal_1d(x, n):
+    """The window of each group of t positions of a remainder ends with the last of them; later keys are left out."""
+    mask = np.zeros((n["p"], n["m"]), dtype=bool)
+    for c in range(n["d"]):
+        same = list(range(c, n["p"], n["d"]))
+        for first in range(0, len(same), n["t"]):
+            group = same[first : first + n["t"]]
+            last = first + n["t"] if first + n["t"] < len(same) else len(same)
+            window = same[max(last - n["w"], 0) : last]
+            for p in group:
+                mask[p, [m for m in window if m <= p]] = True
+    return _masked(x["Q"], x["K"], x["V"], mask)
+
+
+def neighborhood_strided_1d(x, n):
+    """All of a group of t positions of a remainder have the neighborhood of the one in its middle."""
+    mask = np.zeros((n["p"], n["m"]), dtype=bool)
+    for c in range(n["d"]):
+        same = list(range(c, n["p"], n["d"]))
+        for first in range(0, len(same), n["t"]):
+            middle = same[min(first + n["t"] // 2, len(same) - 1)]
+            for p in same[first : first + n["t"]]:
+                mask[p, _neighbors(middle, n["p"], n["w"], n["d"])] = True
+    return _masked(x["Q"], x["K"], x["V"], mask)
+
+
 def neighborhood(x, n):
     return _per_pixel(x["Q"], x["K"], x["V"], lambda y, c: _box(
         _neighbors(y, n["y"], n["wy"]), _neighbors(c, n["x"], n["wx"])
@@ -359,6 +385,60 @@ def msa_conv(x, n):
 
 def msa_conv_masked(x, n):
     return _convolved(x, n, masked=True)
+
+
+def msa_conv_shifted(x, n):
+    """Quarters of the image's channels rolled, then projected; windows as in a convolution that pads with zeros."""
+    up, left = n["ky"] // 2, n["kx"] // 2
+    rolls = [(-up, 0), (up, 0), (0, -left), (0, left)]
+    image = np.stack([np.roll(x["IN"][:, u], rolls[u], axis=(-2, -1)) for u in range(4)], axis=1)
+    q, k, v = (np.einsum("heuc,bucyx->bheyx", x[w], image) for w in ("WQ", "WK", "WV"))
+    return _convolved({"Q": q, "K": k, "V": v}, {**n, "d": 1}, masked=False)
+
+
+def msa_conv_pooled(x, n):
+    """Pixel by pixel: the keys of the window that are in the image, and after them the means of cells."""
+    s, e = n["s"], n["e"]
+    cells = [np.s_[..., top : top + s, left : left + s] for top in range(0, n["y"], s) for left in range(0, n["x"], s)]
+    pooled = {t: np.stack([x[t][cell].mean(axis=(-2, -1)) for cell in cells], axis=-1) for t in "KV"}
+    out = np.zeros((*x["V"].shape[:-2], n["y"], n["x"]))
+    for y in range(n["y"]):
+        for c in range(n["x"]):
+            rows = slice(max(y - n["ky"] // 2, 0), y + n["ky"] // 2 + 1)
+            columns = slice(max(c - n["kx"] // 2, 0), c + n["kx"] // 2 + 1)
+            k, v = (
+                np.concatenate([x[t][..., rows, columns].reshape(*x[t].shape[:-2], -1), pooled[t]], axis=-1)
+                for t in "KV"
+            )
+            weights = softmax(np.einsum("bhe,bhem->bhm", x["Q"][..., y, c], k) / np.sqrt(e))
+            out[..., y, c] = np.einsum("bhm,bhfm->bhf", weights, v)
+    return out
+
+
+def moat_strided(x, n):
+    """As :func:`moat`, the filter and a mean of 2 x 2 pixels taken at every second row and column (padding `same`)."""
+    image, s = x["IN"], n["s"]
+
+    def scaled(a, gain, shift):
+        return a * gain[:, None, None] + shift[:, None, None]
+
+    hidden = np.einsum("rc,bcyx->bryx", x["W1"], scaled(image, x["BG0"], x["BB0"]))
+    hidden = _gelu(scaled(hidden, x["BG1"], x["BB1"]))
+    before = [max(s * (size - 1) + 3 - given, 0) // 2 for size, given in ((n["y"], n["iy"]), (n["x"], n["ix"]))]
+    padded = np.pad(hidden, [(0, 0), (0, 0), (before[0], s + 2), (before[1], s + 2)])
+    filtered = np.zeros((*hidden.shape[:2], n["y"], n["x"]))
+    shortcut = np.zeros((*image.shape[:2], n["y"], n["x"]))
+    for y in range(n["y"]):
+        for c in range(n["x"]):
+            filtered[..., y, c] = np.einsum("brij,rij->br", padded[..., s * y : s * y + 3, s * c : s * c + 3], x["WD"])
+            shortcut[..., y, c] = image[..., s * y : s * y + s, s * c : s * c + s].mean(axis=(-2, -1))
+    hidden = _gelu(scaled(filtered, x["BG2"], x["BB2"]))
+    image = np.einsum("dc,bcyx->bdyx", x["WS"], shortcut) + np.einsum("dr,bryx->bdyx", x["W2"], hidden)
+    tokens = _norm(image, x["LG"], x["LB"], 1, 1e-6)
+    q, k, v = (np.einsum("hed,bdyx->hbeyx", x[w], tokens) for w in ("WQ", "WK", "WV"))
+    pixels = _box(range(n["y"]), range(n["x"]))
+    attended = _per_pixel(q, k, v, lambda y, c: pixels, _table(x["RPB"], n["y"], n["x"]))
+    return image + np.einsum("ghf,hbfyx->bgyx", x["WO"], attended)
 
 
 def moat(x, n):

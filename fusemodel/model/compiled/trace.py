@@ -1,0 +1,136 @@
+"""A design evaluated once, with symbols for extents, tile sizes and the numbers of its machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from fusemodel.mapping.spec import Design, Group
+from fusemodel.model.amounts import Amount, maximum
+from fusemodel.model.cost import cost_in, needs_numbers
+from fusemodel.model.evaluate import total
+from fusemodel.model.expression import Choice, Graph, Node, Untraceable
+from fusemodel.model.frame import Frame, frames_of, settled
+from fusemodel.model.numbers import with_numbers
+from fusemodel.model.plan import Plan
+from fusemodel.model.registers import held_in_registers
+from fusemodel.model.result import EinsumResult
+from fusemodel.model.tiles import Chosen, chains
+
+#: Fields of an evaluation that are no results: names, and what was given.
+_NAMES = {"mapping", "cascade", "arch", "workload", "seq", "name", "unit", "group", "operations", "variant",
+          "candidates", "notes", "extents", "tiles"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Traced:
+    """``columns``: each result by name, an expression (of one of some names: :class:`Choice`). ``fits``: whether each
+    group does; ``reserved``: words set aside at a level, which may not be negative. ``notes`` of the evaluation, as far
+    as they hold for every size."""
+
+    graph: Graph
+    columns: Mapping[str, Node | Choice]
+    fits: tuple[Node, ...]
+    reserved: tuple[tuple[Plan, str, Node], ...]
+    notes: tuple[str, ...]
+
+
+def labels_of(groups: Sequence[Group]) -> list[str]:
+    """What the tile sizes of each group are prefixed by: nothing where there is one group."""
+    if len(groups) == 1:
+        return [""]
+    given = [g.name for g in groups]
+    return [f"{n}." if given.count(n) == 1 and "+" not in n else f"{i}." for i, n in enumerate(given)]
+
+
+def signature_of(plans: Sequence[Plan], extents: Mapping[str, int]) -> tuple[object, ...]:
+    """All that a trace takes from extents besides amounts: it holds wherever this is the same."""
+    found: list[object] = []
+    for plan in map(settled, plans):
+        frames = frames_of(plan, extents)
+        if "signature" not in plan.memo:
+            facts = tuple(_facts(f, plan) for f in frames.values())
+            plan.memo["signature"] = (needs_numbers(plan, extents), facts)
+        found.append(plan.memo["signature"])
+    return tuple(found)
+
+
+def _facts(frame: Frame, plan: Plan) -> tuple[object, ...]:
+    """What the counts of an Einsum take from its extents, where they are no amounts."""
+    name = frame.einsum.name
+    tiles = [m.tile for m in plan.moves] + [t for f in plan.footprints for _, t in f.tiles]
+    dims = {d.index: d for t in tiles if t.einsum == name for d in t.dims if not d.split}
+    forms = tuple((repr(i), form.key() if (form := frame.index(d)) else None) for i, d in dims.items())
+    counted = tuple(frame.extents.items()) if any(map(frame.quotient, dims.values())) else ()  # values of an index
+    return frame.conditional, frame.doubtful, tuple(map(repr, frame.other)), frame.ragged, forms, counted
+
+
+def trace(design: Design, plans: Sequence[Plan], extents: Mapping[str, int]) -> Traced:
+    """The evaluation of a design, one plan for each group, in symbols. Untraceable names the group whose counts need
+    plain numbers. ``extents`` only say what a count is made of (:func:`signature_of`), not how much it is."""
+    graph = Graph()
+    known = {r: graph.symbol(r) for r in extents}
+    labels = labels_of([p.group for p in plans])
+    for whole, parts in design.cascade.split.items():
+        if extents[whole] == extents[parts[0]] * extents[parts[1]]:
+            graph.wholes.append((known[whole], tuple(known[p] for p in parts)))
+    chosen = [_group(settled(p), label, graph, known, extents) for p, label in zip(plans, labels, strict=True)]
+    found = total(design, chosen, known, None, None)
+    columns = {n: v if isinstance(v, (Node, Choice)) else _constant(graph, v) for n, v in named(found)}
+    fits = [graph.all(graph.node(x) <= 0 for x in c.cost.excess_words.values()) for c in chosen]
+    held = (graph.node(h.words) <= h.room for c in chosen for h in held_in_registers(c.plan, c.sizes))
+    for level in design.arch.levels:
+        need: Amount = 0
+        for c in chosen:
+            need = maximum(need, c.cost.need_words[level] * c.plan.arch.word_bytes)
+        columns[f"need_bytes.{level}"] = graph.node(need)
+    columns |= {
+        "edp_js": found.latency_s * graph.node(found.energy_j),
+        "fits": graph.all(fits),
+        "registers_hold": graph.all(held),
+    }
+    reserved = [
+        (c.plan, level, graph.node(held["(reserved)"]))
+        for c in chosen for level, held in c.cost.footprint_words.items() if "(reserved)" in held
+    ]  # fmt: skip
+    return Traced(graph, columns, tuple(fits), tuple(reserved), tuple(found.notes))
+
+
+def _group(plan: Plan, label: str, graph: Graph, known: Mapping[str, Node], extents: Mapping[str, int]) -> Chosen:
+    if needs_numbers(plan, extents):
+        raise Untraceable(f"{plan.group.name or 'a group'}: some point may be absent, and counts need plain numbers")
+    frames = {n: f.with_limits(known) for n, f in frames_of(plan, extents).items()}
+    parts = [p for ps in plan.group.parts.values() for p in ps]
+    sizes = {**known, **{p: graph.symbol(label + p, varies=True) for p in parts}}
+    before = len(graph.wholes)
+    for rank, inner in reversed(chains(plan.group)):
+        graph.wholes.append((sizes[rank], tuple(sizes[p] for p in inner)))
+    symbolic = with_numbers(plan, lambda name, value: graph.symbol(name) if value else 0)
+    cost = cost_in(symbolic, frames, sizes, known, products=True)
+    del graph.wholes[before:]
+    return Chosen(symbolic, sizes, cost, 1)
+
+
+def named(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Every result in an evaluation, by the names of the fields on the way to it: ``traffic_bytes.dram.K.read``."""
+    if isinstance(value, (Node, Choice, int, float, str)):
+        return [(path, value)]
+    if isinstance(value, dict):
+        return [x for name, inner in value.items() for x in named(inner, f"{path}.{name}")]
+    if isinstance(value, list):
+        labels = _labels(value)
+        return [x for label, inner in zip(labels, value, strict=True) for x in named(inner, f"{path}.{label}")]
+    if is_dataclass(value):
+        found = [(f.name, getattr(value, f.name)) for f in fields(value) if f.name not in _NAMES]
+        return [x for name, inner in found for x in named(inner, f"{path}.{name}" if path else name)]
+    return []
+
+
+def _constant(graph: Graph, value: float | str) -> Node | Choice:
+    return Choice((value,), graph.number(0)) if isinstance(value, str) else graph.number(value)
+
+
+def _labels(values: Sequence[Any]) -> list[str]:
+    """The names of Einsums; numbers of groups, whose names may be long."""
+    return [v.name if isinstance(v, EinsumResult) else str(i) for i, v in enumerate(values)]

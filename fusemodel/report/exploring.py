@@ -1,0 +1,136 @@
+"""Running a search or a sweep as the command line asks for it, and showing how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fusemodel.arch import load_architecture
+from fusemodel.cascade import extents_of, load_cascade
+from fusemodel.cascade.workload import check_set, extents_for, load_workload
+from fusemodel.errors import InputError, unknown
+from fusemodel.explore import OBJECTIVES, Found
+from fusemodel.explore.designs import FIELDS
+from fusemodel.explore.found import Progress as Far
+from fusemodel.explore.problem import search
+from fusemodel.explore.space import load_space
+from fusemodel.explore.store import default_path, open_store
+from fusemodel.explore.sweep import Progress as Reached
+from fusemodel.explore.sweep import Row, Sweep, Tell, sweep
+from fusemodel.explore.workers import processors
+from fusemodel.library import names
+from fusemodel.model import Evaluation, evaluate
+from fusemodel.report.explore import WRITTEN
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search with its best mapping evaluated; ``names`` are what a mapping file calls the cascade and the
+    architecture."""
+
+    found: Found
+    full: Evaluation
+    extents: Mapping[str, int]
+    objectives: tuple[str, ...]
+    names: tuple[str, str]
+
+
+def run_search(
+    cascade: str | None, arch: str | None, workloads: Sequence[str], seqs: Sequence[int], sets: Mapping[str, int],
+    objectives: Sequence[str], seconds: float | None, show: bool,
+) -> Searched:  # fmt: skip
+    """The best mapping of one cascade onto one architecture."""
+    if cascade is None or arch is None:
+        raise InputError("what is to be mapped onto what?", expected="CASCADE ARCH, or `--arch-space FILE`")
+    if len(workloads) > 1 or len(seqs) > 1:
+        raise InputError("a search is for one workload and length", expected="one of each, or `--arch-space FILE`")
+    wanted = _checked(objectives) or ("latency",)
+    loaded, machine = load_cascade(cascade), load_architecture(arch)
+    workload = load_workload(workloads[0]) if workloads else None
+    seq = seqs[0] if seqs else None
+    for name in sets:
+        check_set(loaded, name, {})
+    extents = extents_of(loaded, extents_for(loaded, workload, seq) | dict(sets))
+    with search_progress(wanted[0], machine.clock_hz, machine.word_bytes, show=show) as tell:
+        found = search(loaded, machine, extents, wanted, seconds, tell)
+    full = evaluate(found.design, workload, seq, extents)
+    return Searched(found, full, extents, wanted, (_called("cascades", cascade), _called("archs", arch)))
+
+
+def run_sweep(
+    space: str, workloads: Sequence[str], seqs: Sequence[int], objectives: Sequence[str], seconds: float | None,
+    store: str | None, jobs: int | None, scheduler: str | None, show: bool,
+) -> Sweep:  # fmt: skip
+    """A space swept, with what is given instead of what its file says."""
+    if jobs is not None and scheduler is not None:
+        raise InputError("a cluster has its own processes", expected="--jobs or --scheduler")
+    given = load_space(space)
+    wanted = replace(
+        given, workloads=tuple(workloads) or given.workloads, seqs=tuple(seqs) or given.seqs,
+        objectives=_checked(objectives) or given.objectives,
+    )  # fmt: skip
+    with open_store(store or default_path()) as kept, sweep_progress(wanted.objectives[0], show=show) as tell:
+        return sweep(wanted, kept, jobs=jobs or processors(), scheduler=scheduler, seconds=seconds, tell=tell)
+
+
+def _checked(objectives: Sequence[str]) -> tuple[str, ...]:
+    for name in objectives:
+        if name not in OBJECTIVES:
+            raise unknown("objective", name, OBJECTIVES)
+    return tuple(objectives)
+
+
+def _called(kind: str, name: str) -> str:
+    """A library name as it is; a path so that it holds wherever the file that names it is."""
+    return name if name in names(kind) else str(Path(name).absolute())
+
+
+@contextmanager
+def search_progress(objective: str, clock_hz: float, word_bytes: float, *, show: bool) -> Iterator[Far]:
+    """A bar with the best so far, the bound and the time left, on standard error."""
+    scale = {"latency": 1 / clock_hz, "energy": 1e-12, "edp": 1e-12 / clock_hz}.get(objective, word_bytes)
+    written = WRITTEN[FIELDS[objective]]
+    with Progress(
+        TextColumn("searching"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[best]}"),
+        console=Console(stderr=True), transient=True, disable=not show,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("searching", total=1.0, best="")
+
+        def tell(part: float, least: float | None, bound: float) -> None:
+            shown = "" if least is None else f"best {written(least * scale)}, bound {written(bound * scale)}"
+            bar.update(task, completed=part, best=shown)
+
+        yield tell
+
+
+@contextmanager
+def sweep_progress(objective: str, *, show: bool) -> Iterator[Tell]:
+    """A bar with the rate, the best so far and the time left, on standard error."""
+    number = FIELDS[objective]
+    with Progress(
+        TextColumn("mapping"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[best]}"),
+        console=Console(stderr=True), transient=True, disable=not show,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("mapping", total=None, rate="", best="")
+        least: list[float] = []
+
+        def tell(far: Reached, rows: Sequence[Row]) -> None:
+            numbers = [r.result[number] for r in rows if r.result is not None and "error" not in r.result]
+            least[:] = sorted([*least, *numbers])[:1]
+            spent = bar.tasks[0].elapsed or 0.0
+            rate = f"{far.new / spent:.1f}/s" if far.new and spent else ""
+            shown = f"best {WRITTEN[number](least[0])}" if least else ""
+            shown += "; another run is at the rest" if far.waiting else ""
+            bar.update(task, total=far.total, completed=far.done, rate=rate, best=shown)
+
+        yield tell
+
+
+__all__ = ["Searched", "run_search", "run_sweep", "search_progress", "sweep_progress"]

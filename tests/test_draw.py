@@ -1,0 +1,94 @@
+"""Results that draw themselves: well-formed, with every part named, and at the colour of its pass."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from commandline import text_of
+
+from fusemodel import compare, evaluate, load_cascade, load_design, parse_cascade
+from fusemodel.library import names
+from fusemodel.report import Request, Section
+from fusemodel.report.draw import bars, cascade_svg
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(svg: str) -> list[str]:
+    return [t.text or "" for t in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def fill_of(svg: str, name: str) -> str | None:
+    """The fill of the box drawn just before a text."""
+    fill = None
+    for shape in ElementTree.fromstring(svg).iter():
+        if shape.tag == f"{SVG}rect":
+            fill = shape.get("fill")
+        if shape.tag == f"{SVG}text" and shape.text == name:
+            return fill
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("name", sorted(names("cascades"))[::6])
+def test_every_tensor_is_drawn_inside_the_picture(name):
+    cascade = load_cascade(name)
+    svg = cascade._repr_svg_()
+    assert set(cascade.tensors) <= set(texts(svg))
+    root = ElementTree.fromstring(svg)
+    width, height = float(root.get("width")), float(root.get("height"))
+    for box in root.iter(f"{SVG}rect"):
+        if "%" not in box.get("width"):
+            assert 0 <= float(box.get("x")) <= float(box.get("x")) + float(box.get("width")) <= width
+            assert 0 <= float(box.get("y")) <= float(box.get("y")) + float(box.get("height")) <= height
+
+
+def test_colours_are_passes():
+    svg = cascade_svg(load_cascade("attention-3pass"))
+    assert [t for t in texts(svg) if t.startswith("pass ")] == ["pass 1 over m", "pass 2 over m", "pass 3 over m"]
+    assert fill_of(svg, "QK") == fill_of(svg, "pass 1 over m")
+    assert fill_of(svg, "SN") == fill_of(svg, "pass 2 over m")
+    assert fill_of(svg, "A") == fill_of(svg, "pass 3 over m")
+    assert fill_of(svg, "Q") == "#ffffff"
+
+
+def test_arrows_go_down_and_steps_of_a_recurrence_are_dashed():
+    svg = cascade_svg(load_cascade("attention-1pass"))
+    paths = [p for p in ElementTree.fromstring(svg).iter(f"{SVG}path") if p.get("marker-end")]
+    dashed = [p for p in paths if p.get("stroke-dasharray")]
+    assert len(dashed) == 3  # RM from itself, SPD from RD, SPNV from RNV
+    for p in paths:
+        x = [float(n) for n in re.findall(r"-?[\d.]+", p.get("d"))]
+        assert (x[-1] > x[1]) != (p in dashed)
+
+
+def test_a_mapping_names_every_einsum_and_what_is_kept():
+    svg = load_design("fusemax")._repr_svg_()
+    shown = texts(svg)
+    for name, binding in load_design("fusemax").groups[0].groups[0].bindings.items():
+        line = next(t for t in shown if t.startswith(f"{name}  ("))
+        assert all(leaf in line for leaf in binding.loops)
+    assert "keeps K@global_buffer, V@global_buffer" in shown
+    assert {"for p2", "for m1", "stage 4"} <= set(shown)
+
+
+def test_an_evaluation_shows_its_numbers():
+    found = evaluate("fusemax", "bert", "64K")
+    html = found._repr_html_()
+    share = 64 / 137 * 0.99096  # of the 137 slots of a point, at the published utilisation
+    for said in ("7.403 s", "99.1%", "array_1d", f"SLNV: {share:.1%}"):
+        assert said in html
+
+
+def test_a_comparison_shows_its_means():
+    found = compare(Request((Section("x", "fusemax", ("flat",)),), ("bert",), (1024,)))
+    assert f"{found.mean['fusemax']['flat'].speedup:.2f}x" in found._repr_html_()
+
+
+def test_text_is_escaped():
+    text = re.sub(r"(?m)^name: .*$", "name: 'a<b>&'", text_of("attention-3pass"))
+    svg = parse_cascade(text)._repr_svg_()
+    assert "a<b>" not in svg
+    assert "a<b>&" in texts(svg)
+    assert "<i>" not in bars("<i>", {"<i>": {"<i>": 0.5}})

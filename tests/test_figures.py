@@ -1,0 +1,78 @@
+"""The figures for papers: files in every format, bars that are our numbers and marks that are the published ones."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from commandline import fusemodel
+
+from fusemodel import compare
+from fusemodel.report import Request, Section, load_request
+from fusemodel.report.paper import figures
+
+
+@pytest.fixture(scope="module")
+def default():
+    found = compare(load_request())
+    return found, dict(figures(found))
+
+
+def heights(ax):
+    return {c.get_label(): [bar.get_height() for bar in c] for c in ax.containers}
+
+
+def test_bars_are_our_numbers(default):
+    found, drawn = default
+    panels = {ax.get_title(): ax for ax in drawn["speedup"].axes}
+    assert list(panels) == ["bert", "trxl", "t5", "xlm"]
+    ours, flat = ([r for r in found.at(n) if r.workload == "xlm"] for n in ("fusemax", "flat"))
+    expected = [b.latency_s / a.latency_s for a, b in zip(ours, flat, strict=True)]
+    assert heights(panels["xlm"])["flat"] == pytest.approx(expected)
+
+
+def test_marks_are_the_published_numbers(default):
+    """flat at 1K: 0.013386 s / 0.0020131 s, both as published."""
+    _, drawn = default
+    bert = drawn["speedup"].axes[0]
+    marks = np.concatenate([line.get_ydata() for line in bert.lines if line.get_marker() == "x"])
+    known = marks[~np.isnan(marks)]
+    assert known[0] == pytest.approx(0.013386 / 0.0020131)
+    xlm = drawn["speedup"].axes[3]
+    assert all(np.isnan(line.get_ydata()).all() for line in xlm.lines if line.get_marker() == "x")
+
+
+def test_active_share_adds_up_to_the_busy_time(default):
+    found, drawn = default
+    first = drawn["active"].axes[0]  # the first unit, the first workload
+    at = found.at("fusemax")[0]
+    total = sum(values[0] for values in heights(first).values())
+    assert total == pytest.approx(next(iter(at.busy.values())))
+
+
+def test_designs_with_other_units(tmp_path):
+    request = Request((Section("x", "attention-1pass", ("attention-3pass",)),), ("bert",), (1024,), arch="flat-cloud")
+    assert {"utilization", "active", "speedup", "energy"} <= dict(figures(compare(request))).keys()
+
+
+def test_command_line(tmp_path):
+    out = tmp_path / "new" / "folder"
+    ran = fusemodel(
+        "figures", "flat", "fusemax", "-w", "bert", "-s", "1K,4K", "--out", out, "--format", "svg,pdf,png", "--json"
+    )
+    files = json.loads(ran.out)["files"]
+    assert len(files) == 12
+    assert sorted(p.name for p in out.iterdir()) == sorted(f.rsplit("/")[-1] for f in files)
+    assert (out / "speedup.pdf").read_bytes().startswith(b"%PDF")
+    assert "<svg" in (out / "energy.svg").read_text()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--format", "gif"], "unknown format of a picture 'gif'; expected one of pdf, png, svg"),
+    (["--out", "/dev/null/x"], "/dev/null/x: cannot be made"),
+])  # fmt: skip
+def test_what_cannot_be_drawn(arguments, message):
+    ran = fusemodel("figures", "flat", "fusemax", "-w", "bert", "-s", "1K", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
