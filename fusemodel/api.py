@@ -11,9 +11,17 @@ from fusemodel.cascade.workload import Workload, check_set, extents_for, load_wo
 from fusemodel.errors import InputError, Where
 from fusemodel.library import find, kind_of_document, names
 from fusemodel.mapping import Design, load_design
+from fusemodel.mapping.load import PartialMapping
 from fusemodel.model import Evaluation
 from fusemodel.model import evaluate as evaluate_design
-from fusemodel.yamlfile import read_yaml
+from fusemodel.yamlfile import Document, read_yaml
+
+if TYPE_CHECKING:
+    from fusemodel.explore import Found
+
+
+#: After so long the best mapping found of a cascade is taken, proven or not.
+MAPPING_SECONDS = 20.0
 
 if TYPE_CHECKING:
     from fusemodel.model.compiled import Batch
@@ -40,8 +48,35 @@ def evaluate(
     if isinstance(mapping, Cascade) or (isinstance(mapping, str) and is_cascade(mapping)):
         design = mapped(mapping, arch, workload, length, sets)
     else:
-        design = load_design(mapping, arch=arch) if isinstance(mapping, str) else mapping
+        design = loaded(mapping, arch, workload, length, sets) if isinstance(mapping, str) else mapping
     return evaluate_design(design, workload, length, sets)
+
+
+def loaded(
+    name: str, arch: str | None = None, workload: Workload | None = None, seq: int | None = None,
+    sets: Mapping[str, int] | None = None,
+) -> Design:  # fmt: skip
+    """A design by the library name or path of its mapping; what a partial mapping leaves open is found for the extents
+    of a workload."""
+    try:
+        return load_design(name, arch=arch)
+    except PartialMapping as partial:
+        return completed(partial.doc, arch, workload, seq, sets).design
+
+
+def completed(
+    doc: Document, arch: str | None = None, workload: Workload | None = None, seq: int | None = None,
+    sets: Mapping[str, int] | None = None,
+) -> Found:  # fmt: skip
+    """The best mapping that has everything a partial mapping file says, at the extents of a workload."""
+    from fusemodel.arch import load_architecture
+    from fusemodel.explore.partial import complete
+
+    cascade = load_cascade(doc.data["cascade"], beside=doc.file, where=doc.where("cascade"))
+    ranks = {r: n for r, n in (doc.data.get("tile") or {}).items() if r in cascade.ranks and isinstance(n, int)}
+    mine = {r: n for r, n in (sets or {}).items() if r in cascade.ranks}
+    extents = extents_of(cascade, extents_for(cascade, workload, seq) | ranks | mine)
+    return complete(doc, extents, load_architecture(arch) if arch else None, sets)
 
 
 def evaluate_batch(
@@ -93,4 +128,4 @@ def mapped(
     for name in sets or {}:
         check_set(loaded, name, {})
     extents = extents_of(loaded, extents_for(loaded, workload, seq) | dict(sets or {}))
-    return best_mapping(loaded, load_architecture(arch), extents).design
+    return best_mapping(loaded, load_architecture(arch), extents, seconds=MAPPING_SECONDS).design

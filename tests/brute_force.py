@@ -474,7 +474,48 @@ class GroupWalk:
                     drains.append(self.drain(made))
             total += max(busy.values()) + max(drains)
             before = stage
-        return total
+        return max([total, *self.recurrences()])
+
+    def recurrences(self) -> list[float]:
+        """How long the steps of each recurrence take, one after another, those of independent tiles together: found by
+        walking from every Einsum along what needs it in the same step, back to itself in the next."""
+        found: list[float] = []
+
+        def walk(start: str, at: str, seen: tuple[str, ...], stepped: str | None) -> None:
+            for reader, nest in self.nests.items():
+                for access in reads(nest.einsum):
+                    if access.tensor != at:
+                        continue
+                    rank = self.previous(access)
+                    if (rank and stepped) or (reader in seen and reader != start):
+                        continue
+                    if reader != start:
+                        walk(start, reader, (*seen, reader), stepped or rank)
+                    elif stepped or rank:
+                        found.append(self.latency(seen, str(stepped or rank)))
+
+        for name in self.nests:
+            walk(name, name, (name,), None)
+        return found
+
+    def previous(self, access: Access) -> str | None:
+        """The rank along which an access reads what the step before made."""
+        tensor = self.cascade.tensors[access.tensor]
+        for rank, index in zip(self.cascade.full_ranks(access.tensor), access.indices, strict=True):
+            if rank in tensor.iterative and isinstance(index, RankValue):
+                return rank
+        return None
+
+    def latency(self, cycle: tuple[str, ...], rank: str) -> float:
+        cycles = 0.0
+        for name in cycle:
+            cycles += self.walk.cycles[name] + self.drain(name)
+        shared = [x for x in self.group.loops if all(x in self.nests[n].shared for n in cycle)]
+        leaves = [x for x in self.group.leaves(rank, self.cascade) if x in self.group.loops]
+        if not leaves:
+            return cycles
+        inside = self.group.loops[max(map(self.group.loops.index, leaves)) + 1 :]
+        return cycles / prod(self.sizes[x] for x in inside if x in shared)
 
     def drain(self, made: str) -> float:
         nest, binding = self.nests[made], self.group.bindings[made]

@@ -143,7 +143,8 @@ class Level:
 @dataclass(frozen=True, slots=True)
 class Op:
     """An operation: cycles it holds a processing element, energy of each, register accesses it makes; ``beside`` has
-    the cycles it takes of one processing element of other units."""
+    the cycles it takes of one processing element of other units; ``base`` is the one that it is built from (itself, if
+    none)."""
 
     name: str
     cycles: float
@@ -152,6 +153,7 @@ class Op:
     register_reads: float
     register_writes: float
     beside: Mapping[str, float] = field(default_factory=dict)
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +357,7 @@ def _handed_over(op: str, other: str, name: str, arch: ArchSpec, doc: Document) 
 def _op(name: str, unit: UnitSpec, doc: Document, path: tuple[str, ...], chain: tuple[str, ...]) -> Op:
     spec = unit.ops[name]
     if spec.as_ is None:
-        return Op(name, spec.cycles, spec.energy, spec.area, _OPERANDS.get(name, 1), 1)
+        return Op(name, spec.cycles, spec.energy, spec.area, _OPERANDS.get(name, 1), 1, base=name)
     where = doc.where(*path, name, "as")
     found = re.fullmatch(r"\s*(?:(\d+(?:\.\d+)?)\s+)?([A-Za-z_]\w*)\s*", spec.as_)
     if not found:
@@ -376,5 +378,5 @@ def _op(name: str, unit: UnitSpec, doc: Document, path: tuple[str, ...], chain: 
     inner = _op(base, unit, doc, path, (*chain, name))
     return Op(
         name, count * inner.cycles, count * inner.energy_pj, spec.area,
-        count * inner.register_reads, count * inner.register_writes,
+        count * inner.register_reads, count * inner.register_writes, base=inner.base,
     )  # fmt: skip

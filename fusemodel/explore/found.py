@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from fusemodel.explore.stages import Pipeline
 from fusemodel.mapping.spec import Design
 
 #: In cycles, words moved at the outermost level, pJ, pJ x cycles, and words of the largest space taken on chip.
@@ -39,7 +40,8 @@ class Found:
     ``proven``: no mapping of the stated space is better. ``bound``: no mapping goes below this in the first objective.
     ``space``: mappings in the whole stated space, of which ``pruned`` were never evaluated, by reason; ``evaluated``:
     mappings or partial mappings whose costs were computed. ``front``: where several objectives were asked for
-    together, the mappings that no other is as good as in all of them.
+    together, the mappings that no other is as good as in all of them. ``pipelines``: for each group, when each Einsum
+    works on which tile, where they run side by side.
     """
 
     best: Point
@@ -52,6 +54,7 @@ class Found:
     pruned: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     front: tuple[Point, ...] = ()
+    pipelines: tuple[Pipeline | None, ...] = ()
 
     @property
     def design(self) -> Design:

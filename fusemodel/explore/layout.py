@@ -1,4 +1,4 @@
-"""How an Einsum is laid over a unit: what is spread along each dimension, and the order of its own loops."""
+"""How Einsums are laid over a unit: what is spread along each dimension, and the order of their own loops."""
 
 from __future__ import annotations
 
@@ -8,85 +8,155 @@ from functools import lru_cache
 from itertools import permutations, product
 from math import inf, prod
 
-_SPREAD = 6  # leaves of an Einsum that may be spread: the longest
-_LAYOUTS = 32  # with the fewest steps whose traffic is looked at, those that spread the fewest leaves first
+import numpy as np
+
+from fusemodel.explore.front import front
+
+_SPREAD = 5  # leaves that may be spread: the longest
 _ORDERED = 4  # own loops whose order is looked for: the longest; the others are outside them
 
 
 @dataclass(frozen=True)
-class Problem:
-    """``free`` leaves may be spread or loop, ``own`` leaves only loop (name and size each); ``operands`` are the leaves
-    of every tensor read, and last of the one made; ``shape`` the lengths of the unit's dimensions, along those of
-    ``reduce`` of which ``reduced`` leaves may be spread; ``room`` the words its registers hold."""
+class Member:
+    """An Einsum of a nest: its ``leaves`` inside the shared loops, those it reduces, the leaves of every operand and
+    last of its result, and the cycles of a point."""
 
-    free: tuple[tuple[str, int], ...]
-    own: tuple[tuple[str, int], ...]
+    leaves: frozenset[str]
     reduced: frozenset[str]
     operands: tuple[frozenset[str], ...]
+    cycles: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A nest on a unit. ``free`` leaves may be spread or loop, ``own`` leaves only loop: name and size each, or the
+    smallest and the largest size; ``shape`` has the lengths of the unit's dimensions, along those of ``reduce`` of
+    which reduced leaves may be spread; ``room`` the words its registers hold. ``tiled``: tiles of operands may be
+    kept under own loops. ``spatial`` and ``order`` are given, or to be found."""
+
+    free: tuple[tuple[str, int], ...]
+    own: tuple[tuple[str, int, int], ...]
+    members: tuple[Member, ...]
     shape: tuple[tuple[str, int], ...]
     reduce: frozenset[str]
     room: float
+    tiled: bool
+    spatial: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+    order: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """``steps``: how often the unit is filled for one step of the shared loops."""
+    """``cycles`` that one step of the shared loops takes at least."""
 
-    spatial: Mapping[str, tuple[str, ...]]
+    spatial: tuple[tuple[str, tuple[str, ...]], ...]
     loops: tuple[str, ...]
-    steps: int
+    cycles: float
 
 
-@lru_cache(maxsize=4096)
-def lay_out(problem: Problem) -> Layout:
-    """The layout with the fewest steps, among those the one that moves the fewest words into the array and out of it,
-    then the one that spreads the fewest leaves."""
-    sizes = dict(problem.free + problem.own)
-    scored = []
-    for spatial in _placements(problem):
-        placed = {x for xs in spatial.values() for x in xs}
-        folds = prod(-(-prod(sizes[x] for x in spatial[d]) // n) for d, n in problem.shape)
-        steps = folds * prod(n for x, n in sizes.items() if x not in placed)
-        held = sum(prod(sizes[x] for x in leaves & placed) for leaves in problem.operands)
-        scored.append((held > problem.room, steps, len(placed), spatial))
-    crowded, steps, *_ = min(scored, key=lambda s: s[:3])
-    best: Layout | None = None
-    least: tuple[float, ...] = (inf,)
-    alike = sorted((s for s in scored if s[:2] == (crowded, steps)), key=lambda s: s[2])
-    for _, _, count, spatial in alike[:_LAYOUTS]:
-        placed = {x for xs in spatial.values() for x in xs}
-        for order in _orders([x for x in sizes if x not in placed], sizes):
-            score = (_words(problem, order, placed, sizes), count)
-            if score < least:
-                best, least = Layout({d: xs for d, xs in spatial.items() if xs}, order, steps), score
-    assert best is not None
-    return best
+@lru_cache(maxsize=1 << 16)
+def layouts(problem: Problem) -> tuple[Layout, ...]:
+    """Layouts of which none is worse than another in cycles, in words that pass the edge of the array for any operand,
+    and in what the registers hold; fewest cycles first.
+
+    Words are products of sizes, so one that is no worse for the smallest and for the largest size of a loop is no worse
+    between them.
+    """
+    rows, found = [], []
+    corners = [
+        dict(problem.free) | dict(zip((x for x, *_ in problem.own), at, strict=True)) for at in _corners(problem)
+    ]
+    spreads = list(_placements(problem))
+    if problem.spatial is not None:
+        spreads = [{**{d: () for d, _ in problem.shape}, **dict(problem.spatial)}]
+    elif problem.tiled:  # the unit filled as well as it can be, and without folds where that is as good
+        least = [_cycles(problem, s, frozenset(x for xs in s.values() for x in xs), corners[0]) for s in spreads]
+        spreads = [s for s, n in zip(spreads, least, strict=True) if n <= min(least)]
+        sizes, lengths = dict(problem.free), dict(problem.shape)
+        flat = [s for s in spreads if all(prod(sizes[x] for x in xs) <= lengths[d] for d, xs in s.items())]
+        spreads = flat or spreads
+    for spatial in spreads:
+        placed = frozenset(x for xs in spatial.values() for x in xs)
+        for order in _orders(problem, placed):
+            rows.append([y for sizes in corners for y in _columns(problem, spatial, placed, order, sizes)])
+            least = _cycles(problem, spatial, placed, corners[0])
+            found.append(Layout(tuple((d, xs) for d, xs in spatial.items() if xs), order, least))
+    kept = front(np.array(rows, dtype=float))
+    return tuple(sorted((found[i] for i in kept), key=lambda x: (x.cycles, len(x.spatial), x.loops)))
+
+
+def _corners(problem: Problem) -> list[tuple[int, ...]]:
+    options = [sorted({low, max(low, min(2, high)), high}) for _, low, high in problem.own]
+    return list(product(*options))
 
 
 def _placements(problem: Problem) -> Iterator[dict[str, tuple[str, ...]]]:
     """Every way to give the longest free leaves to the dimensions, or to none."""
     leaves = [x for x, n in sorted(problem.free, key=lambda x: (-x[1], x[0]))[:_SPREAD] if n > 1]
+    reduced = frozenset().union(*(m.reduced for m in problem.members))
     dims = [d for d, _ in problem.shape]
-    options = [[None, *(d for d in dims if x not in problem.reduced or d in problem.reduce)] for x in leaves]
+    options = [[None, *(d for d in dims if x not in reduced or d in problem.reduce)] for x in leaves]
     for choice in product(*options):
         yield {d: tuple(x for x, c in zip(leaves, choice, strict=True) if c == d) for d in dims}
 
 
-def _orders(loops: list[str], sizes: Mapping[str, int]) -> Iterator[tuple[str, ...]]:
+def _orders(problem: Problem, placed: frozenset[str]) -> Iterator[tuple[str, ...]]:
     """Orders of the own loops, outermost first."""
+    sizes = dict(problem.free) | {x: high for x, _, high in problem.own}
+    loops = [x for x in sizes if x not in placed]
+    if problem.order is not None:
+        yield (*(x for x in problem.order if x in loops), *(x for x in loops if x not in problem.order))
+        return
     inner = [x for x in sorted(loops, key=lambda x: (-sizes[x], x)) if sizes[x] > 1][:_ORDERED]
     outer = [x for x in loops if x not in inner]
     for order in permutations(sorted(inner)):
         yield (*outer, *order)
 
 
-def _words(problem: Problem, order: tuple[str, ...], placed: set[str], sizes: Mapping[str, int]) -> float:
-    """Words that pass the edge of the array in one step of the shared loops; partial results come back."""
-    total = 0
-    for i, leaves in enumerate(problem.operands):
-        last = max((k for k, x in enumerate(order) if x in leaves and sizes[x] > 1), default=-1)
-        moved = prod(sizes[x] for x in order[: last + 1]) * prod(sizes[x] for x in leaves & placed)
-        total += moved
-        if i == len(problem.operands) - 1:
-            total += moved - prod(sizes[x] for x in leaves & (placed | set(order)))
+def _cycles(
+    problem: Problem, spatial: Mapping[str, tuple[str, ...]], placed: frozenset[str], sizes: Mapping[str, int]
+) -> float:
+    total = 0.0
+    for member in problem.members:
+        folds = prod(-(-prod(sizes[x] for x in spatial[d] if x in member.leaves) // n) for d, n in problem.shape)
+        total += folds * prod(n for x, n in sizes.items() if x in member.leaves - placed) * member.cycles
     return total
+
+
+def _columns(
+    problem: Problem, spatial: Mapping[str, tuple[str, ...]], placed: frozenset[str], order: tuple[str, ...],
+    sizes: Mapping[str, int],
+) -> Iterator[float]:  # fmt: skip
+    """Cycles; and for every operand the words that pass the edge of the array in one step of the shared loops, whether
+    they change with the own loops, and whether the registers hold what is spread."""
+    yield _cycles(problem, spatial, placed, sizes)
+    for member in problem.members:
+        for leaves in member.operands:
+            last = max((k for k, x in enumerate(order) if x in leaves and sizes[x] > 1), default=-1)
+            spread = prod(sizes[x] for x in leaves & placed)
+            yield prod(sizes[x] for x in order[: last + 1] if x in member.leaves) * spread
+            yield float(last >= 0)
+            yield float(spread > problem.room)
+            if problem.tiled:
+                yield from _tiles(leaves, member.leaves, placed, order, sizes)
+
+
+def _tiles(
+    leaves: frozenset[str], around: frozenset[str], placed: frozenset[str], order: tuple[str, ...],
+    sizes: Mapping[str, int],
+) -> Iterator[float]:  # fmt: skip
+    """Words brought and words held if a tile of an operand were kept under each of the loops in turn."""
+    for x in sorted(sizes):
+        if x not in leaves:
+            continue
+        if x in placed:
+            yield from (inf, inf)
+            continue
+        outside = order[: order.index(x) + 1]
+        held = prod(sizes[y] for y in leaves if y not in outside)
+        last = max((k for k, y in enumerate(outside) if y in leaves and sizes[y] > 1), default=-1)
+        yield prod(sizes[y] for y in outside[: last + 1] if y in around) * held
+        yield held
+
+
+__all__ = ["Layout", "Member", "Problem", "layouts"]

@@ -1,13 +1,12 @@
-"""A mapping of a cascade onto an architecture: the best found in a stated space, exact inside each group.
+"""A mapping of a cascade onto an architecture: the best of a stated space.
 
 The space: Einsums are cut into groups of consecutive blocks (a block is a contraction, a recurrence, or the Einsums
-between two of them); in a group, every order of the shared loops; every divisor for the middle tile of each shared rank
-and the longest inner tiles that fit the units; every tensor at every level under every loop that steps along it, whole,
-or passing by; every Einsum on the unit, and spread over it, so that the busiest unit is done soonest.
+between two of them); each group has every frame of :mod:`fusemodel.explore.frame`, every order of its shared loops,
+every size of its tiles, every unit and layout of :mod:`fusemodel.explore.layout`, and every place of every tensor
+(:mod:`fusemodel.explore.costs`), in place of another and spilling where that is legal (:mod:`fusemodel.explore.mix`).
 
-In a group the best places are found by dominance (:mod:`fusemodel.explore.knapsack`), exactly. Groups are found by
-fusing neighbours as long as that helps, and the best cut into the groups looked at by dynamic programming, since groups
-cost their sum. A cascade that is close to a bound as one group is not cut.
+Groups run one after another, so the best cut is a shortest path. Its edges have lower bounds; only groups that lie on
+the best path so far are searched, until the best path has none that is not.
 """
 
 from __future__ import annotations
@@ -15,34 +14,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise, permutations, product
-from math import prod
+from math import inf
 from time import monotonic
-from typing import Any
 
 import numpy as np
 
 from fusemodel.arch import Architecture
 from fusemodel.arch.spec import find_op
 from fusemodel.cascade.graph import components
-from fusemodel.cascade.ir import Cascade, Einsum, reads, reduced_ranks
+from fusemodel.cascade.ir import Cascade, reads, reduced_ranks
 from fusemodel.cascade.work import work_of
-from fusemodel.errors import InputError
-from fusemodel.explore.choices import Place, Structure, choices, fields_of
-from fusemodel.explore.found import Found, Point, Progress
-from fusemodel.explore.knapsack import Score, best_of, less
-from fusemodel.explore.shape import Shape, shape_of
+from fusemodel.errors import InputError, Where
+from fusemodel.explore.bounds import Bounds
+from fusemodel.explore.found import OBJECTIVES, Found, Point, Progress
+from fusemodel.explore.frame import Scene
+from fusemodel.explore.front import front as undominated
+from fusemodel.explore.goal import Best, Goal, added
+from fusemodel.explore.group import GroupPoint, GroupSearch, Stopped, Tally, mapping_of
+from fusemodel.explore.stages import Pipeline, pipeline
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
-from fusemodel.mapping.spec import ALL, Candidates
-from fusemodel.model.tiles import divisors
+from fusemodel.mapping.spec import Candidates, Design
+from fusemodel.model.evaluate import plans_of
+from fusemodel.model.tiles import choose
 
 DEFAULT = ("latency", "dram", "energy")
-EFFORT = 1000
-_ORDERS = 24  # of shared loops
-_GAP = 0.02  # this close to a bound, a group is not cut
-_FEW = 4  # sizes of a middle tile that are tried where some points are absent
-_NARROWEST = 8  # inner tiles shorter than this are not tried
+_HALVINGS = 6
+_MANY_BLOCKS = 6  # more than these are searched one by one first
+_EVERY_S = 0.1  # between two reports of progress
 
 
 def best_mapping(
@@ -54,54 +53,60 @@ def best_mapping(
     After ``seconds``, or at Ctrl-C, the best found so far is handed back with its bound. InputError if no unit has an
     operation that the cascade needs, or nothing fits.
     """
-    started = monotonic()
-    search = _Search(cascade, arch, main_einsums(cascade), dict(extents), tuple(objectives), EFFORT)
-    parts = search.partition()
-    about = f"Best found by {', '.join(objectives)} at {', '.join(f'{r}={n}' for r, n in extents.items())}"
-    groups = [Candidates((group_of(g.fields, cascade, arch),), ()) for g in parts]
-    design = design_of(f"{cascade.name} (auto)", cascade, arch, groups, about)
-    fields = [g.fields for g in parts]
-    score = tuple(sum(g.score[i] for g in parts) for i in range(1, len(objectives) + 1))
-    end = len(search.blocks)
-    point = Point(
-        design, fields[0] if len(fields) == 1 else {"groups": fields}, dict(zip(objectives, score, strict=True))
-    )
-    return Found(
-        point, tuple(objectives), score, max(search.bound(0, end), search.work(0, end)), False, search.space,
-        search.costed, {}, monotonic() - started, (point,) if front else (),
-    )  # fmt: skip
+    for name in (*objectives, *front):
+        if name not in OBJECTIVES:
+            raise InputError(f"unknown objective {name!r}", expected=f"one of {', '.join(OBJECTIVES)}")
+    scene = Scene(cascade, arch, main_einsums(cascade), dict(extents))
+    _check_units(scene)
+    return _Search(scene, Goal(tuple(objectives), tuple(front)), seconds, progress).run()
+
+
+def _check_units(scene: Scene) -> None:
+    units = scene.arch.units.values()
+    for name, einsum in scene.einsums.items():
+        work = work_of(einsum)
+        ops = (*work.per_point, *work.per_output)
+        if not any(all(find_op(u, o) for o in ops) for u in units):
+            missing = [o for o in ops if not any(find_op(u, o) for u in units)]
+            raise InputError(
+                f"no unit of {scene.arch.name!r} can compute {name!r}", einsum.at or Where(scene.cascade.file),
+                expected=f"a unit with {', '.join(missing or ['all of its operations'])}",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Group:
-    fields: dict[str, Any]
-    score: Score
+class _Path:
+    """Groups one after another: their metrics, the cuts, and the mapping taken for each (None: not searched yet)."""
+
+    metrics: tuple[float, ...]
+    groups: tuple[tuple[int, int], ...]
+    points: tuple[GroupPoint | None, ...]
 
 
 @dataclass
 class _Search:
-    """All groups of one cascade on one architecture at some extents."""
-
-    cascade: Cascade
-    arch: Architecture
-    einsums: Mapping[str, Einsum]
-    extents: dict[str, int]
-    objectives: tuple[str, ...]
-    effort: int
-    space: int = 0
-    costed: int = 0
-    limit: int = 0
-    problem: InputError | None = None
-    shapes: dict[tuple[int, int, int, bool], Shape | None] = field(default_factory=dict)
+    scene: Scene
+    goal: Goal
+    seconds: float | None
+    progress: Progress | None
+    started: float = field(default_factory=monotonic)
+    tally: Tally = field(default_factory=Tally)
+    solved: dict[tuple[int, int], list[GroupPoint]] = field(default_factory=dict)
+    partial: dict[tuple[int, int], list[GroupPoint]] = field(default_factory=dict)
+    stopped: bool = False
+    said: float = 0.0
+    room: float = inf
+    bound: tuple[float, ...] = (0.0,) * 5
 
     @cached_property
     def blocks(self) -> list[list[str]]:
         """Einsums in order, cut around those that contract several tensors; recurrences stay whole."""
-        needs = {n: {a.tensor for a in reads(e)} & self.einsums.keys() - {n} for n, e in self.einsums.items()}
+        einsums = self.scene.einsums
+        needs = {n: {a.tensor for a in reads(e)} & einsums.keys() - {n} for n, e in einsums.items()}
         blocks: list[list[str]] = []
         alone = True
-        for part in components(list(self.einsums), needs):
-            einsum = self.einsums[part[0]]
+        for part in components(list(einsums), needs):
+            einsum = einsums[part[0]]
             contracts = len(part) == 1 and len(reads(einsum)) > 1 and bool(reduced_ranks(einsum))
             if contracts or alone:
                 blocks.append([])
@@ -110,221 +115,179 @@ class _Search:
         return blocks
 
     @cached_property
-    def widest(self) -> int:
-        return max(n for u in self.arch.units.values() for n in u.shape.values())
-
-    def members(self, start: int, end: int) -> list[str]:
-        return [x for block in self.blocks[start:end] for x in block]
-
-    def shape(self, start: int, end: int, widest: int, roomy: bool = False) -> Shape | None:
-        """The frame of a group; None where some Einsum cannot be computed."""
-        key = (start, end, widest, roomy)
-        if key not in self.shapes:
-            try:
-                self.shapes[key] = shape_of(
-                    self.cascade, self.arch, self.einsums, self.members(start, end), self.extents, widest, roomy=roomy
-                )
-            except InputError as error:
-                self.problem = self.problem or error
-                self.shapes[key] = None
-        return self.shapes[key]
-
-    def bound(self, start: int, end: int) -> float:
-        """Cycles in which a group moves the cascade's inputs that it reads and the outputs that it makes, once."""
-        level = self.arch.levels[self.arch.outermost]
-        inside = self.members(start, end)
-        touched = {a.tensor for n in inside for a in reads(self.einsums[n])} & set(self.cascade.inputs)
-        words = sum(self.compulsory.get(t, 0) for t in touched | (set(inside) & set(self.cascade.outputs)))
-        rate = level.bandwidth_bytes_per_s
-        return words * self.arch.word_bytes / rate * self.arch.clock_hz if rate else 0.0
-
-    def work(self, start: int, end: int) -> float:
-        """Cycles if every Einsum were shared out over all units that can compute it, all of them full: a lower bound.
-
-        Units are taken in order of what they alone can do: the slots that only some of them can take need that long.
-        """
-        slots: dict[frozenset[str], float] = {}
-        for n in self.members(start, end):
-            per_unit = self.slots[n]
-            key = frozenset(per_unit)
-            slots[key] = slots.get(key, 0.0) + min(per_unit.values(), default=0.0)
-        least = 0.0
-        for units in list(slots):
-            inside = sum(v for key, v in slots.items() if key <= units)
-            least = max(least, inside / sum(self.arch.units[u].size for u in units) if units else 0.0)
-        return least
+    def lower(self) -> dict[tuple[int, int], tuple[float, ...]]:
+        """A lower bound for every group."""
+        bounds, n = self.bounds, len(self.blocks)
+        return {(i, j): bounds.metrics(self.members((i, j))) for i in range(n) for j in range(i + 1, n + 1)}
 
     @cached_property
-    def slots(self) -> dict[str, dict[str, float]]:
-        """Cycles of one processing element for each Einsum, on each unit that can compute it."""
-        from fusemodel.analysis.graph import Dependence
+    def bounds(self) -> Bounds:
+        return Bounds(self.scene)
 
-        found = Dependence(self.cascade, self.extents)
-        result: dict[str, dict[str, float]] = {}
-        for name, einsum in self.einsums.items():
-            work = work_of(einsum)
-            points = found.count(name)[0] if name in found.points else 0
-            result[name] = {}
-            for u, unit in self.arch.units.items():
-                ops = [find_op(unit, o) for o in work.per_point]
-                if all(ops) and all(find_op(unit, o) for o in work.per_output):
-                    result[name][u] = points * sum(o.cycles for o in ops if o)
-        return result
+    def members(self, group: tuple[int, int]) -> list[str]:
+        return [x for block in self.blocks[slice(*group)] for x in block]
 
-    @cached_property
-    def compulsory(self) -> dict[str, int]:
-        """Words of inputs that have to be read by some group and of outputs that have to be written."""
-        from fusemodel.analysis.graph import Dependence
-
-        found = Dependence(self.cascade, self.extents)
-        return {t: found.touched(t)[0] for t in (*self.cascade.inputs, *self.cascade.outputs) if t in found.live}
-
-    def partition(self) -> list[_Group]:
-        """The best way to cut the blocks into groups."""
-        n = len(self.blocks)
-        self.limit = self.effort
-        whole = self.group(0, n)
-        if whole and self.met(whole, 0, n):
-            return [whole]
-        groups: dict[tuple[int, int], _Group | None] = {(0, n): whole}
-        for start in range(n):
-            groups[start, start + 1] = whole if n == 1 else self.group(start, start + 1)
-        self.merge(groups)
-        best: list[tuple[Score, list[_Group]] | None] = [None] * (n + 1)
-        best[0] = (0.0,) * (len(self.objectives) + 1), []
-        for (start, end), found in sorted(groups.items(), key=lambda g: (g[0][1], g[0][0])):
-            before, held = best[start], best[end]
-            if before and found:
-                score = tuple(x + y for x, y in zip(before[0], found.score, strict=True))
-                if held is None or less(score, held[0]):
-                    best[end] = score, [*before[1], found]
-        last = best[n]
-        if last is None:
-            names = ", ".join(self.einsums)
-            raise self.problem or InputError(f"no mapping of {names} fits on {self.arch.name!r}")
-        return last[1]
-
-    def merge(self, groups: dict[tuple[int, int], _Group | None]) -> None:
-        """Neighbours fused one pair after another, those first between which most words pass; a pair stays fused where
-        that is better. What was looked at is left in ``groups``."""
-        parts = [(start, start + 1) for start in range(len(self.blocks))]
-        tried: set[tuple[int, int]] = set()
-        self.limit = self.costed + self.effort
-        while self.costed < self.limit:
-            pairs = [(a, b) for a, b in pairwise(parts) if (a[0], b[1]) not in tried]
-            if not pairs:
-                return
-            left, right = max(pairs, key=lambda p: (self.between(*p), -p[0][0]))
-            key = left[0], right[1]
-            tried.add(key)
-            if key not in groups:
-                groups[key] = self.group(*key)
-            fused, one, two = groups[key], groups[left], groups[right]
-            apart = tuple(x + y for x, y in zip(one.score, two.score, strict=True)) if one and two else None
-            if fused and (apart is None or not less(apart, fused.score)):
-                parts[parts.index(left) : parts.index(right) + 1] = [key]
-
-    def between(self, left: tuple[int, int], right: tuple[int, int]) -> int:
-        """Words, all points being present, that one group makes for the next."""
-        made = set(self.members(*left))
-        passed = {a.tensor for n in self.members(*right) for a in reads(self.einsums[n])} & made
-        return sum(prod(self.extents[r] for r in self.cascade.full_ranks(t)) for t in passed)
-
-    def met(self, found: _Group, start: int, end: int) -> bool:
-        """Whether a group is within a small gap of what all units together could do, or of what must be moved."""
-        least = max(self.work(start, end), self.bound(start, end))
-        return not found.score[0] and self.objectives[0] == "latency" and found.score[1] <= least * (1 + _GAP)
-
-    def group(self, start: int, end: int) -> _Group | None:
-        """The best mapping of some blocks as one group: with the longest inner tiles first, and shorter ones as long as
-        that helps."""
-        best: _Group | None = None
-        widest = self.widest
-        while widest >= min(_NARROWEST, self.widest):
-            shape = self.shape(start, end, widest)
-            if shape is None:
-                return best
-            best = self.framed(shape, best.score if best else None) or best
-            crowded = self.shape(start, end, widest, roomy=True)
-            if crowded and crowded != shape:
-                best = self.framed(crowded, best.score if best else None) or best
-            over = self.costed >= self.limit
-            if not shape.tiles or (best and (over or self.met(best, start, end))):
+    def run(self) -> Found:
+        """The best mapping whose values fit into registers, those of all tiles in flight together: how many these are
+        is known when a mapping is, so the room for one of them is halved until they fit."""
+        units = self.scene.arch.units.values()
+        if all(u.registers for u in units):
+            self.room = float(sum(u.size * u.registers.words for u in units if u.registers))
+        found = self.once()
+        for _ in range(_HALVINGS):
+            if self.stopped or not any(p and p.words > p.room for p in found.pipelines):
                 break
-            widest //= 2
-        return best
-
-    def framed(self, shape: Shape, beat: Score | None) -> _Group | None:
-        """The best mapping in one frame: orders of loops, middle tiles and places."""
-        outside = {a.tensor for n, e in self.einsums.items() if n not in shape.members for a in reads(e)}
-        later = frozenset(outside & set(shape.members))
-        sizes, length = self.sizes(shape)
-        best: _Group | None = None
-        for order in list(permutations(shape.ranks))[:_ORDERS]:
-            structure = self.structure(shape, order, sizes)
-            found = choices(structure, self.cascade, self.arch, later, self.extents, sizes, length)
-            if found is None:
-                continue
-            self.costed += found.costed
-            space = length
-            for p in structure.places.values():
-                space *= len(p)
-            self.space += space
-            taken, _ = best_of(found, self.arch, self.objectives, beat)
-            if taken:
-                picked = {x: int(v[taken.at]) for x, v in sizes.items() if isinstance(v, np.ndarray)}
-                best, beat = _Group(fields_of(structure, taken.places, picked), taken.score), taken.score
-        return best
-
-    def sizes(self, shape: Shape) -> tuple[dict[str, Any], int]:
-        """Every combination of middle tiles, as columns."""
-        sizes: dict[str, Any] = dict(self.extents)
-        options = [divisors(self.extents[r] // n) for r, n in shape.tiles.items()]
-        if any(self.einsums[n].where for n in shape.members):  # counted one by one
-            options = [d[:: max(1, -(-len(d) // _FEW))] for d in options]
-        combinations = list(product(*options))
-        rows = np.array(combinations, dtype=float).reshape(len(combinations), len(options))
-        for i, (rank, inner) in enumerate(shape.tiles.items()):
-            outer, middle, innermost = shape.parts(rank)
-            sizes[middle], sizes[innermost] = rows[:, i], inner
-            sizes[outer] = self.extents[rank] // inner / rows[:, i]
-        for rank, inner in shape.halves.items():
-            _, middle, innermost = shape.parts(rank)
-            sizes[middle], sizes[innermost] = self.extents[rank] // inner, inner
-        return sizes, len(rows)
-
-    def structure(self, shape: Shape, order: Sequence[str], sizes: Mapping[str, Any]) -> Structure:
-        loops = shape.loops(order)
-        tile: dict[str, Any] = {}
-        for rank, inner in shape.tiles.items():
-            outer, middle, innermost = shape.parts(rank)
-            every = sorted({int(n) for n in sizes[middle]}, reverse=True)
-            tile |= {rank: [outer, middle, innermost], innermost: inner, middle: every}
-        for rank, inner in shape.halves.items():
-            _, middle, innermost = shape.parts(rank)
-            tile |= {rank: [middle, innermost], innermost: inner}
-        bind = {
-            name: {"unit": s.unit, "spatial": {d: list(xs) for d, xs in s.spatial.items()}, "loops": list(s.loops)}
-            for name, s in shape.spreads.items()
-        }
-        fields = {"tile": tile, "loops": loops, "keep": {}, "bind": bind}
-        used = (a.tensor for n in shape.members for a in (*reads(self.einsums[n]), self.einsums[n].target))
-        places = {t: self.places(t, shape, loops) for t in dict.fromkeys(used)}
-        return Structure({k: v for k, v in fields.items() if v}, places)
-
-    def places(self, tensor: str, shape: Shape, loops: Sequence[str]) -> list[Place]:
-        """Every set of tiles of a tensor, at most one a level: under a loop that steps along it, inner levels under the
-        same loop or further in, or whole."""
-        leaves = {x for r in self.cascade.full_ranks(tensor) for x in self.cascade.split.get(r, (r,))}
-        leaves |= {p for r in leaves & set(shape.tiles) for p in shape.parts(r)}
-        under = [ALL, *(x for x in loops if x in leaves)]
-        found: list[Place] = [()]
-        for level in list(self.arch.levels)[1:]:
-            found += [
-                (*place, (level, x)) for place in found for i, x in enumerate(under)
-                if not place or i >= under.index(place[-1][1])
-            ]  # fmt: skip
+            self.room, self.solved = self.room / 2, {}
+            found = self.once()
         return found
+
+    def once(self) -> Found:
+        bound: tuple[float, ...] = min((p.metrics for p in self.paths(self.lower)), key=self.goal.score, default=())
+        try:
+            for i in range(len(self.blocks)) if len(self.blocks) > _MANY_BLOCKS and self.goal.lexical else ():
+                if (i, i + 1) not in self.solved:
+                    self.solve((i, i + 1))
+            while True:
+                paths = self.paths(self.lower)
+                bound = min(paths, key=lambda p: self.goal.score(p.metrics)).metrics if paths else bound
+                open_ = [g for p in paths for g, point in zip(p.groups, p.points, strict=True) if point is None]
+                if not open_:
+                    return self.found(paths, bound)
+                self.bound = bound
+                self.solve(open_[0])
+        except (Stopped, KeyboardInterrupt):
+            self.stopped = True
+            return self.found(self.complete(), bound)
+
+    def check(self, search: GroupSearch) -> None:
+        """Stop when the time is over; say now and then how far the search is."""
+        now = monotonic()
+        if self.seconds is not None and now - self.started > self.seconds and not self.stopped:
+            raise Stopped
+        if self.progress and now - self.said > _EVERY_S:
+            self.said = now
+            done = [self.goal.score(p.metrics)[1] for p in self.paths({})]
+            mine = search.best.points[0] if search.best and search.best.points else (None, None)
+            if len(search.members) == len(self.scene.einsums) and mine[0] and mine[1]:
+                done.append(self.goal.score(mine[0])[1])
+            self.progress(search.part, min(done, default=None), self.goal.score(self.bound)[1])
+
+    def group(self, group: tuple[int, int]) -> GroupSearch:
+        members = self.members(group)
+        return GroupSearch(self.scene, self.bounds, self.goal, members, self.tally, self.check, room=self.room)
+
+    def beaten(self, group: tuple[int, int]) -> list[tuple[tuple[float, ...], object]]:
+        """Metrics that a group has to better if it is to lead to something better than the best way known, however good
+        the groups around it may be."""
+        done = self.paths({})
+        if not done or not self.goal.lexical:
+            return []
+        known = min(done, key=lambda p: self.goal.score(p.metrics)).metrics
+        before, after = self.paths(self.lower, 0, group[0]), self.paths(self.lower, group[1])
+        if not before or not after:
+            return []
+        rest = added(before[0].metrics, after[0].metrics)
+        return [((*(k - r for k, r in zip(known[:-1], rest[:-1], strict=True)), float("inf")), None)]
+
+    def solve(self, group: tuple[int, int]) -> None:
+        best, search = Best(self.goal, self.beaten(group)), self.group(group)
+        try:
+            self.solved[group] = search.run(best)
+        except (Stopped, KeyboardInterrupt):
+            self.partial[group] = search.points(best)
+            raise
+
+    def paths(
+        self, lower: Mapping[tuple[int, int], tuple[float, ...]], first: int = 0, last: int | None = None
+    ) -> list[_Path]:
+        """The best ways to cut the blocks from ``first`` to ``last``, groups that were not searched being as good as
+        their bound (left out without one)."""
+        last = len(self.blocks) if last is None else last
+        best: dict[int, list[_Path]] = {first: [_Path((0.0,) * 5, (), ())]}
+        for end in range(first + 1, last + 1):
+            found: list[_Path] = []
+            for start in range(first, end):
+                group = start, end
+                points: list[GroupPoint | None]
+                if group in self.solved:
+                    points = [*self.solved[group]]
+                elif group in lower:
+                    points = [None]
+                else:
+                    points = [*self.partial.get(group, [])] if not lower else []
+                found += [
+                    _Path(added(p.metrics, x.metrics if x else lower[group]), (*p.groups, group), (*p.points, x))
+                    for p in best[start] for x in points
+                ]  # fmt: skip
+            best[end] = self.kept(found)
+        return best[last]
+
+    def kept(self, paths: list[_Path]) -> list[_Path]:
+        paths = [p for p in paths if np.isfinite(p.metrics).all()]
+        if not paths:
+            return []
+        if self.goal.lexical:
+            return [min(paths, key=lambda p: self.goal.score(p.metrics))]
+        rows = np.array([p.metrics for p in paths])[:, self.goal.keys]
+        return [paths[i] for i in undominated(rows)]
+
+    def complete(self) -> list[_Path]:
+        """The best of the groups searched so far, with a quick look at single blocks where none lead to the end."""
+        found = self.paths({})
+        for i in range(len(self.blocks)) if not found else ():
+            group = i, i + 1
+            if group not in self.solved and group not in self.partial:
+                self.partial[group] = self.group(group).quick(Best(self.goal))
+        return found or self.paths({})
+
+    def found(self, paths: list[_Path], bound: tuple[float, ...]) -> Found:
+        if not paths:
+            names = ", ".join(self.scene.einsums)
+            raise InputError(f"no mapping of {names} fits on {self.scene.arch.name!r}")
+        goal = self.goal
+        ordered = sorted(paths, key=lambda p: goal.score(p.metrics))
+        points = [self.point(p) for p in ordered]
+        best = points[0]
+        score = goal.score(ordered[0].metrics)[1:]
+        for group, metrics in self.lower.items():
+            if group not in self.solved and group not in self.partial:
+                self.tally.pruned["bound of the group"] += bool(metrics)
+        front = ()
+        if goal.front:
+            rows = np.array([[p.values[o] for o in goal.front] for p in points])
+            front = tuple(points[i] for i in sorted(undominated(rows)))
+        proven = not self.stopped and not self.tally.cut
+        if self.tally.cut:  # groups that were searched may have something better
+            solved, self.solved = self.solved, {}
+            bound = min(self.paths(self.lower), key=lambda p: goal.score(p.metrics)).metrics
+            self.solved = solved
+        least = goal.score(bound)[1] if bound else 0.0
+        return Found(
+            best, goal.objectives, score, score[0] if proven else min(least, score[0]), proven,
+            self.tally.space, self.tally.evaluated, dict(self.tally.pruned), monotonic() - self.started, front,
+            self.pipelines(best.design),
+        )  # fmt: skip
+
+    def pipelines(self, design: Design) -> tuple[Pipeline | None, ...]:
+        """How the Einsums of each group work side by side; None where they run one after another."""
+        found: list[Pipeline | None] = []
+        extents = dict(self.scene.extents)
+        for plans, candidates in zip(plans_of(design), design.groups, strict=True):
+            chosen = choose(plans, candidates, extents, {})
+            side_by_side = len(chosen.plan.group.stages) == 1
+            found.append(pipeline(chosen.plan, chosen.sizes, extents) if side_by_side else None)
+        return tuple(found)
+
+    def point(self, path: _Path) -> Point:
+        cascade, arch, extents = self.scene.cascade, self.scene.arch, self.scene.extents
+        about = (
+            f"Best found by {', '.join(self.goal.objectives)} at {', '.join(f'{r}={n}' for r, n in extents.items())}"
+        )
+        fields = [p.fields for p in path.points if p]
+        groups = [Candidates((group_of(f, cascade, arch),), ()) for f in fields]
+        design = design_of(f"{cascade.name} (auto)", cascade, arch, groups, about)
+        values = {o: float(self.goal.value(np.array(path.metrics), o)) for o in OBJECTIVES}
+        return Point(design, mapping_of(fields), values)
 
 
 __all__ = ["DEFAULT", "best_mapping"]

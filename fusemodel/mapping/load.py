@@ -14,6 +14,7 @@ from fusemodel.errors import InputError, Where, listed, unknown
 from fusemodel.library import check_kind, find, modified_ns
 from fusemodel.mapping.blocks import checked_grid, with_splits
 from fusemodel.mapping.check import check_design, check_group
+from fusemodel.mapping.partial import is_partial
 from fusemodel.mapping.spec import (
     Auto,
     Binding,
@@ -32,6 +33,15 @@ from fusemodel.yamlfile import Document, parse_yaml, read_yaml
 _MERGED = ("tile", "keep", "bind", "reserve", "budget")
 _DEFAULTS = ("budget", "interleave", "minimise", "warm")
 MAX_VARIANTS = 1000
+
+
+class PartialMapping(InputError):
+    """A mapping file of which parts are open, where a complete one is needed; ``doc`` is what was read."""
+
+    def __init__(self, doc: Document) -> None:
+        super().__init__("parts of this mapping are to be found (`auto`)", doc.where(),
+                         expected="a complete mapping; `fusemodel eval` completes this one")  # fmt: skip
+        self.doc = doc
 
 
 def load_design(name: str, *, arch: str | None = None) -> Design:
@@ -61,6 +71,8 @@ def parse_design(text: str, file: str = "<text>", arch: Architecture | None = No
 def build_design(doc: Document, arch: Architecture | None = None) -> Design:
     """A checked design from a loaded mapping file."""
     check_kind(doc, "mappings")
+    if is_partial(doc.data):
+        raise PartialMapping(doc)
     top = validate(MappingSpec, _without(doc.data, ("bind", "keep", "variants")), document_place(doc))
     cascade = load_cascade(top.cascade, beside=doc.file, where=doc.where("cascade"))
     cascade = with_splits(cascade, doc, top.split)
@@ -84,8 +96,17 @@ def design_of(name: str, cascade: Cascade, arch: Architecture, groups: Sequence[
 
 
 def group_of(fields: Mapping[str, Any], cascade: Cascade, arch: Architecture) -> Group:
-    """A checked group from the fields that a file would give it, each Einsum of ``bind`` by itself."""
-    return _group(dict(fields), "", cascade, arch, lambda path, _key: Where("/".join(map(str, path))))
+    """A checked group from the fields that a file would give it."""
+    bind = {n.strip(): key for key in fields.get("bind", {}) for n in key.split(",")}
+    apart = {name: fields["bind"][key] for name, key in bind.items()}
+
+    def place(path: tuple[str | int, ...], _key: bool) -> Where:
+        steps = [str(step) for step in path]
+        if steps[:1] == ["bind"] and len(steps) > 1:
+            steps[1] = bind.get(steps[1], steps[1])
+        return Where("/".join(steps))
+
+    return _group({**fields, "bind": apart}, "", cascade, arch, place)
 
 
 def _without(data: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from fusemodel.model.blocks import BlockTime, block_time
 from fusemodel.model.blockwork import block_work, steps_taken, through_caches
 from fusemodel.model.elements import touched
 from fusemodel.model.frame import Frame, frames_of, settled, words
-from fusemodel.model.plan import Drain, EinsumPlan, Move, Plan, Tile, depth_of
+from fusemodel.model.plan import EinsumPlan, Move, Plan, Tile, depth_of
 from fusemodel.model.products import Shared, in_all, plain, plain_words, shared_tiles
+from fusemodel.model.recurrence import Drain, Recurrence
 from fusemodel.model.space import Space, space_of
 
 
@@ -128,6 +129,15 @@ def stage_cycles(plan: Plan, einsums: Mapping[str, EinsumCost]) -> list[dict[str
                 busy[unit] = busy.get(unit, 0) + value
         stages.append(busy)
     return stages
+
+
+def moved_words(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> list[tuple[Move, Amount]]:
+    """Words of every move of a plan (one move for all that share a key)."""
+    plan = settled(plan)
+    frames = frames_of(plan, extents)
+    if not are_numbers(sizes) or is_product(plan, extents):
+        return _products(plan, frames, sizes)
+    return _exactly(plan, frames, sizes, [])
 
 
 def needs_numbers(plan: Plan, extents: Mapping[str, int]) -> bool:
@@ -370,18 +380,35 @@ def _schedule(
     total: Amount = 0
     drains: Amount = 0
     critical: dict[str, Amount] = {}
-    for busy, waits in zip(stage_cycles(plan, einsums), plan.drains, strict=True):
+    for busy, waited in zip(stage_cycles(plan, einsums), plan.drains, strict=True):
         longest: Amount = 0
         for value in busy.values():
             longest = maximum(longest, value)
         for unit, value in busy.items():
             critical[unit] = critical.get(unit, 0) + (value >= longest) * value
         drained: Amount = 0
-        for drain in waits:
+        for drain in waited:
             drained = maximum(drained, _drain_cycles(drain, frames[drain.producer], sizes))
         total = total + longest + drained
         drains = drains + drained
+    if plan.recurrences:
+        waits: Amount = 0
+        for recurrence in plan.recurrences:
+            waits = maximum(waits, recurrence_cycles(recurrence, einsums, sizes))
+        critical["recurrence"] = (waits > total) * waits
+        total = maximum(total, waits)
     return total, drains, critical
+
+
+def recurrence_cycles(recurrence: Recurrence, einsums: Mapping[str, EinsumCost], sizes: Sizes) -> Amount:
+    """Cycles below which the steps of a recurrence cannot follow each other: each waits for the one before, and so many
+    are in flight as tiles are independent."""
+    total: Amount = 0
+    for name in recurrence.einsums:
+        total = total + einsums[name].cycles
+    for drain in recurrence.drains:
+        total = total + product(drain.loops, sizes) * minimum(product(drain.leaves, sizes), drain.length)
+    return total / product(recurrence.between, sizes)
 
 
 def _drain_cycles(drain: Drain, frame: Frame, sizes: Sizes) -> Amount:

@@ -27,7 +27,7 @@ from fusemodel.model.forms import (
 )
 from fusemodel.model.grid import Grid, definitions
 from fusemodel.model.pieces import constraints, regions
-from fusemodel.model.presence import Conditions
+from fusemodel.model.presence import Conditions, conditions_of
 
 #: Combinations enumerated at most for one exact count, the longest coordinates being solved for.
 MAX_ENUMERATED = 2**26
@@ -449,6 +449,7 @@ def _enumerate(forms: list[Linear], sizes: dict[str, int]) -> int | None:
 
 
 __all__ = [
-    "Conditions", "Linear", "Quotients", "constraints", "count", "count_exactly", "count_union", "linear", "on_leaves",
+    "Conditions", "Linear", "Quotients", "conditions_of", "constraints", "count", "count_exactly", "count_union",
+    "linear", "on_leaves",
     "regions",
 ]  # fmt: skip

@@ -33,7 +33,8 @@ from fusemodel.cascade.work import work_of
 from fusemodel.errors import InputError
 from fusemodel.mapping.check import Nest, holds, innermost, leaves_of, main_einsums, nest_of
 from fusemodel.mapping.spec import ALL, Group, Keep
-from fusemodel.model.domain import Conditions
+from fusemodel.model.domain import Conditions, conditions_of
+from fusemodel.model.recurrence import Drain, Recurrence, recurrences_of
 from fusemodel.model.registers import passed_on
 
 
@@ -116,17 +117,6 @@ class Footprint:
     tiles: tuple[tuple[str | None, Tile], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """A spatial reduction that a stage waits for: ``leaves`` over a dimension of ``length``, once for each tile of
-    ``loops``."""
-
-    producer: str
-    length: int
-    leaves: tuple[str, ...]
-    loops: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class Plan:
     """Everything about a group that does not depend on numbers. ``reductions`` has, for each Einsum, those of the group
@@ -140,6 +130,7 @@ class Plan:
     moves: tuple[Move, ...]
     footprints: tuple[Footprint, ...]
     drains: tuple[tuple[Drain, ...], ...]
+    recurrences: tuple[Recurrence, ...]
     reductions: Mapping[str, Mapping[str, frozenset[str]]]
     passed_on: Mapping[str, tuple[str, ...]]
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # for the extents last evaluated
@@ -150,7 +141,7 @@ def plan_group(group: Group, cascade: Cascade, arch: Architecture, needed_later:
     einsums = main_einsums(cascade)
     inside = {n: einsums[n] for n in einsums if n in group.bindings}
     nests = {n: nest_of(e, group, cascade) for n, e in inside.items()}
-    conditions = Conditions(cascade, [einsums[n] for n in _in_order(cascade) if n in einsums])
+    conditions = conditions_of(cascade)
     builder = _Builder(group, cascade, arch, inside, nests, needed_later, conditions)
     return Plan(
         group, cascade, arch,
@@ -158,6 +149,7 @@ def plan_group(group: Group, cascade: Cascade, arch: Architecture, needed_later:
         tuple(builder.moves()),
         tuple(builder.footprints()),
         tuple(tuple(d) for d in drains_of(group, inside, nests, cascade, arch)),
+        recurrences_of(group, cascade, inside, nests, spatial_reductions(group, cascade, arch)),
         builder.reductions,
         passed_on(group, cascade, inside, nests),
     )  # fmt: skip
@@ -454,6 +446,15 @@ def drains_of(
                     found |= _reduction_drain(made, inside[made], nests[made], group, cascade, arch)
         result.append(list(found.values()))
     return result
+
+
+def spatial_reductions(group: Group, cascade: Cascade, arch: Architecture) -> dict[str, Drain]:
+    """The spatial reduction of each Einsum of a group that has one."""
+    einsums = {n: e for n, e in main_einsums(cascade).items() if n in group.bindings}
+    found: dict[str, Drain] = {}
+    for n, e in einsums.items():
+        found |= _reduction_drain(n, e, nest_of(e, group, cascade), group, cascade, arch)
+    return found
 
 
 def _reduction_drain(made: str, einsum: Einsum, nest: Nest, group: Group, cascade: Cascade, arch: Architecture):

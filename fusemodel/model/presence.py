@@ -9,6 +9,7 @@ is absent.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import product
 
 from fusemodel.cascade.graph import components, offset_from
@@ -387,3 +388,29 @@ def _conjuncts(expr: Expr) -> list[Expr]:
     if isinstance(expr, Apply) and expr.op == "and":
         return [c for a in expr.args for c in _conjuncts(a)]
     return [expr]
+
+
+def conditions_of(cascade: Cascade) -> Conditions:
+    """The conditions of all Einsums of a cascade, kept for the cascades asked for last."""
+    return _conditions_of(_Identity(cascade))
+
+
+class _Identity:
+    """A cascade as a cache key: the same object, not an equal one."""
+
+    __slots__ = ("cascade",)
+
+    def __init__(self, cascade: Cascade) -> None:
+        self.cascade = cascade
+
+    def __hash__(self) -> int:
+        return id(self.cascade)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and other.cascade is self.cascade
+
+
+@lru_cache(maxsize=64)
+def _conditions_of(key: _Identity) -> Conditions:
+    cascade = key.cascade
+    return Conditions(cascade, [e for e in cascade.explicit if not is_start(e, cascade.tensors[e.name])])

@@ -52,9 +52,11 @@ def _common_loops(group: Group, cascade: Cascade, einsums: list[Einsum], nests: 
 
 @dataclass(frozen=True)
 class Held:
-    """``words`` of a tensor that have to stay in registers of ``room`` words, and why."""
+    """``words`` of a tensor that have to stay in registers of ``room`` words, and why; ``einsum`` uses it there while
+    other loops step, none where it passes between Einsums."""
 
     tensor: str
+    einsum: str | None
     words: Amount
     room: Amount
     why: str
@@ -69,12 +71,12 @@ def held_in_registers(plan: Plan, sizes: Sizes) -> list[Held]:
     if all(u.registers for u in units):
         room = sum(u.size * u.registers.words for u in units if u.registers)
         for name, leaves in plan.passed_on.items():
-            found.append(Held(name, product(leaves, sizes), room, f"{name} is kept nowhere"))
+            found.append(Held(name, None, product(leaves, sizes), room, f"{name} is kept nowhere"))
     for still in _standing(plan):
         unit = plan.arch.units[still.unit]
         assert unit.registers
         words = product(still.inner, sizes) * _stands_still(still.loops, sizes)
-        found.append(Held(still.tensor, words, unit.size * unit.registers.words, still.why))
+        found.append(Held(still.tensor, still.einsum, words, unit.size * unit.registers.words, still.why))
     return found
 
 
@@ -84,6 +86,7 @@ class _Standing:
     it, innermost first, with whether each brings other words."""
 
     tensor: str
+    einsum: str
     unit: str
     inner: tuple[str, ...]
     loops: tuple[tuple[str, bool], ...]
@@ -104,7 +107,9 @@ def _standing(plan: Plan) -> list[_Standing]:
             inner = tuple(sorted(used - set(tile.outside)))
             loops = tuple((x, x in used) for x in reversed(tile.outside))
             found.append(
-                _Standing(move.tensor, unit, inner, loops, f"{move.tensor} stays in {unit} while {loop} steps")
+                _Standing(
+                    move.tensor, tile.einsum, unit, inner, loops, f"{move.tensor} stays in {unit} while {loop} steps"
+                )
             )
         plan.memo["standing"] = found
     return plan.memo["standing"]
