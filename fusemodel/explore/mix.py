@@ -20,7 +20,7 @@ from fusemodel.explore.front import Floats, front
 from fusemodel.explore.goal import Best
 
 _PRICES = 60
-_WIDE = 6000  # partial choices at most
+_WIDE = 30_000  # partial choices at most
 _MANY = 200  # partial choices; fewer are not compared with each other
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,14 @@ def traffic_figure(
     axes.grid(which="both", alpha=0.2)
     axes.legend(fontsize=8, frameon=False)
     return figure
+
+
+def svg_text(figure: Figure, name: str) -> str:
+    """A figure as an SVG element to stand in a page; ``name`` keeps its ids apart from those of others."""
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def save(figure: Figure, path: str) -> None:

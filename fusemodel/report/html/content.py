@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +19,17 @@ from fusemodel.api import is_cascade
 from fusemodel.arch import Architecture, load_architecture
 from fusemodel.cascade import Cascade, extents_of, format_einsums, load_cascade
 from fusemodel.cascade.workload import extents_for, load_workload
+from fusemodel.errors import InputError
 from fusemodel.library import find, root
 from fusemodel.mapping import load_design
 from fusemodel.model import Evaluation
 from fusemodel.quantities import count, joules, percent, seconds, size, tokens
 from fusemodel.report.compare import Comparison, Ratio, Section
+from fusemodel.report.figures import svg_text
+from fusemodel.report.waterfall import waterfall
+from fusemodel.simulate.run import machines, record
+
+_TASKS = 150  # of a waterfall
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,14 @@ class InputFile:
 
 
 @dataclass(frozen=True)
+class Waterfall:
+    """The first tasks of a design, simulated: a drawing, and what it is of."""
+
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
 class SectionContent:
     """A section of the comparison."""
 
@@ -107,7 +121,7 @@ class Page:
     versions: tuple[str, ...]
     files: tuple[InputFile, ...]
     data: dict[str, Any] = field(default_factory=dict)
-    waterfall: str = ""
+    waterfalls: tuple[Waterfall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +158,7 @@ def content(found: Comparison, command: str) -> Page:
         ),
         files=tuple(_files(known, found)),
         data=_data(found, known),
+        waterfalls=tuple(_waterfalls(found)),
     )  # fmt: skip
 
 
@@ -382,3 +397,21 @@ def _columns(rows: Sequence[Evaluation], arch: Architecture) -> dict[str, Any]:
         "intensity": [n / r.dram_bytes if r.dram_bytes else None for n, r in zip(slots, rows, strict=True)],
         "rate": [n / r.latency_s if r.latency_s else None for n, r in zip(slots, rows, strict=True)],
     }  # fmt: skip
+
+
+def _waterfalls(found: Comparison) -> Iterator[Waterfall]:
+    """The first section's design and its first baseline at the first point; what cannot be simulated is left out."""
+    section = found.judged[0]
+    for name in (section.subject, *section.baselines[:1]):
+        at, given = found.at(name)[0], found.given[name]
+        workload = next((w for w in map(load_workload, found.request.workloads) if w.name == at.workload), None)
+        if is_cascade(given):
+            continue
+        design = load_design(given, arch=found.request.arch)
+        try:
+            machine = max(machines(design, workload, at.seq), key=lambda m: len(m.tasks.actors))
+            drawn = waterfall(machine, record(machine, _TASKS), title="")
+        except InputError:
+            continue
+        where = f"{at.workload or 'its own extents'}" + (f", {tokens(at.seq)} tokens" if at.seq else "")
+        yield Waterfall(f"The first {_TASKS} tasks of {name} ({where})", svg_text(drawn, name))
