@@ -52,9 +52,12 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
     return found
 
 
-def test_the_commands_of_the_tutorial_print_what_it_says(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", ["docs/tutorial.md", "README.md"])
+def test_the_commands_of_the_page_print_what_it_says(tmp_path, monkeypatch, page):
     monkeypatch.chdir(tmp_path)
-    for command, expected in commands(DOCS / "tutorial.md"):
+    for command, expected in commands(DOCS.parent / page):
+        if not command.startswith("fusemodel "):
+            continue
         ran = fusemodel(*command.split()[1:])
         assert ran.code == 0, ran.err
         printed = [line.rstrip() for line in ran.out.splitlines()]
