@@ -1,0 +1,3 @@
+from fusemodel.cli import main
+
+main()

@@ -1,0 +1,241 @@
+"""eval, simulate, compare, figures: designs and what they cost."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fusemodel.cli.options import (
+    ArchOption,
+    Json,
+    SeqOption,
+    SetOption,
+    WorkloadOption,
+    app,
+    listed,
+    print_json,
+    sequence_length,
+    sizes_set,
+)
+from fusemodel.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from fusemodel.report import Comparison, Request
+
+
+@app.command("eval", epilog="Example: fusemodel eval fusemax --workload bert --seq 16K")
+def evaluate_mapping(
+    mapping: Annotated[
+        str, typer.Argument(metavar="MAPPING", help="A library name or a file; or a cascade, to be mapped onto --arch.")
+    ],
+    workload: WorkloadOption = None,
+    seq: SeqOption = None,
+    sets: SetOption = None,
+    arch: ArchOption = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a mapping: latency, energy, traffic, utilisation and what bounds it."""
+    from fusemodel.api import evaluate
+
+    result = evaluate(mapping, workload, None if seq is None else sequence_length(seq), sizes_set(sets), arch)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    from fusemodel.report.tables import evaluation, show
+
+    show(evaluation(result))
+
+
+@app.command("simulate", epilog="Example: fusemodel simulate fusemax --workload bert --seq 64K")
+def simulate_mapping(
+    mapping: Annotated[str | None, typer.Argument(metavar="MAPPING", help="A library name or a file.")] = None,
+    workload: Annotated[
+        str | None, typer.Option("--workload", "-w", help="Extents: a library name or a file (--all: several).")
+    ] = None,
+    seq: Annotated[
+        str | None, typer.Option("--seq", "-s", help="Sequence length, such as 1000 or 16K (--all: several).")
+    ] = None,
+    sets: SetOption = None,
+    arch: ArchOption = None,
+    schedule: Annotated[
+        str, typer.Option(help="given: the stages of the mapping; asap: whatever is ready, oldest tile first.")
+    ] = "given",
+    copies: Annotated[
+        int, typer.Option(min=1, max=64, help="Room for at least so many of every kept tile; 2: double buffering.")
+    ] = 1,
+    trace: Annotated[
+        str | None, typer.Option("--trace", help="Write the first tasks as a trace for Perfetto or chrome://tracing.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option("--plot", help="Draw the first tasks, a lane for each unit (.svg, .png or .pdf).")
+    ] = None,
+    instances: Annotated[
+        int | None, typer.Option(min=1, max=2**20, help="Arrays that share heads and batches; the architecture's.")
+    ] = None,
+    tasks: Annotated[int, typer.Option("--tasks", min=1, max=10**6, help="Tasks in a trace or a picture.")] = 2000,
+    full: Annotated[bool, typer.Option("--full", help="Run every task, also where periods repeat.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every mapping of the library against the closed form, as a table.")
+    ] = False,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="With --all: write the table as Markdown.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate a mapping tile by tile: cycles against the closed form, and what each unit waits for."""
+    from fusemodel.report.simulating import Files, against_closed_form, simulated
+    from fusemodel.report.tables import show
+
+    if schedule not in ("given", "asap"):
+        raise unknown("schedule", schedule, ["given", "asap"])
+    if every == (mapping is not None):
+        raise InputError("give one mapping, or --all", expected="`fusemodel simulate MAPPING`")
+    shown = sys.stderr.isatty() and not as_json
+    if every:
+        lengths = [sequence_length(s) for s in listed(seq)] or None
+        rows = against_closed_form(list(listed(workload)) or None, lengths, out, progress=shown)
+        if as_json:
+            print_json({"rows": [asdict(r) for r in rows]})
+        elif not out:
+            from fusemodel.report.simulation import differences
+
+            show(differences(rows))
+        return
+    length = None if seq is None else sequence_length(seq)
+    files = Files(trace, plot, tasks)
+    result = simulated(
+        str(mapping),
+        workload,
+        length,
+        sizes_set(sets),
+        arch,
+        schedule,
+        files,
+        copies=copies,
+        instances=instances,
+        skip=not full,
+        progress=shown,
+    )
+    if as_json:
+        print_json(result.to_dict())
+        return
+    from fusemodel.report.simulation import simulation
+
+    show(simulation(result))
+
+
+@app.command("compare", epilog="Example: fusemodel compare flat fusemax --workload bert,xlm --seq 1K,64K")
+def compare_mappings(
+    mappings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MAPPING...",
+            help="Mappings, or cascades with --arch; the last is judged against the others. Or one comparison of the "
+            "library, or its file. None: the default.",
+        ),
+    ] = None,
+    workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
+    seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
+    arch: ArchOption = None,
+    details: Annotated[bool, typer.Option("--details", help="Also print every evaluation.")] = False,
+    html: Annotated[
+        str | None, typer.Option("--html", help="Also write a report as one page of HTML, with interactive plots.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare mappings over workloads and lengths, or cascades mapped onto --arch; without arguments, the comparison
+    the library comes with."""
+    request = replace(_request(mappings or [], workload, seq), arch=arch)
+    result = _compared(request, quiet=as_json)
+    if html:
+        from fusemodel.library import write_text
+        from fusemodel.report.html import html_page
+
+        write_text(html, html_page(result, shlex.join(["fusemodel", *sys.argv[1:]])))
+    if as_json:
+        print_json(
+            {
+                "rows": [r.to_dict() for r in result.rows],
+                "mean": {a: {b: asdict(r) for b, r in against.items()} for a, against in result.mean.items()},
+                "published": list(result.published),
+                "rankings": [p for r in result.request.rankings for p in result.ranked(r)],
+            }
+        )
+        return
+    from fusemodel.report.tables import comparison, show
+
+    show(comparison(result, details=details))
+    if html:
+        sys.stderr.write(f"wrote {html}\n")
+
+
+@app.command("figures", epilog="Example: fusemodel figures --out figures --format svg,pdf")
+def draw_figures(
+    mappings: Annotated[
+        list[str] | None, typer.Argument(metavar="MAPPING...", help="As for compare; the last is judged.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="The folder to write to; it is made if needed.")] = "figures",
+    kind: Annotated[str, typer.Option("--format", help="svg, pdf, png; several separated by commas.")] = "svg",
+    workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
+    seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
+    arch: ArchOption = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a comparison for a paper: utilisation, active share by Einsum, speed-up and energy, with published figures
+    where there are any; without arguments, the comparison the library comes with."""
+    from fusemodel.library import make_folder
+    from fusemodel.report.figures import FORMATS, save
+    from fusemodel.report.paper import figures
+
+    kinds = listed(kind)
+    for k in kinds:
+        if k not in FORMATS:
+            raise unknown("format of a picture", k, FORMATS)
+    request = replace(_request(mappings or [], workload, seq), arch=arch)
+    make_folder(out)
+    written = []
+    for name, figure in figures(_compared(request, quiet=as_json)):
+        for k in kinds:
+            written.append(os.path.join(out, f"{name}.{k}"))
+            save(figure, written[-1])
+    if as_json:
+        print_json({"files": written})
+    else:
+        sys.stdout.write("\n".join(written) + "\n")
+
+
+def _request(mappings: list[str], workload: str | None, seq: str | None) -> Request:
+    from fusemodel.report import Request, Section, load_request
+    from fusemodel.report.library import kind_of
+
+    workloads, seqs = listed(workload), tuple(dict.fromkeys(sequence_length(s) for s in listed(seq)))
+    if not mappings or (len(mappings) == 1 and kind_of(mappings[0])[0] == "comparisons"):
+        base = load_request(*mappings)
+        published = "" if workloads or seqs else base.published
+        return replace(base, workloads=workloads or base.workloads, seqs=seqs or base.seqs, published=published)
+    if len(mappings) < 2:
+        raise InputError(
+            "one mapping cannot be compared", expected="two or more, a comparison, or none for the default comparison"
+        )
+    if len(set(mappings)) != len(mappings):
+        raise InputError("a mapping is given twice", expected="mappings that differ")
+    return Request((Section("Comparison", mappings[-1], tuple(mappings[:-1])),), workloads, seqs)
+
+
+def _compared(request: Request, *, quiet: bool) -> Comparison:
+    """A comparison, with its progress where somebody looks."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fusemodel.report import compare
+
+    if quiet or not sys.stderr.isatty():
+        return compare(request)
+
+    total = len(request.designs) * max(1, len(request.workloads)) * max(1, len(request.seqs))
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("evaluating", total=total)
+        return compare(request, lambda name: progress.update(task, advance=1, description=name))
