@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import networkx as nx
-
+from fusemodel.cascade.graph import components
 from fusemodel.cascade.ir import Cascade, Einsum, rank_values, reads
 from fusemodel.mapping.check import Nest
 from fusemodel.mapping.spec import Group
@@ -46,22 +45,39 @@ def recurrences_of(
 ) -> tuple[Recurrence, ...]:
     """Every cycle of dependences among the Einsums of a group, with the steps that it crosses. ``drains``: that of each
     Einsum."""
-    graph: Any = nx.DiGraph()
+    stepped: dict[tuple[str, str], tuple[str, ...]] = {}
     for name, einsum in einsums.items():
         for access in reads(einsum):
             if access.tensor in einsums:
-                stepped = _stepped(access, cascade)
-                held = graph.get_edge_data(access.tensor, name, {"ranks": None})["ranks"]
+                edge, ranks = (access.tensor, name), _stepped(access, cascade)
                 # what this step makes is needed sooner than what the step before made
-                graph.add_edge(access.tensor, name, ranks=stepped if held is None else min(stepped, held, key=len))
+                stepped[edge] = min(ranks, stepped.get(edge, ranks), key=len)
     found = []
-    for cycle in islice(nx.simple_cycles(graph), _MOST):
+    for cycle in islice(cycles(list(einsums), stepped), _MOST):
         edges = zip(cycle, [*cycle[1:], cycle[0]], strict=True)
-        ranks = [r for a, b in edges for r in graph.edges[a, b]["ranks"]]
+        ranks = [r for edge in edges for r in stepped[edge]]
         if len(ranks) == 1:
             on_the_way = tuple(drains[n] for n in cycle if n in drains)
             found.append(Recurrence(tuple(cycle), _between(ranks[0], cycle, group, cascade, nests), on_the_way))
     return tuple(found)
+
+
+def cycles(nodes: list[str], edges: Collection[tuple[str, str]]) -> Iterator[list[str]]:
+    """The elementary cycles of a small graph, each from its first node on. (NetworkX has them too, and takes as long to
+    import as an evaluation may.)"""
+    after: dict[str, list[str]] = {n: [b for a, b in edges if a == n] for n in nodes}
+    place = {n: i for i, n in enumerate(nodes)}
+    for part in components(nodes, after):
+        inside = set(part)
+        for first in part:
+            paths = [[first]]
+            while paths:
+                path = paths.pop()
+                for node in after[path[-1]]:
+                    if node == first:
+                        yield path
+                    elif node in inside and place[node] > place[first] and node not in path:
+                        paths.append([*path, node])
 
 
 def _stepped(access: Any, cascade: Cascade) -> tuple[str, ...]:
