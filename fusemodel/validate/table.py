@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fusemodel.errors import InputError, Where, nearest
 
 #: Columns of text; every other one used is a number.
-TEXT = ("gpu", "kernel", "op", "dtype", "scope", "source", "l2")
+TEXT = ("gpu", "kernel", "op", "dtype", "scope", "source", "l2", "group")
 #: Columns that say what a kernel of attention, or a product or a row operation, was run on.
 SHAPES = (("batch", "heads", "kv_heads", "seq_q", "seq_kv", "head_dim", "window", "causal"), ("M", "N", "K"))
 MAX_BYTES = 2**31
@@ -161,6 +161,9 @@ def _checked(table: Table, raw: Mapping[str, Sequence[str]]) -> Table:
     spare = {
         c: gone & ~other for shape, gone, other in zip(SHAPES, absent, reversed(absent), strict=True) for c in shape
     }
+    for column, zeros in _unsaid(numbers).items():
+        spare[column] = spare[column] | zeros
+        numbers[column][zeros] = np.nan
     latency = numbers["latency_us"]
     refuse(~np.isfinite(latency) | (latency <= 0), "latency_us", "no positive time")
     for column, values in numbers.items():
@@ -182,6 +185,15 @@ def _checked(table: Table, raw: Mapping[str, Sequence[str]]) -> Table:
     bad = reason != ""
     left_out = [Skipped(int(table.lines[i]), str(reason[i])) for i in np.flatnonzero(bad)]
     return table.only(~bad, left_out)
+
+
+def _unsaid(numbers: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.bool_]]:
+    """Where tables that have columns of both shapes write 0 for what a row is not about."""
+    attention, product = ([c for c in shape if c != "batch" and c in numbers] for shape in SHAPES)
+    if not attention or not product:
+        return {}
+    none = np.logical_and.reduce([numbers[c] == 0 for c in attention])
+    return {**dict.fromkeys(attention, none), **{c: numbers[c] == 0 for c in product}}
 
 
 def _all(blank: Mapping[str, NDArray[np.bool_]], shape: Sequence[str], length: int) -> NDArray[np.bool_]:
