@@ -42,7 +42,7 @@ class RuleSpec(Spec):
     """``kernel``, ``op``, ``dtype``, ``arch`` and ``scope`` are patterns, of which one must fit; ``let`` names
     expressions for the others; ``when`` must hold; ``refuse`` says, by condition, why a row is left out; what a rule
     without a mapping does not refuse goes on to the next. Of ``choices``, laid over the rule, the fastest is
-    predicted."""
+    predicted. ``replay``: whether the mapping's launch holds the floor of a graph's replay."""
 
     name: str
     about: str = ""
@@ -58,6 +58,7 @@ class RuleSpec(Spec):
     extents: dict[str, str | int] = Field({})
     choices: list[ChoiceSpec] = Field([])
     campaign: bool = False
+    replay: bool = True
 
     @field_validator("kernel", "op", "dtype", "arch", "scope", mode="before")
     @classmethod
