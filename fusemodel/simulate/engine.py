@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fusemodel.simulate.kernel import kernel
+from fusemodel.simulate.kernel import entry, kernel
 from fusemodel.simulate.machine import Blocked, Counts, Deadlock, Machine
 from fusemodel.simulate.program import (
     A_UNIT,
@@ -428,7 +428,7 @@ def mark(G, U, M) -> None:
     G[MARK_NEXT] = G[NOW] + G[MARK_STEP]
 
 
-@kernel
+@entry
 def advance(p, seen, tasks: int, skip: bool) -> int:
     """Run on until everything is done, nothing can go on or so many ``tasks`` have started."""
     G, A, E, U, L, T, D, DT, DM, R, B, M = p
