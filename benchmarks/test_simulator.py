@@ -17,9 +17,7 @@ from fusemodel.simulate.lower import lower
 from fusemodel.simulate.machine import machine_of
 
 
-@pytest.mark.benchmark(
-    group="tile tasks one by one (target: 10 million a second on one core)", timer=time.process_time
-)
+@pytest.mark.benchmark(group="tile tasks one by one (target: 10 million a second on one core)", timer=time.process_time)
 @pytest.mark.parametrize(
     ("mapping", "seq"),
     [("fusemax", 2**14), ("fusemax-cascade", 2**14), ("fusemax-arch", 2**14), ("flat", 2**18), ("causal-cloud", 2**14)],

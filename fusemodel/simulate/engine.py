@@ -477,6 +477,14 @@ def run(
     return _counts(machine, p)
 
 
+def pace(machine: Machine, tasks: int = 2**18) -> float:
+    """Ticks a firing: of a whole run, or of as much as so many tasks run one by one are worth. Infinite if stuck."""
+    p = program_of(machine)
+    seen = seen_of(p, max(1, len(machine.tasks.loops)))
+    stuck = advance(tuple(p), tuple(seen), tasks, True) == STUCK
+    return float("inf") if stuck else int(p.G[NOW]) / max(1, int(p.A[:, ISSUED].sum()))
+
+
 def _blocked(p) -> tuple[Blocked, ...]:
     """Each actor with something left, and the first edge that holds it up (-1: the order of its unit)."""
     found = []

@@ -11,7 +11,7 @@ from fusemodel.model.evaluate import choices
 from fusemodel.model.tiles import Chosen
 from fusemodel.quantities import size
 from fusemodel.simulate.instances import instances_of, share_of
-from fusemodel.simulate.lower import lower
+from fusemodel.simulate.lower import orders
 from fusemodel.simulate.machine import Counts, Deadlock, Machine, machine_of
 from fusemodel.simulate.path import critical_path
 from fusemodel.simulate.result import BufferResult, EinsumSimulation, GroupSimulation, PathStep, Simulation
@@ -55,7 +55,7 @@ def simulate(
     extents, chosen = choices(design, workload, seq, share.sets)
     runs: list[tuple[Chosen, Machine, Counts]] = []
     for c in chosen:
-        machine = machine_of(lower(c, extents, asap=schedule == "asap", copies=copies))
+        machine = _machine(c, extents, asap=schedule == "asap", copies=copies)
         name = machine.tasks.name
         tell = (lambda done, every, name=name: progress(name, done, every)) if progress else None
         try:
@@ -71,7 +71,15 @@ def machines(
 ) -> list[Machine]:  # fmt: skip
     """The machine of each group of a design, for engines and pictures."""
     extents, chosen = choices(design, workload, seq, sets)
-    return [machine_of(lower(c, extents, asap=schedule == "asap", copies=copies)) for c in chosen]
+    return [_machine(c, extents, asap=schedule == "asap", copies=copies) for c in chosen]
+
+
+def _machine(chosen: Chosen, extents: Mapping[str, int], *, asap: bool, copies: int) -> Machine:
+    """The machine of a group. Where its schedule says nothing of the order of tiles (one stage), the better of two."""
+    from fusemodel.simulate.engine import pace  # loads the compiler
+
+    found = [machine_of(t) for t in orders(chosen, extents, asap=asap, copies=copies)]
+    return found[0] if len(found) == 1 else min(found, key=pace)
 
 
 def record(machine: Machine, limit: int) -> list[Task]:
