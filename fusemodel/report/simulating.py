@@ -124,6 +124,6 @@ def against_closed_form(
                 Difference(name, workload, seq, found.cycles, found.closed_form_cycles, ratio(found), ratio(twice),
                            unit, stall, share, found.utilization)
             )  # fmt: skip
-    if out:
-        write_text(out, markdown(rows))
+            if out:  # a run that is interrupted leaves what it has
+                write_text(out, markdown(rows))
     return rows

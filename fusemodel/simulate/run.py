@@ -43,9 +43,9 @@ def simulate(
     ``schedule`` is ``given`` (the stages of the mapping) or ``asap`` (whatever is ready, oldest tile first). ``copies``
     gives every kept tile room for at least so many, whether they fit or not (2: double buffering). Batches and heads
     are divided among ``instances`` (those of the architecture where not given): what is said is that of the one with
-    most to do, traffic that of all. The critical path is that of the first ``path_tasks`` tasks. ``skip`` leaves out periods that repeat; the result is the same. ``progress`` is
-    told the group, the tasks done and how many there are. Raises InputError for what the closed form refuses, and for a
-    deadlock.
+    most to do, traffic that of all. The critical path is that of the first ``path_tasks`` tasks. ``skip`` leaves out
+    periods that repeat; the result is the same. ``progress`` is told the group, the tasks done and how many there are.
+    Raises InputError for what the closed form refuses, for mappings with a ``grid``, and for a deadlock.
     """
     from fusemodel.simulate.engine import run  # loads the compiler
 
