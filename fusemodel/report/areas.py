@@ -99,12 +99,10 @@ def area_latency_figure(found: Comparison, space: str, published: str = "") -> F
     axes = figure.add_subplot()
     made = curves(found, drawn)
     for k, curve in enumerate(made):
-        look = {"color": _COLOURS[k % len(_COLOURS)], "marker": _MARKS[k % len(_MARKS)]}
-        every, best = curve.every, curve.front
-        axes.plot(
-            [s.machine.area_mm2 for s in every], [s.found.latency_s for s in every], ls="", ms=3, alpha=0.3, **look
-        )
-        axes.plot([s.machine.area_mm2 for s in best], [s.found.latency_s for s in best], ms=5, label=curve.name, **look)
+        colour, mark = _COLOURS[k % len(_COLOURS)], _MARKS[k % len(_MARKS)]
+        every, best = _drawn(curve.every), _drawn(curve.front)
+        axes.plot(*every, color=colour, marker=mark, ls="", ms=3, alpha=0.3)
+        axes.plot(*best, color=colour, marker=mark, ms=5, label=curve.name)
     _published(axes, made, published)
     axes.set(xscale="log", yscale="log", xlabel="area (mm$^2$)", ylabel="latency (s)")
     axes.grid(which="major", alpha=0.25, lw=0.5)
@@ -114,6 +112,11 @@ def area_latency_figure(found: Comparison, space: str, published: str = "") -> F
     figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
     figure.suptitle(f"Area against latency: {drawn.name}", fontsize=10)
     return figure
+
+
+def _drawn(rows: Sequence[Sized]) -> tuple[list[float], list[float]]:
+    """Areas and latencies."""
+    return [s.machine.area_mm2 for s in rows], [s.found.latency_s for s in rows]
 
 
 def _published(axes: Axes, made: Sequence[Curve], table: str) -> None:
