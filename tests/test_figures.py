@@ -11,15 +11,14 @@ from commandline import fusemodel
 from fusemodel import compare, evaluate
 from fusemodel.errors import InputError
 from fusemodel.explore.space import load_space
-from fusemodel.report import Request, Section, load_request
+from fusemodel.report import Request, Section
 from fusemodel.report.areas import curves
 from fusemodel.report.paper import figures
 
 
 @pytest.fixture(scope="module")
-def default():
-    found = compare(load_request())
-    return found, dict(figures(found))
+def default(default_comparison):
+    return default_comparison, dict(figures(default_comparison))
 
 
 def heights(ax):
