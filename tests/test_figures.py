@@ -56,7 +56,7 @@ def test_active_share_adds_up_to_the_busy_time(default):
 def test_area_against_latency(default):
     """256K tokens of BERT on 256 x 256: 118.28 s as published; four times the array, four times as fast."""
     _, drawn = default
-    lines = {line.get_label(): line for line in drawn["area-latency"].axes[0].lines}
+    lines = {line.get_label(): line for line in drawn["area"].axes[0].lines}
     area, latency = lines["fusemax (bert, 256K tokens)"].get_data()
     assert list(area) == sorted(area)
     assert latency[4] == pytest.approx(118.28, rel=1e-4)

@@ -247,15 +247,17 @@ def test_utilisation_is_the_published_one() -> None:
     text = (published_dir() / "fusemax-bert.csv").read_text().splitlines()
     checked = 0
     for row in csv.DictReader(line for line in text if not line.startswith("#")):
-        if not row["utilization.array_2d"] or not row["mapping"].startswith("fusemax"):
-            continue
+        if not row["utilization.array_2d"] or row["mapping"] == "unfused":
+            continue  # `unfused` keeps one row, whose drains the published model leaves out
         seq = parse_size(row["seq"], "seq", Where())
-        found = simulate(load_design(row["mapping"]), load_workload(row["workload"]), seq)
+        copies = 2 if row["mapping"] == "flat" else 1  # published as if a second block always fitted
+        design = load_design(row["mapping"])
+        found = simulate(design, load_workload(row["workload"]), seq, copies=copies, path_tasks=0)
         tolerance = 0.03 if seq < 2**12 else 0.005  # at 1K the fill of each head shows
         assert found.utilization["array_2d"] == pytest.approx(float(row["utilization.array_2d"]), rel=tolerance)
         assert found.utilization["array_1d"] == pytest.approx(float(row["utilization.array_1d"]), rel=tolerance)
         checked += 1
-    assert checked >= 9
+    assert checked >= 12
 
 
 def test_drains_show_where_tiles_are_not_interleaved() -> None:

@@ -46,7 +46,7 @@ def figures(found: Comparison) -> Iterator[tuple[str, Figure]]:
         if all(r.energy_j for m in section.mappings for r in found.at(m)):
             yield f"energy{suffix}", _ratios(found, section, "energy_j", "energy", lambda ours, theirs: ours / theirs)
     if found.request.space:
-        yield "area-latency", area_latency_figure(found, found.request.space, found.request.areas)
+        yield "area", area_latency_figure(found, found.request.space, found.request.areas)
 
 
 def _by_workload(rows: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
