@@ -428,3 +428,18 @@ def test_a_mistyped_field_does_not_make_a_cascade_a_workload(tmp_path, command):
     ran = fusemodel(command, file)
     assert ran.code == 2
     assert "mine.yaml:5:1: unknown field 'einsum'; expected `einsums` in a cascade; did you mean 'einsums'?" in ran.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list cascades --out", "compare --html", "simulate fusemax --trace", "simulate fusemax --plot",
+        "explore attention-1pass fusemax-cloud --out", "explore --arch-space area-latency --plot",
+        "passes attention-3pass --plot", "derive attention-3pass --out", "validate --plot",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_written_is_said_first(tmp_path: Path, command: str) -> None:
+    for where, said in (tmp_path / "no" / "x.svg", "there is no folder"), (tmp_path, "this is a directory"):
+        ran = fusemodel(*command.split(), where)
+        assert (ran.code, ran.out) == (2, "")
+        assert said in ran.err
