@@ -19,8 +19,9 @@ from fusemodel.library import names
 from fusemodel.mapping import Design, load_design
 from fusemodel.mapping.spec import Group
 from fusemodel.model import Evaluation, evaluate
-from fusemodel.model.cost import GroupCost, cost_of, needs_numbers
+from fusemodel.model.cost import GroupCost, cost_of
 from fusemodel.model.evaluate import plans_of
+from fusemodel.model.movement import needs_numbers
 from fusemodel.model.plan import Plan
 
 

@@ -29,10 +29,10 @@ from fusemodel.model.compiled import OBJECTIVES, CompiledMapping, blocks_of, com
 from fusemodel.model.compiled.machine import compiled, in_parallel
 from fusemodel.model.compiled.singly import results_of
 from fusemodel.model.compiled.trace import labels_of
-from fusemodel.model.cost import needs_numbers
 from fusemodel.model.elements import values
 from fusemodel.model.evaluate import extents_in, plans_of
 from fusemodel.model.expression import Graph, Node, Untraceable
+from fusemodel.model.movement import needs_numbers
 from fusemodel.model.plan import Plan
 
 BERT = load_workload("bert")

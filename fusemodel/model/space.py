@@ -135,13 +135,14 @@ def amount_of(expr: Expr, sizes: Sizes) -> Amount:
 def _simple(plan: Plan, frames: Mapping[str, Frame]) -> dict[tuple[str, str], tuple[Shared, ...] | None]:
     """For each kept tensor by level, the tiles that its accesses share, where they are products (for the extents asked
     for last)."""
-    if "footprints" not in plan.memo:
+    key = ("footprints", next(iter(frames.values())).loose)
+    if key not in plan.memo:
         found: dict[tuple[str, str], tuple[Shared, ...] | None] = {}
         for f in plan.footprints:
             alone = len({nest for nest, _ in f.tiles}) == 1
             found[f.keep.level, f.keep.tensor] = shared_tiles(frames, [t for _, t in f.tiles]) if alone else None
-        plan.memo["footprints"] = found
-    return plan.memo["footprints"]
+        plan.memo[key] = found
+    return plan.memo[key]
 
 
 def _footprint(plan: Plan, footprint: Footprint, frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> Amount:
@@ -179,7 +180,8 @@ def _joint_words(tiles: list[Tile], frames: Mapping[str, Frame], sizes: Sizes) -
         moved.append([Linear(f.coefficients, f.constant - least) for f in forms])
         limits.append(max(high for _, high in bounds) - least + 1)
     shifted = [
-        Touch(tuple(index), p.data, tuple(limits), ()) for index, p in zip(zip(*moved, strict=True), parts, strict=True)
+        Touch(tuple(index), p.data, tuple(limits), p.forms)
+        for index, p in zip(zip(*moved, strict=True), parts, strict=True)
     ]
     most = prod(parts[0].limits)
     found, exact = touched(shifted, (), still)
