@@ -3,8 +3,8 @@
 Written from the meaning of the mapping language (DESIGN section 7), not from ``fusemodel.model``, of which nothing is
 used. The rules walked here:
 
-* The last tile of a rank may be smaller: what is past the end of the rank is not there. A unit is filled as often as the
-  lanes that are there at a step fill it.
+* The last tile of a rank may be smaller: what is past the end of the rank is not there. At a step a unit is filled as
+  often as the lanes that are there fill it.
 * Temporal loops of an Einsum, outermost first: the group's shared loops that it has, the loops of its binding, and the
   leaves that the mapping does not place. Leaves in ``spatial`` run all at once.
 * A point is present where the condition holds and every operand it needs is present: inside its tensor, and computed.

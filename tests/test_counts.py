@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -280,16 +281,24 @@ def divisors(n: int) -> list[int]:
 
 
 @st.composite
-def tiles(draw: Draw, rank: str, extent: int) -> tuple[dict[str, Any], list[str]]:
-    """Entries of ``tile`` for one rank, and its leaves."""
+def tile_sizes(draw: Draw, extent: int, ragged: bool) -> int:
+    """Divisors, and a third of the time any size, one larger than the rank among them."""
+    if ragged and draw(st.integers(0, 2)) == 0:
+        return draw(st.integers(1, extent + 1))
+    return draw(st.sampled_from(divisors(extent)))
+
+
+@st.composite
+def tiles(draw: Draw, rank: str, extent: int, ragged: bool) -> tuple[dict[str, Any], list[str]]:
+    """Entries of ``tile`` for one rank, and its leaves. ``ragged``: the last tile may be smaller than the others."""
     kind = draw(st.sampled_from(["whole", "two", "two", "three", "outer again"]))
     if kind == "whole":
         return {}, [rank]
     a, b, c = (f"{rank}{x}" for x in "abc")
-    size = draw(st.sampled_from(divisors(extent)))
+    size = draw(tile_sizes(extent, ragged))
     if kind == "two":
         return {rank: [a, b], b: size}, [a, b]
-    inner = draw(st.sampled_from(divisors(extent // size)))
+    inner = draw(tile_sizes(-(-extent // size), ragged))
     if kind == "three":
         return {rank: [a, b, c], b: inner, c: size}, [a, b, c]
     return {rank: [f"{rank}o", c], c: size, f"{rank}o": [a, b], b: inner}, [a, b, c]
@@ -302,7 +311,8 @@ def grouped(draw: Draw, cascade: Cascade, extents: Mapping[str, int], einsums: S
     for rank in dict.fromkeys(r for e in einsums for r in iteration_ranks(e)):
         for part in cascade.split.get(rank, (rank,)):
             if part not in leaves:
-                entries, leaves[part] = draw(tiles(part, extents[part]))
+                inner = any(part == pair[1] for pair in cascade.split.values())
+                entries, leaves[part] = draw(tiles(part, extents[part], not inner))
                 tile |= entries
         if rank in cascade.split:
             leaves[rank] = [x for part in cascade.split[rank] for x in leaves[part]]
@@ -381,7 +391,7 @@ def keeps(draw: Draw, under: str, may_spill: bool) -> Any:
 def test_random_designs(monkeypatch: pytest.MonkeyPatch, witnesses: int, examples: int) -> None:
     """The counts are exact; where spaces are too large to look for gaps between tiles, some are bounds and say so."""
     monkeypatch.setattr(domain, "MAX_WITNESSES", witnesses)
-    seen = {"exact": 0, "bounded": 0, "refused": 0}
+    seen = {"exact": 0, "bounded": 0, "refused": 0, "ragged": 0}
 
     @settings(
         max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
@@ -396,8 +406,12 @@ def test_random_designs(monkeypatch: pytest.MonkeyPatch, witnesses: int, example
             return
         found = check_walk(design)
         seen["bounded" if found.notes else "exact"] += 1
+        parts = [(r, ps, g) for g in pair[1]["groups"] for r, ps in g["tile"].items() if isinstance(ps, list)]
+        inner = [(found.extents[r], [g["tile"][p] for p in ps[1:]]) for r, ps, g in parts if r in found.extents]
+        seen["ragged"] += any(extent % prod(sizes) for extent, sizes in inner)
 
     check()
+    assert seen["ragged"] >= 0.2 * examples
     assert seen["exact"] >= 0.6 * examples
     assert seen["bounded"] == 0 or witnesses == 0
 

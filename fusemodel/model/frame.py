@@ -19,7 +19,7 @@ from fusemodel.model.amounts import Amount, Sizes, minimum, product, where
 from fusemodel.model.domain import MAX_WITNESSES, Conditions, Linear, Quotients, count_union, linear, on_leaves, regions
 from fusemodel.model.elements import Touch, values
 from fusemodel.model.expression import Node
-from fusemodel.model.forms import Form, Piece, linear_on_leaves, with_numbers
+from fusemodel.model.forms import Form, Piece, linear_on_leaves, narrowed, with_numbers
 from fusemodel.model.grid import value_on
 from fusemodel.model.pieces import MAX_PIECES, Case, IndexCase, computed_index, index_cases, indexed
 from fusemodel.model.plan import Dim, EinsumPlan, Plan, Tile
@@ -71,7 +71,8 @@ class Frame:
         found = []
         for whole, (outer, inner) in plan.cascade.split.items():
             last = 1 - self.extents[whole]
-            said = {Linear({whole: 1}, last).key(), Linear({outer: self.extents[inner], inner: 1}, last).key()}
+            ways = Linear({whole: 1}, last), Linear({outer: self.extents[inner], inner: 1}, last)
+            said = {f.key() for way in ways for f in narrowed([way], self.ranges) or ()}
             forms = {f.key() for piece in pieces for f in piece} & said
             parts = [plan.group.leaves(x, plan.cascade) for x in (outer, inner)]
             if whole in self.ragged and forms and len(pieces) == 1 and {*parts[0], *parts[1]} <= {*self.einsum.leaves}:
@@ -81,8 +82,6 @@ class Frame:
     def with_ragged(self, ranks: frozenset[str]) -> Frame:
         """The same frame, where the tiles of some ranks of the mapping do not divide them."""
         own = {r: self.einsum.ranks[r] for r in ranks if r in self.einsum.ranks}
-        if not own:
-            return self
         other = copy(self)
         leaves = {x for r in own.values() for x in r}
         roots = [replace(r, exact=0) if leaves & {*r.leaves[: r.exact]} else r for r in self.roots]

@@ -269,19 +269,19 @@ def sizes_of(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) ->
 def _dividing(
     group: Group, trial: Mapping[str, int], name: str, options: Sequence[int]
 ) -> tuple[list[int], list[dict[str, int]]]:
-    """Those sizes of a part for which every other part divides, each with the sizes of all parts."""
-    found: list[int] = []
-    completed: list[dict[str, int]] = []
+    """Those sizes of a part with which every rank is whole tiles (or, where no size does that, each), with the sizes of
+    all parts."""
+    found: list[tuple[int, dict[str, int]]] = []
     problem: InputError | None = None
     for option in options:
         try:
-            completed.append(_completed(group, {**trial, name: option}))
-            found.append(option)
+            found.append((option, _completed(group, {**trial, name: option})))
         except InputError as error:
             problem = error
     if not found and problem:
         raise problem
-    return found, completed
+    whole = [x for x in found if all(x[1][r] == prod(x[1][p] for p in ps) for r, ps in group.parts.items())]
+    return [n for n, _ in whole or found], [sizes for _, sizes in whole or found]
 
 
 def _whole(group: Group, rank: str, sizes: Mapping[str, int]) -> int:
@@ -325,9 +325,7 @@ def may_be_ragged(group: Group, rank: str) -> bool:
     return rank not in inner and rank not in group.exact
 
 
-def _tiles_in(
-    group: Group, rank: str, parts: tuple[str, ...], whole: int, sizes: Mapping[str, int]
-) -> tuple[int, int]:
+def _tiles_in(group: Group, rank: str, parts: tuple[str, ...], whole: int, sizes: Mapping[str, int]) -> tuple[int, int]:
     """How many tiles a rank has, and their size."""
     rest = 1
     for part in parts[1:]:

@@ -117,7 +117,8 @@ class CompiledMapping:
 
     def traced(self, extents: Mapping[str, int], loose: Loose = ()) -> Traced:
         """The trace that holds at some extents; ``loose``: ranks that some tiles do not divide, for each group."""
-        key = signature_of(self.plans, extents), self._none, tuple(loose)
+        loose = tuple(loose) if any(loose) else ()
+        key = signature_of(self.plans, extents), self._none, loose
         if key not in self._traces:
             try:
                 self._traces[key] = trace(self.design, self.plans, extents, loose)
@@ -152,7 +153,7 @@ class CompiledMapping:
             loose_ranks(settled(p), {**extents, **_own(tiles, label, p)}, extents)
             for p, label in zip(self.plans, labels, strict=True)
         ]
-        return tuple(found) if any(found) else ()
+        return tuple(found)
 
     def _node(self, traced: Traced, name: str) -> Node | Choice:
         if name not in traced.columns:
@@ -167,6 +168,7 @@ class CompiledMapping:
         groups = [p.group for p in self.plans]
         for group in groups:
             sizes.check_chosen(group, rows)
+
         def fits(i: int, tiles: Mapping[str, np.ndarray], many: int) -> np.ndarray:
             given = {labels[i] + n: c for n, c in tiles.items()}
             loose = loose_ranks(settled(self.plans[i]), {**extents, **tiles}, extents)

@@ -144,10 +144,22 @@ def _largest(
         at = np.repeat(rows, counts)
         size = np.concatenate([options[i] for i in of.reshape(-1)[rows]])
         tiles, divides = _filled(group, extents, {**{n: c[at] for n, c in trial.items()}, name: size}, len(at))
-        good = np.flatnonzero(fits(tiles, len(at)) & divides)
+        exact = _exact(group, extents, tiles, len(at)) & divides
+        some = np.zeros(length, dtype=bool)
+        some[at[exact]] = True  # rows that some size divides into whole tiles
+        good = np.flatnonzero(fits(tiles, len(at)) & np.where(some[at], exact, divides))
         first, place = np.unique(at[good], return_index=True)  # options are in falling order
         result[first] = size[good[place]]
     return result
+
+
+def _exact(group: Group, extents: Mapping[str, int], tiles: Mapping[str, np.ndarray], length: int) -> np.ndarray:
+    """Whether every rank is whole tiles."""
+    found = np.full(length, True)
+    for rank, parts in group.parts.items():
+        held = tiles[rank] if rank in tiles else extents[rank]
+        found &= held == prod((tiles[p] for p in parts), start=np.ones(length))
+    return found
 
 
 def _whole(
