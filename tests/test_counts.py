@@ -817,3 +817,52 @@ def test_tiles_of_a_union_of_masks(seq: int, window: int) -> None:
     tiles = sum(min(p1, window // 4) + 1 + (p1 > window // 4) for p1 in range(seq // 4))
     assert found.einsums[0].cycles == tiles * 2 * 2
     assert found.notes == []
+
+
+SPLIT = {"p": ["p1", "p0"], "m": ["m1", "m0"]}
+
+
+@pytest.mark.parametrize("einsums", [
+    "S[p, m] = Q[p, e] * K[m, e]\nG[p] = max[m](S[p, m])\nN[p, m] = exp(S[p, m] - G[p])\nZ[p, e] = N[p, m] * V[m, e]",
+    "S[p, m] = Q[p, e] * K[m, e] where m <= p\nG[p] = max[m](S[p, m])\nN[p, m] = exp(S[p, m] - G[p])\n"
+    "Z[p, e] = N[p, m] * V[m, e]",
+], ids=["all", "causal"])  # fmt: skip
+@pytest.mark.parametrize(("p", "m", "p0", "m0"), [(10, 12, 4, 5), (11, 11, 7, 3), (13, 5, 5, 8), (12, 12, 4, 6)])
+def test_ragged_tiles_are_those_of_a_ragged_split(einsums: str, p: int, m: int, p0: int, m0: int) -> None:
+    """`tile` and `split` say the same in two ways, which are counted in two ways where points are absent."""
+    raw = {
+        "name": "ragged", "ranks": {"p": p, "m": m, "e": 3},
+        "inputs": {"Q": ["p", "e"], "K": ["m", "e"], "V": ["m", "e"]}, "outputs": ["Z"], "einsums": einsums + "\n",
+    }  # fmt: skip
+    spread = {"unit": "grid", "spatial": {"x": "p0", "y": "m0"}}
+    fields = {
+        "loops": ["p1"], "keep": {"l2": {"Q": "p1", "K": "all", "S": "p1", "N": "p1", "G": "p1", "Z": "p1"}},
+        "bind": {"S": spread, "G": {**spread, "spatial": {"x": "p0"}}, "N": spread, "Z": spread},
+        "schedule": [["S"], ["G"], ["N", "Z"]], "interleave": False,
+    }  # fmt: skip
+    tiled = check_walk(design_of(raw, {**fields, "tile": {**SPLIT, "p0": p0, "m0": m0}}))
+    split = check_walk(design_of(raw, {**fields, "split": SPLIT, "tile": {"p0": p0, "m0": m0}}))
+    assert tiled.traffic_bytes == split.traffic_bytes
+    for name in ("cycles", "energy_j", "utilization"):
+        assert getattr(tiled, name) == pytest.approx(getattr(split, name), rel=1e-12), name
+    assert tiled.groups[0].footprint_bytes == split.groups[0].footprint_bytes
+
+
+def test_a_last_tile_folds_as_often_as_it_fills_a_unit() -> None:
+    """600 rows in tiles of 512 on 256 lanes: two fillings and one."""
+    arch = ARCH.replace("line: {shape: [4]", "line: {shape: [256]")
+    path = folder() / "wide.yaml"
+    path.write_text(arch)
+    raw = {
+        "name": "copy",
+        "ranks": {"p": 600},
+        "inputs": {"X": ["p"]},
+        "outputs": ["Y"],
+        "einsums": "Y[p] = exp(X[p])\n",
+    }
+    group = {"tile": {"p": ["p1", "p0"], "p0": 512}, "loops": ["p1"], "arch": str(path),
+             "bind": {"Y": {"unit": "line", "spatial": {"x": "p0"}}}}  # fmt: skip
+    found = evaluate(design_of(raw, group))
+    assert found.einsums[0].cycles == 3 * 3
+    assert found.einsums[0].points == 600
+    assert evaluate(design_of(raw, group), sets={"p": 100}).einsums[0].cycles == 3

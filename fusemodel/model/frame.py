@@ -391,7 +391,8 @@ def loose_ranks(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> frozens
         total: Amount = 1
         for leaf in leaves:
             total = total * sizes[leaf]
-        if total is not extents[rank] and np.any(total != extents[rank]):
+        ragged = total != extents[rank]
+        if ragged is True or (ragged is not False and np.any(ragged)):
             found.append(rank)
     return frozenset(found)
 

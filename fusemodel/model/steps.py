@@ -17,9 +17,12 @@ class Steps:
     def __init__(self, frame: Frame, sizes: Sizes, taken: Callable[[Sequence[str]], Amount] | None) -> None:
         self.frame, self.sizes, self.taken = frame, sizes, taken
         self.exact = True
+        self.plain = taken is None and not frame.roots and not frame.conditional
 
     def points(self, leaves: Sequence[str]) -> Amount:
         """Combinations of some leaves at which a point is present."""
+        if self.plain:
+            return product(leaves, self.sizes)
         if not self.frame.conditional:
             return self.frame.steps(leaves, self.sizes)
         found, exact = self.frame.count(leaves, self.sizes)
@@ -30,6 +33,8 @@ class Steps:
         """The sum over the steps of some loops in which a point is present of what they take: a function of the lanes
         in each of some spaces, of the last tile of a rank those that exist. Blocks run one program for every tile."""
         frame, sizes = self.frame, self.sizes
+        if self.plain:
+            return product(loops, sizes) * of(*(product(space, sizes) for space in spaces))
         whole = of(*(product(space, sizes) for space in spaces))
         if self.taken is not None:
             return self.taken(loops) * whole
