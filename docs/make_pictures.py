@@ -34,7 +34,7 @@ def photograph(name: str) -> None:
     page_file.write_text(html_page(compare(load_request()), "fusemodel compare --html report.html"), encoding="utf-8")
     with sync_playwright() as running:
         started = running.chromium.launch(executable_path=shutil.which(browser), args=["--no-sandbox"])
-        page = started.new_page(viewport={"width": 1120, "height": 760}, color_scheme="light")
+        page = started.new_page(viewport={"width": 1120, "height": 860}, color_scheme="light")
         page.goto(page_file.as_uri())
         page.wait_for_selector("#roofline .main-svg", state="attached")
         page.screenshot(path=HERE / f"{name}.png")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
-from fusemodel.errors import InputError, Where, unknown
+from fusemodel.errors import MAX_NAME, InputError, Where, unknown
 from fusemodel.yamlfile import Document, nearest_file
 
 #: What the library holds, by the name of its folder.
@@ -124,9 +125,9 @@ _TITLES = {
 
 def kind_of_document(doc: Document) -> str:
     """What a file holds, by its fields; InputError if that is nothing known."""
-    for kind, signs in _SIGNS.items():
-        if any(s in doc.data for s in signs):
-            return kind
+    found = _kind(doc)
+    if found:
+        return found
     raise InputError(
         "this is no cascade, architecture, mapping, workload, comparison or space", Where(doc.file, 1, 1),
         expected=f"a field {', '.join(f'`{s}`' for signs in _SIGNS.values() for s in signs)}",
@@ -135,9 +136,27 @@ def kind_of_document(doc: Document) -> str:
 
 def check_kind(doc: Document, kind: str) -> None:
     """Raise InputError if a file is plainly of another kind."""
-    found = next((k for k, signs in _SIGNS.items() if any(s in doc.data for s in signs)), kind)
-    if found != kind and not any(s in doc.data for s in _SIGNS[kind]):
+    if any(s in doc.data for s in _SIGNS[kind]):
+        return
+    found = _kind(doc, kind) or kind
+    if found != kind:
         raise InputError(f"this is {_TITLES[found]}", Where(doc.file, 1, 1), expected=_TITLES[kind])
+
+
+def _kind(doc: Document, wanted: str | None = None) -> str | None:
+    """The kind whose sign a file has. One that has none, or only ``ranks``, which other kinds have too, but a field
+    that is nearly a sign (of the kind wanted) is told so."""
+    found = next((k for k, signs in _SIGNS.items() if any(s in doc.data for s in signs)), None)
+    if found in (None, "workloads") and wanted != "workloads":
+        signs = [s for k in ([wanted] if wanted else _SIGNS) if k != "workloads" for s in _SIGNS[k]]
+        known = {s for names_of in _SIGNS.values() for s in names_of}
+        for key in (k for k in doc.data if k not in known):
+            near = get_close_matches(str(key).lower(), signs, n=1, cutoff=0.75)
+            if near and len(str(key)) <= MAX_NAME:
+                what = next(_TITLES[k] for k, names_of in _SIGNS.items() if near[0] in names_of)
+                raise InputError(f"unknown field {key!r}", doc.where_key(key), expected=f"`{near[0]}` in {what}",
+                                 nearest=near[0])  # fmt: skip
+    return found
 
 
 def find(kind: str, name: str, *, beside: str = "", where: Where | None = None) -> Path:

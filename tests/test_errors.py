@@ -419,3 +419,12 @@ def test_a_message_is_one_short_line(tmp_path: Path) -> None:
     refused(ran, place, "unknown unit", "expected one of array_1d, array_2d")
     assert len(ran.err) < 2000
     assert ran.err[:-1].isprintable()
+
+
+@pytest.mark.parametrize("command", ["run", "show", "passes"])
+def test_a_mistyped_field_does_not_make_a_cascade_a_workload(tmp_path, command):
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: x\nranks: {p: 8}\ninputs: {Q: [p]}\noutputs: [A]\neinsum: |\n  A[p] = Q[p]\n")
+    ran = fusemodel(command, file)
+    assert ran.code == 2
+    assert "mine.yaml:5:1: unknown field 'einsum'; expected `einsums` in a cascade; did you mean 'einsums'?" in ran.err

@@ -18,7 +18,8 @@ from fusemodel.explore.costs import Costing, fields_of, keeps
 from fusemodel.explore.frame import Scene, frames, options, orders
 from fusemodel.explore.front import front
 from fusemodel.explore.goal import less
-from fusemodel.explore.group import chains, middles
+from fusemodel.explore.group import chains
+from fusemodel.explore.known import middles
 from fusemodel.explore.layout import Member, Problem, layouts
 from fusemodel.mapping import parse_design
 from fusemodel.mapping.check import main_einsums

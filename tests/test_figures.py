@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from commandline import fusemodel
 
-from fusemodel import compare
-from fusemodel.report import Request, Section, load_request
+from fusemodel import compare, evaluate
+from fusemodel.errors import InputError
+from fusemodel.explore.space import load_space
+from fusemodel.report import Request, Section
+from fusemodel.report.areas import curves
 from fusemodel.report.paper import figures
 
 
 @pytest.fixture(scope="module")
-def default():
-    found = compare(load_request())
-    return found, dict(figures(found))
+def default(default_comparison):
+    return default_comparison, dict(figures(default_comparison))
 
 
 def heights(ax):
@@ -51,6 +53,35 @@ def test_active_share_adds_up_to_the_busy_time(default):
     assert total == pytest.approx(next(iter(at.busy.values())))
 
 
+def test_area_against_latency(default):
+    """256K tokens of BERT on 256 x 256: 118.28 s as published; four times the array, four times as fast."""
+    _, drawn = default
+    lines = {line.get_label(): line for line in drawn["area"].axes[0].lines}
+    area, latency = lines["fusemax (bert, 256K tokens)"].get_data()
+    assert list(area) == sorted(area)
+    assert latency[4] == pytest.approx(118.28, rel=1e-4)
+    assert latency[5] == pytest.approx(118.28 / 4, rel=1e-2)
+    assert lines["published"].get_ydata() == pytest.approx([118.28])
+
+
+def test_area_against_latency_of_other_mappings(tmp_path):
+    """A mapping made for another machine is drawn where it can run; on no machine is an error."""
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "arch: flat-cloud\nvary: {mib: [8, 32]}\nset: {levels.global_buffer.size: mib MiB, "
+        "levels.global_buffer.area: base * mib / 32}\ncascades: [attention-3pass]\nworkloads: [bert]\nseq: [1K]\n"
+    )
+    found = compare(Request((Section("x", "unfused", ("fusemax",)),), ("bert",), (1024,)))
+    (curve,) = curves(found, load_space(str(space)))
+    assert curve.name == "unfused (bert, 1K tokens)"
+    assert curve.every[1].found.latency_s == evaluate("unfused", "bert", 1024).latency_s
+    assert len(curve.front) == 1  # the larger buffer makes it no faster
+    space.write_text(space.read_text().replace("mib MiB", "mib KiB"))
+    other = compare(Request((Section("x", "layer-fusemax", ("fusemax",)),), ("bert",), (1024,)))
+    with pytest.raises(InputError, match="no mapping runs on any architecture"):
+        curves(other, load_space(str(space)))
+
+
 def test_designs_with_other_units(tmp_path):
     request = Request((Section("x", "attention-1pass", ("attention-3pass",)),), ("bert",), (1024,), arch="flat-cloud")
     assert {"utilization", "active", "speedup", "energy"} <= dict(figures(compare(request))).keys()
@@ -69,6 +100,7 @@ def test_command_line(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
+    (["--arch-space", "area-latncy"], "did you mean 'area-latency'?"),
     (["--format", "gif"], "unknown format of a picture 'gif'; expected one of pdf, png, svg"),
     (["--out", "/dev/null/x"], "/dev/null/x: cannot be made"),
 ])  # fmt: skip

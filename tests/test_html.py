@@ -16,7 +16,7 @@ import pytest
 from commandline import fusemodel, text_of
 
 from fusemodel import compare
-from fusemodel.report import Ranking, Request, Section, load_request
+from fusemodel.report import Ranking, Request, Section
 from fusemodel.report.html import html_page
 
 BROWSER = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
@@ -26,9 +26,9 @@ EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
 @pytest.fixture(scope="module")
-def default_page(tmp_path_factory) -> Path:
+def default_page(default_comparison, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("html") / "report.html"
-    path.write_text(html_page(compare(load_request()), "fusemodel compare --html report.html"), encoding="utf-8")
+    path.write_text(html_page(default_comparison, "fusemodel compare --html report.html"), encoding="utf-8")
     return path
 
 
@@ -46,8 +46,8 @@ def test_small_and_alone(default_page):
     assert "default-src 'none'" in text
 
 
-def test_says_the_headline_numbers_and_what_was_published(default_page):
-    found = compare(load_request())
+def test_says_the_headline_numbers_and_what_was_published(default_page, default_comparison):
+    found = default_comparison
     text = said(default_page)
     ratio = found.mean["fusemax"]["flat"]
     assert f"fusemax is {ratio.speedup:.2f} times as fast as flat" in text
@@ -59,17 +59,29 @@ def test_says_the_headline_numbers_and_what_was_published(default_page):
     assert "fusemodel compare --html report.html" in text
 
 
-def test_every_evaluation_is_in_a_table(default_page):
-    found = compare(load_request())
+def test_every_evaluation_is_in_a_table(default_page, default_comparison):
+    found = default_comparison
     rows = re.findall(r"<tr>.*?</tr>", default_page.read_text(encoding="utf-8"))
     assert sum("<td" in r for r in rows) > len(found.rows)
     a = found.at("fusemax")[0]
     assert any(a.bound in r and "fusemax<" in r and "bert" in r for r in rows)
 
 
-def test_same_input_same_page(default_page):
-    again = html_page(compare(load_request()), "fusemodel compare --html report.html")
-    assert again == default_page.read_text(encoding="utf-8")
+def test_the_tables_have_where_time_and_energy_go(default_page, default_comparison):
+    """QK of FuseMax on its 2D array: its busy cycles over the latency, at every point."""
+    text = default_page.read_text(encoding="utf-8")
+    row = next(r for r in re.findall(r"<tr>.*?</tr>", text) if re.search(r">fusemax<.*>array_2d<.*>QK<", r))
+    shares = [sum(e.cycles for e in r.einsums if e.name == "QK") / r.cycles for r in default_comparison.at("fusemax")]
+    assert re.findall(r"([\d.]+)%", row) == [f"{100 * s:.1f}" for s in shares]
+    assert "Published: speed-up 10.05" in text
+
+
+def test_same_input_same_page(tmp_path):
+    pages = []
+    for _ in range(2):
+        found = compare(Request((Section("x", "fusemax", ("flat",)),), ("bert",), (1024,)))
+        pages.append(html_page(found, "fusemodel compare --html report.html"))
+    assert pages[0] == pages[1]
 
 
 def evil_page(tmp_path: Path) -> Path:
@@ -152,10 +164,10 @@ def test_renders_at_three_widths(default_page, browser, width, scheme):
 
 
 @needs_browser
-def test_plots_show_the_numbers_and_react(default_page, browser):
+def test_plots_show_the_numbers_and_react(default_page, default_comparison, browser):
     watched = Watched(browser, default_page, viewport={"width": 1280, "height": 900})
     page = watched.page
-    found = compare(load_request())
+    found = default_comparison
     drawn = page.evaluate("document.getElementById('speedup').data.find(t => t.name === 'flat').y")
     ours = {(r.mapping, r.workload, r.seq): r.latency_s for r in found.rows}
     expected = [ours["flat", "bert", s] / ours["fusemax", "bert", s] for s in found.request.seqs]
@@ -192,6 +204,13 @@ def test_usable_by_keyboard_and_named_for_screen_readers(default_page, browser):
     page.get_by_role("checkbox", name="unfused").focus()
     page.keyboard.press("Space")
     assert not page.get_by_role("checkbox", name="unfused").is_checked()
+    page.locator("#speedup").focus()
+    for key in ("ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+    drawn = page.evaluate("document.getElementById('speedup').data[0].y")
+    assert page.locator("#speedup-said").inner_text() == f"flat, 4K: {drawn[1]:.4g}"
+    page.keyboard.press("Enter")
+    assert "(hidden)" in page.locator("#speedup-said").inner_text()
     levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
     assert levels[0] == 1
     assert all(b - a <= 1 for a, b in pairwise(levels))

@@ -224,14 +224,18 @@ def test_library_designs_skip_exactly(mapping: str, sets: Mapping[str, int]) -> 
         check_totals(c, machine, found)
 
 
-DOUBLE_BUFFERED = ("fusemax", "fusemax-arch", "fusemax-cascade", "unfused", "linear-fusemax", "linear-cloud",
-                   "gqa-cloud", "layer-fusemax")  # fmt: skip
+DOUBLE_BUFFERED = ("fusemax", "fusemax-arch", "fusemax-cascade", "flat", "unfused", "linear-fusemax", "linear-cloud",
+                   "gqa-cloud", "gqa-flat", "layer-fusemax", "mla-absorbed-cloud", "deltanet-cloud",
+                   "linear-causal-cloud", "ssd-mamba2-cloud", "window-flat")  # fmt: skip
+LAYER32 = ("gqa-cloud", "gqa-flat", "deltanet-cloud", "linear-causal-cloud", "ssd-mamba2-cloud", "window-flat")
 
 
-@pytest.mark.parametrize("seq", [2**14, 2**18, 2**20])
+@pytest.mark.parametrize("seq", [2**14, 2**20])
 @pytest.mark.parametrize("mapping", DOUBLE_BUFFERED)
 def test_within_a_hundredth_when_double_buffered(mapping: str, seq: int) -> None:
-    workload = load_workload("layer32" if mapping == "gqa-cloud" else "bert")
+    if mapping == "mla-absorbed-cloud" and seq > 2**14:
+        seq = 2**16  # tens of millions of tasks differ
+    workload = load_workload("layer32" if mapping in LAYER32 else "bert")
     found = simulate(load_design(mapping), workload, seq, copies=2)
     assert 1 - 1e-9 <= found.cycles / found.closed_form_cycles <= 1.01
 
@@ -243,15 +247,17 @@ def test_utilisation_is_the_published_one() -> None:
     text = (published_dir() / "fusemax-bert.csv").read_text().splitlines()
     checked = 0
     for row in csv.DictReader(line for line in text if not line.startswith("#")):
-        if not row["utilization.array_2d"] or not row["mapping"].startswith("fusemax"):
-            continue
+        if not row["utilization.array_2d"] or row["mapping"] == "unfused":
+            continue  # `unfused` keeps one row, whose drains the published model leaves out
         seq = parse_size(row["seq"], "seq", Where())
-        found = simulate(load_design(row["mapping"]), load_workload(row["workload"]), seq)
+        copies = 2 if row["mapping"] == "flat" else 1  # published as if a second block always fitted
+        design = load_design(row["mapping"])
+        found = simulate(design, load_workload(row["workload"]), seq, copies=copies, path_tasks=0)
         tolerance = 0.03 if seq < 2**12 else 0.005  # at 1K the fill of each head shows
         assert found.utilization["array_2d"] == pytest.approx(float(row["utilization.array_2d"]), rel=tolerance)
         assert found.utilization["array_1d"] == pytest.approx(float(row["utilization.array_1d"]), rel=tolerance)
         checked += 1
-    assert checked >= 9
+    assert checked >= 12
 
 
 def test_drains_show_where_tiles_are_not_interleaved() -> None:
@@ -265,6 +271,30 @@ def test_drains_show_where_tiles_are_not_interleaved() -> None:
     # interleaving is what hides it: as soon as they can, the same tasks need no stage
     soon = simulate(load_design("fusemax-arch"), workload, 2**16, schedule="asap")
     assert soon.cycles < 0.5 * loose.cycles
+
+
+def test_what_a_window_takes_by_hand() -> None:
+    """A block of 256 rows meets four blocks of keys. One after another each takes a product (129, scaled), a maximum,
+    its drain, the running maximum, exponentials (7), a sum, a product, its drain and what is added up (2); in flight
+    together, what the 2D array does. With one head its keys and values are loaded before anything else."""
+    design = load_design("window-cloud")
+    words = 2 * 256 * 128
+    load = (
+        words * design.arch.word_bytes * design.arch.clock_hz / (design.arch.levels["dram"].bandwidth_bytes_per_s or 1)
+    )
+    work = 129 + 1 + 7 + 1 + 128 + 2
+    for interleave, each in ((False, work + 1 + 2 * 256), (True, work)):
+        groups = [replace(c, groups=tuple(replace(g, interleave=interleave) for g in c.groups)) for c in design.groups]
+        found = [
+            simulate(replace(design, groups=tuple(groups)), None, seq, {"b": 1, "h": 1, "w": 1024}, copies=2).cycles
+            for seq in (12288, 16384)
+        ]
+        assert (found[1] - found[0]) / 16 == pytest.approx(4 * each + load, abs=0.1)
+
+
+def test_blocks_on_instances_are_refused() -> None:
+    with pytest.raises(InputError, match="runs as blocks on the instances"):
+        simulate(load_design("flash2"), load_workload("layer32"), 2**12)
 
 
 def test_asap_is_no_faster_than_its_units_and_levels() -> None:

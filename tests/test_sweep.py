@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import yaml
 from commandline import fusemodel, refused
@@ -23,6 +25,7 @@ from hypothesis import strategies as st
 from test_store import full
 
 from fusemodel import evaluate
+from fusemodel.arch import parse_architecture
 from fusemodel.cascade import extents_of, load_cascade, parse_cascade
 from fusemodel.explore import best_mapping
 from fusemodel.explore import sweep as module
@@ -210,6 +213,31 @@ def test_a_mapping_is_taken_from_a_better_machine_only_where_it_is_the_best(fold
         assert row.result["cycles"] == pytest.approx(replayed.cycles, rel=1e-12)
         assert row.result["energy_j"] == pytest.approx(replayed.energy_j, rel=1e-12)
         assert row.result["dram_bytes"] == replayed.dram_bytes
+
+
+def test_machines_with_other_memories_share_counts_and_each_has_its_own_best() -> None:
+    """Twelve random memories around the same units, their values in few registers: as each machine by itself."""
+    draw = np.random.default_rng(5)
+    cascade = parse_cascade(SOFTMAX)
+    small = parse_architecture(ARCH.replace("ops: {mac", "registers: {words: 9}\n    ops: {mac"))
+    extents = extents_of(cascade)
+    machines = []
+    for _ in range(12):
+        read = float(draw.choice([1.0, 2.0, 5.0]))
+        buffer = replace(small.levels["buffer"], size_bytes=float(draw.choice([8, 32, 64, 256])), read_pj=read)
+        buffer = replace(buffer, write_pj=read * float(draw.choice([1.0, 1.5])))
+        dram = replace(small.levels["dram"], bandwidth_bytes_per_s=float(draw.choice([1e9, 1e10])))
+        machines.append(replace(small, levels={"dram": dram, "buffer": buffer}))
+    problems = [problem(text_of(cascade), m, canonical(m), extents, ("latency",)) for m in machines]
+    tasks = tasks_of(problems)
+    assert len({t.family for t in tasks}) == 1
+    found = {k: r for t in tasks for k, r in solve(t)}
+    for machine, p in zip(machines, problems, strict=True):
+        replayed = evaluate(search(cascade, machine, extents, ("latency",)).design, sets=extents)
+        assert found[p.key]["proven"]
+        assert found[p.key]["cycles"] == pytest.approx(replayed.cycles, rel=1e-12)
+        assert found[p.key]["dram_bytes"] == replayed.dram_bytes
+        assert found[p.key]["energy_j"] == pytest.approx(replayed.energy_j, rel=1e-9)
 
 
 def test_batch_ranks_that_equations_mention_are_not_shared(folder: Path) -> None:

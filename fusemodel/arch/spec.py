@@ -34,6 +34,7 @@ Bytes = Annotated[float, _unit("bytes")]
 Energy = Annotated[float, _unit("energy", positive=False)]
 Area = Annotated[float, _unit("area", positive=False)]
 Time = Annotated[float, _unit("time", positive=False)]
+Power = Annotated[float, _unit("power", positive=False)]
 
 
 #: Of a rate or size; above 1 where a clock runs beyond the one quoted.
@@ -105,7 +106,8 @@ class ArchSpec(Spec):
     ``achieved`` gives, by unit or level, the part of its rate that is reached (``LEVEL.size``: of its size,
     ``LEVEL.port``: of its port); ``overlap`` the part of a stage that hides behind the other stages of a schedule,
     ``tail`` the part of the last, partly filled wave of blocks that is waited for; ``overheads`` (and
-    ``overhead_cycles``, which scale with the clock) are times that mappings name.
+    ``overhead_cycles``, which scale with the clock) are times that mappings name. ``idle`` is the power at
+    rest, drawn for as long as anything runs.
     """
 
     name: str = ""
@@ -120,6 +122,7 @@ class ArchSpec(Spec):
     tail: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
     overheads: dict[str, Time] = Field({})
     overhead_cycles: dict[str, Cycles] = Field({})
+    idle: Power = 0.0
     levels: dict[str, LevelSpec] = Field(min_length=1)
     units: dict[str, UnitSpec] = Field(min_length=1)
 
@@ -203,6 +206,7 @@ class Architecture:
     tail: float = 1.0
     overheads_s: Mapping[str, float] = field(default_factory=dict)
     cycles_of: Mapping[str, float] = field(default_factory=dict)  # of those overheads that scale with the clock
+    idle_w: float = 0.0
 
     def tuned(
         self, achieved: Mapping[str, float], overheads_s: Mapping[str, float], overlap: float | None = None,
@@ -316,6 +320,7 @@ def build_architecture(doc: Document) -> Architecture:
         tail=spec.tail,
         overheads_s={**spec.overheads, **{n: c / spec.clock for n, c in spec.overhead_cycles.items()}},
         cycles_of=spec.overhead_cycles,
+        idle_w=spec.idle,
     )
 
 

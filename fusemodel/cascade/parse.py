@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +112,14 @@ def _tree(text: str, start: str, where: Where) -> Tree[Any]:
     if text.count("(") + text.count("[") > 400:
         raise InputError("more than 400 brackets in one expression", where)
     try:
-        return _parser().parse(text, start=start)
+        return _parsed(text, start)
     except UnexpectedInput as error:
         raise _syntax_error(error, text, where) from None
+
+
+@lru_cache(maxsize=2**12)  # a search for other cascades writes the same equations again and again
+def _parsed(text: str, start: str) -> Tree[Any]:
+    return _parser().parse(text, start=start)
 
 
 def _syntax_error(error: UnexpectedInput, text: str, where: Where) -> InputError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Generic, TypeAlias, TypeVar
 
 Splits: TypeAlias = Mapping[str, tuple[str, str]]
@@ -107,11 +108,21 @@ def arrange(
     constant added: such a part does not stand for its whole, where an index is likelier to be forgotten.
     """
     if splits:
-        best = _Search(splits, tuple(ranks), tuple(names), tuple(shifted)).rest(0, 0)
-        return best.of if best and best.equal == 1 else None
+        return _shared_out(tuple(splits.items()), tuple(ranks), tuple(names), tuple(shifted))
     if len(ranks) != len(names):
         return None
     return tuple(Piece((r,), r, j, ((r, j),)) for j, r in enumerate(ranks))
+
+
+@lru_cache(maxsize=2**14)  # a cascade has few kinds of accesses, and asks for each many times
+def _shared_out(
+    splits: tuple[tuple[str, tuple[str, str]], ...],
+    ranks: tuple[str, ...],
+    names: tuple[frozenset[str], ...],
+    shifted: tuple[str | None, ...],
+) -> tuple[Piece, ...] | None:
+    best = _Search(dict(splits), ranks, names, shifted).rest(0, 0)
+    return best.of if best and best.equal == 1 else None
 
 
 class _Search:

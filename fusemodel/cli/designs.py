@@ -178,14 +178,21 @@ def draw_figures(
         list[str] | None, typer.Argument(metavar="MAPPING...", help="As for compare; the last is judged.")
     ] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="The folder to write to; it is made if needed.")] = "figures",
+    space: Annotated[
+        str | None,
+        typer.Option(
+            "--arch-space", help="Also draw area against latency, on the architectures of a space (a name or a file)."
+        ),
+    ] = None,
     kind: Annotated[str, typer.Option("--format", help="svg, pdf, png; several separated by commas.")] = "svg",
     workload: Annotated[str | None, typer.Option("--workload", "-w", help="Workloads, separated by commas.")] = None,
     seq: Annotated[str | None, typer.Option("--seq", "-s", help="Lengths, separated by commas.")] = None,
     arch: ArchOption = None,
     as_json: Json = False,
 ) -> None:
-    """Draw a comparison for a paper: utilisation, active share by Einsum, speed-up and energy, with published figures
-    where there are any; without arguments, the comparison the library comes with."""
+    """Draw a comparison for a paper: utilisation, active share by Einsum, speed-up and energy, area against latency,
+    with published figures where there are any; without arguments, the comparison the library comes with."""
+    from fusemodel.explore.space import load_space
     from fusemodel.library import make_folder
     from fusemodel.report.figures import FORMATS, save
     from fusemodel.report.paper import figures
@@ -195,6 +202,9 @@ def draw_figures(
         if k not in FORMATS:
             raise unknown("format of a picture", k, FORMATS)
     request = replace(_request(mappings or [], workload, seq), arch=arch)
+    if space is not None:
+        load_space(space)
+        request = replace(request, space=space)
     make_folder(out)
     written = []
     for name, figure in figures(_compared(request, quiet=as_json)):

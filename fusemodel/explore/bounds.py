@@ -86,6 +86,21 @@ class Bounds:
                 found[t] = 0
         return found
 
+    @cached_property
+    def busy(self) -> dict[tuple[str, ...], float]:
+        return {}
+
+    def busiest(self, members: tuple[str, ...]) -> float:
+        """When the busiest unit is done at least."""
+        if members not in self.busy:
+            self.busy[members] = assigned([self.slots[n] for n in members], list(self.scene.arch.units))
+        return self.busy[members]
+
+    def learn(self, other: Bounds | None) -> None:
+        """Take what memories do not change from the bounds on another machine."""
+        if other is not None:
+            self.__dict__.update({n: v for n, v in vars(other).items() if n != "scene"})
+
     def traffic(self, members: Sequence[str]) -> tuple[int, int]:
         """Words that a group reads and writes at the outermost level at least."""
         inside = set(members)
@@ -95,13 +110,13 @@ class Bounds:
         written = inside & (outside | set(self.scene.cascade.outputs))
         return sum(self.words[t] for t in read), sum(self.words[t] for t in written)
 
-    def metrics(self, members: Sequence[str], times: Sequence[Mapping[str, float]] | None = None) -> tuple[float, ...]:
-        """A lower bound of a group's metrics (:data:`fusemodel.explore.goal.METRICS`); ``times``: cycles of each part
-        of the group on each unit, where more is known."""
+    def metrics(self, members: Sequence[str], cycles: float | None = None) -> tuple[float, ...]:
+        """A lower bound of a group's metrics (:data:`fusemodel.explore.goal.METRICS`); ``cycles`` that its busiest unit
+        takes at least, where more is known."""
         arch = self.scene.arch
         level = arch.levels[arch.outermost]
         read, write = self.traffic(members)
-        cycles = assigned(times if times is not None else [self.slots[n] for n in members], list(arch.units))
+        cycles = self.busiest(tuple(members)) if cycles is None else cycles
         if level.bandwidth_bytes_per_s:
             cycles = max(cycles, (read + write) * arch.word_bytes / level.bandwidth_bytes_per_s * arch.clock_hz)
         energy = sum(self.energy[n] for n in members)

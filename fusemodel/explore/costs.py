@@ -8,13 +8,13 @@ cost of any mix is a sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fusemodel.errors import InputError
+from fusemodel.explore.columns import Costs, Counts, OptionCost, Place, TensorCost
 from fusemodel.explore.frame import Frame, Option, Scene
 from fusemodel.explore.front import Floats
 from fusemodel.mapping.load import group_of
@@ -25,97 +25,15 @@ from fusemodel.model.plan import Move, Plan, plan_group
 from fusemodel.model.registers import held_in_registers
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a tensor is kept: levels with the shared loop a tile lives under, and a level with a loop of one nest."""
-
-    shared: tuple[tuple[str, str], ...] = ()
-    own: tuple[str, str, int] | None = None
-
-
-@dataclass
-class OptionCost:
-    """An option of a nest. ``base``: columns that depend on nothing else; ``words``: what is read and written for each
-    tensor at the level that serves it, as (tensor, whether made here, read, written); ``tiles``: columns of a tile
-    under an own loop; ``unheld``: whether registers are too small for a tensor that is kept nowhere."""
-
-    option: Option
-    base: Floats
-    words: list[tuple[str, bool, Floats, Floats]]
-    tiles: dict[tuple[str, str, str], Floats] = field(default_factory=dict)
-    unheld: dict[str, Floats] = field(default_factory=dict)
-
-
-@dataclass
-class TensorCost:
-    """The places of a tensor and their columns (place, column, combination); infinite where not legal."""
-
-    places: list[Place]
-    columns: Floats
-
-
-@dataclass
-class Columns:
-    """The quantities that add up: what registers cannot hold, cycles of each unit and of each recurrence, words at each
-    level with a bandwidth and at the outermost one, energy, space at each level with a size, and words that registers
-    hold of what is kept nowhere."""
-
-    scene: Scene
-    recurrences: int
-    lines: int = 1  # of the schedule; each unit is busy in each of them
-
-    def __post_init__(self) -> None:
-        arch = self.scene.arch
-        self.units = [(line, u) for line in range(self.lines) for u in arch.units]
-        self.timed = [n for n, lv in arch.levels.items() if lv.bandwidth_bytes_per_s]
-        self.sized = [n for n, lv in arch.levels.items() if lv.size_bytes is not None]
-        self.busy = slice(1, 1 + len(self.units))
-        self.waits = slice(self.busy.stop, self.busy.stop + self.recurrences)
-        self.words = slice(self.waits.stop, self.waits.stop + len(self.timed))
-        self.out = self.words.stop
-        self.energy = self.out + 1
-        self.space = slice(self.energy + 1, self.energy + 2 + len(self.sized))
-        self.held = self.space.stop - 1
-        self.count = self.space.stop
-        self.of_level = {
-            n: (
-                self.words.start + self.timed.index(n) if n in self.timed else None, n == arch.outermost,
-                lv.read_pj * arch.word_bytes / lv.access_bytes, lv.write_pj * arch.word_bytes / lv.access_bytes,
-            )
-            for n, lv in arch.levels.items()
-        }  # fmt: skip
-
-    def nothing(self, length: int) -> Floats:
-        return np.zeros((self.count, length))
-
-    def move(self, into: Floats, level: str, read: Any, write: Any) -> None:
-        """Add words read and written at a level."""
-        timed, out, per_read, per_write = self.of_level[level]
-        if timed is not None:
-            into[timed] += read + write
-        if out:
-            into[self.out] += read + write
-        into[self.energy] += read * per_read + write * per_write
-
-
-@dataclass
-class Costs:
-    columns: Columns
-    options: list[list[OptionCost]]
-    tensors: dict[str, TensorCost]
-    sizes: dict[str, Any]
-    length: int
-    evaluated: int
-    steps: Floats  # of the shared loops
-
-
 class Costing:
     """The costs of one frame with its shared loops in one order."""
 
     def __init__(
         self, scene: Scene, frame: Frame, order: Sequence[str], later: frozenset[str],
         choices: Sequence[Sequence[Option]], sizes: dict[str, Any], length: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
+        self.check = check
         self.scene, self.frame, self.order, self.later = scene, frame, order, later
         self.choices, self.sizes, self.length = choices, sizes, length
         self.loops = frame.loops(order)
@@ -134,7 +52,7 @@ class Costing:
         first = self.plan([0] * len(self.choices), made)
         if first is None:
             return None
-        columns = Columns(self.scene, len(first.recurrences), 1 + max(map(self.frame.line, self.frame.members)))
+        columns = Counts(self.scene.arch, len(first.recurrences), 1 + max(map(self.frame.line, self.frame.members)))
         options = self.nests(columns, made)
         if not all(options):
             return None
@@ -152,6 +70,7 @@ class Costing:
         return Costs(columns, options, tensors, self.sizes, self.length, self.evaluated, steps)
 
     def plan(self, picks: Sequence[int], keep: Mapping[str, Mapping[str, str]]) -> Plan | None:
+        self.check()
         chosen = [options[min(i, len(options) - 1)] for i, options in zip(picks, self.choices, strict=True)]
         try:
             group = group_of(fields_of(self.frame, self.order, chosen, keep, {}), self.scene.cascade, self.scene.arch)
@@ -170,13 +89,14 @@ class Costing:
             )  # fmt: skip
             return
         for n in range(self.length):
+            self.check()
             self.evaluated += 1
             one = {x: int(v[n]) if isinstance(v, np.ndarray) else v for x, v in self.sizes.items()}
             yield n, cost_of(plan, one, self.scene.extents), moved_words(plan, one, self.scene.extents)
 
     # Nests
 
-    def nests(self, columns: Columns, made: Mapping[str, Mapping[str, str]]) -> list[list[OptionCost]]:
+    def nests(self, columns: Counts, made: Mapping[str, Mapping[str, str]]) -> list[list[OptionCost]]:
         """The options of every nest: those that a plan can have, all nests taking their i-th one together."""
         found: list[list[OptionCost]] = [[] for _ in self.choices]
         for i in range(max(map(len, self.choices))):
@@ -198,7 +118,7 @@ class Costing:
 
     def option(
         self, b: int, option: Option, plan: Plan, measured: Sequence[tuple[Any, Any, list[tuple[Move, Any]]]],
-        columns: Columns,
+        columns: Counts,
     ) -> OptionCost:  # fmt: skip
         nest = self.frame.nests[b]
         base = columns.nothing(self.length)
@@ -234,7 +154,7 @@ class Costing:
 
     # Places
 
-    def places(self, columns: Columns) -> dict[str, TensorCost]:
+    def places(self, columns: Counts) -> dict[str, TensorCost]:
         """Every place of every tensor under shared loops."""
         options = {t: self.shared_places(t) for t in self.users}
         found = {t: TensorCost(p, np.full((len(p), columns.count, self.length), np.inf)) for t, p in options.items()}
@@ -251,7 +171,7 @@ class Costing:
                             columns.move(part, move.source, amount, 0.0)
                             columns.move(part, move.sink, 0.0, amount)
                             into[:, at] += part if isinstance(at, slice) else part[:, 0]
-                    for k, level in enumerate(columns.sized):
+                    for k, level in enumerate(columns.levels):
                         for t, size in cost.footprint_words.get(level, {}).items():
                             if t in take:
                                 found[t].columns[i][columns.space.start + k, at] += size
@@ -277,7 +197,7 @@ class Costing:
         """Every set of tiles, at most one a level: under a loop that steps along it, inner levels under the same loop
         or further in, or whole; nowhere; and, for what passes between Einsums, in the outermost level."""
         along = self.parts(tensor) | self.frame.forced(tensor)
-        under = [ALL, *(x for x in self.loops if x in along)]
+        under = self.frame.nearest([ALL, *(x for x in self.loops if x in along)])
         found: list[tuple[tuple[str, str], ...]] = [()]
         levels = list(self.scene.arch.levels)
         for level in levels[1:]:
@@ -294,7 +214,7 @@ class Costing:
 
     # Tiles under the loops of a nest
 
-    def add_own(self, tensor: str, cost: TensorCost, options: Sequence[Sequence[OptionCost]], columns: Columns) -> None:
+    def add_own(self, tensor: str, cost: TensorCost, options: Sequence[Sequence[OptionCost]], columns: Counts) -> None:
         """Places under loops of a nest, beside those under shared loops that they may stand inside."""
         levels = list(self.scene.arch.levels)
         made = tensor in self.frame.members
@@ -331,7 +251,7 @@ class Costing:
         return [(level, x) for x in found for level in list(self.scene.arch.levels)[1:]]
 
     def tile(
-        self, tensor: str, b: int, level: str, loop: str, options: Sequence[Sequence[OptionCost]], columns: Columns,
+        self, tensor: str, b: int, level: str, loop: str, options: Sequence[Sequence[OptionCost]], columns: Counts,
         inside: bool,
     ) -> bool:  # fmt: skip
         """Add the columns of a tile under a loop to each option of the nest that has it; whether some has."""
@@ -363,9 +283,8 @@ class Costing:
                         columns.move(part, move.source, amount, 0.0)
                         columns.move(part, move.sink, 0.0, amount)
                         into[:, at] += part if isinstance(at, slice) else part[:, 0]
-                if level in columns.sized:
-                    size = found.footprint_words.get(level, {}).get(tensor, 0.0)
-                    into[columns.space.start + columns.sized.index(level), at] += size
+                size = found.footprint_words.get(level, {}).get(tensor, 0.0)
+                into[columns.space.start + columns.levels.index(level), at] += size
             cost.tiles[tensor, level, loop] = into
         return some
 

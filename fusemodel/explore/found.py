@@ -41,7 +41,8 @@ class Found:
     ``space``: mappings in the whole stated space, of which ``pruned`` were never evaluated, by reason; ``evaluated``:
     mappings or partial mappings whose costs were computed. ``front``: where several objectives were asked for
     together, the mappings that no other is as good as in all of them. ``pipelines``: for each group, when each Einsum
-    works on which tile, where they run side by side.
+    works on which tile, where they run side by side. ``rounds``: the best mapping of each search, the last of them the
+    one whose values fit into registers.
     """
 
     best: Point
@@ -55,6 +56,7 @@ class Found:
     seconds: float = 0.0
     front: tuple[Point, ...] = ()
     pipelines: tuple[Pipeline | None, ...] = ()
+    rounds: tuple[Point, ...] = ()
 
     @property
     def design(self) -> Design:

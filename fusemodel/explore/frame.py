@@ -101,6 +101,14 @@ class Frame:
         """Loops under which a tensor may be kept though it does not step along them."""
         return frozenset()
 
+    def nearest(self, under: list[str]) -> list[str]:
+        """Loops under which a tile may live: of batch loops that it steps along, one after another from the outermost
+        one, the innermost, where it is brought as often and takes the least space."""
+        known = 0
+        while known < len(self.outer) and under[known + 1 : known + 2] == [self.outer[known]]:
+            known += 1
+        return under[known:]
+
     def allows(self, tensor: str, shared: Sequence[tuple[str, str]], own: tuple[str, str] | None) -> bool:
         """Whether a tensor may be kept so; a frame that was not given allows everything."""
         return True

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
-from math import inf, prod
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,15 @@ import numpy as np
 from fusemodel.cascade.ir import reads, reduced_ranks
 from fusemodel.errors import InputError
 from fusemodel.explore.bounds import Bounds
-from fusemodel.explore.costs import Costing, fields_of, keeps
-from fusemodel.explore.frame import Frame, Option, Scene, frames, options, orders
+from fusemodel.explore.columns import priced
+from fusemodel.explore.costs import fields_of, keeps
+from fusemodel.explore.frame import Frame, Scene, options
 from fusemodel.explore.goal import Best, Goal
+from fusemodel.explore.known import Known, Look
 from fusemodel.explore.mix import Mix, Mixed
-from fusemodel.model.tiles import divisors
 
 _BEAM = 30  # partial mappings of a first look, which bounds what is looked at after it
 _LOOKS = 2  # combinations of sizes of a frame that are looked at in this way
-_FEW = 4  # sizes of a middle tile that are tried where some points are absent
 
 
 class Stopped(Exception):
@@ -61,11 +60,13 @@ class GroupSearch:
     check: Any
     hasty: bool = False
     said: bool = False  # the schedule is given
+    in_turn: bool = False  # Einsums run one after another
     room: float = inf  # words that registers may hold between Einsums
     problem: InputError | None = None
     part: float = 0.0  # of the frames that were looked at
     best: Best | None = None
     given: Sequence[Any] = ()  # frames, where they are not all that there are
+    known: Known = field(default_factory=Known)
 
     def run(self, best: Best | None = None) -> list[GroupPoint]:
         best = best or Best(self.goal)
@@ -74,19 +75,24 @@ class GroupSearch:
         self.chains, self.depth = chains(self.scene, self.members, self.later), depth(self.scene, self.members)
         if self.said:
             self.depth = 1
+        if self.in_turn:
+            self.depth = inf
         self.exact = all(self.bounds.full(n) for n in self.members)
-        waiting = []
-        for frame in self.given or frames(self.scene, self.members):
-            choices = [options(self.scene, frame, nest) for nest in frame.nests]
-            if all(choices):
-                waiting.append((self.bound(frame, choices), frame, choices))
+        if self.given:
+            looks = [
+                Look(self.scene, f, [options(self.scene, f, nest) for nest in f.nests], self.later) for f in self.given
+            ]
+            looks = [look for look in looks if all(look.choices)]
+        else:
+            looks = self.known.frames_of(self.scene, self.members, self.later)
+        waiting = [(self.bound(look), look) for look in looks]
         keys = [self.goal.score(b) for b, *_ in waiting]
         for n, i in enumerate(sorted(range(len(waiting)), key=lambda i: keys[i])):
             self.part, self.best = n / len(waiting), best
-            bound, frame, choices = waiting[i]
+            bound, look = waiting[i]
             if self.hasty and best.points:
                 break
-            self.frame(frame, choices, np.array([bound]), best)
+            self.frame(look, np.array([bound]), best)
         return self.points(best)
 
     def points(self, best: Best) -> list[GroupPoint]:
@@ -97,50 +103,31 @@ class GroupSearch:
         self.hasty = True
         return self.run(best)
 
-    def bound(self, frame: Frame, choices: Sequence[Sequence[Option]]) -> tuple[float, ...]:
+    def bound(self, look: Look) -> tuple[float, ...]:
         """A lower bound of the metrics of a frame."""
-        if not self.exact or not isinstance(frame, Frame):
+        if not self.exact or not isinstance(look.frame, Frame):
             return self.bounds.metrics(self.members)
-        times = []
-        for nest, mine in zip(frame.nests, choices, strict=True):
-            here = {x for n in nest for x in self.scene.leaves[n]}
-            turns = prod(self.scene.extents[x] for x in here if x in frame.outer or x in frame.ranks)
-            turns //= prod(n for x, n in frame.tiles.items() if x in here)
-            each: dict[str, float] = {}
-            for o in mine:
-                each[o.unit] = min(each.get(o.unit, np.inf), o.layout.cycles * turns)
-            times.append(each)
-        return self.bounds.metrics(self.members, times)
+        return self.bounds.metrics(self.members, look.cycles)
 
-    def frame(self, frame: Frame, choices: list[list[Option]], bound: Any, best: Best) -> None:
-        sizes, length = frame.sizes if not isinstance(frame, Frame) else middles(self.scene, frame)
-        for order in frame.orders if not isinstance(frame, Frame) else orders(self.scene, frame):
+    def frame(self, look: Look, bound: Any, best: Best) -> None:
+        frame = look.frame
+        for order in look.orders:
             self.check(self)
-            costing = Costing(self.scene, frame, order, self.later, choices, sizes, length)
-            count = length * prod(map(len, choices)) * prod(len(costing.shared_places(t)) for t in costing.users)
-            self.tally.space += count
+            self.tally.space += order.space
             if not best.open(bound)[0]:
-                self.tally.pruned["bound of the frame"] += count
+                self.tally.pruned["bound of the frame"] += order.space
                 continue
-            costs = costing.run()
-            self.tally.evaluated += costing.evaluated
+            costs, made = self.known.costs(look, order, lambda: self.check(self))
+            self.tally.evaluated += made
             if costs is None:
-                self.problem = self.problem or costing.problem
-                self.tally.pruned["not legal"] += count
+                self.problem = self.problem or order.problem
+                self.tally.pruned["not legal"] += order.space
                 continue
-            floor = float(bound[0][1]) * (1 - 1e-12)
             mix = Mix(
-                self.scene,
-                frame,
-                costs,
-                self.later,
-                self.chains,
-                self.depth,
-                floor,
-                self.room,
-                lambda: self.check(self),
-            )
-            self.mixed(mix, order, frame, count // length, best)
+                self.scene, frame, priced(costs, self.scene.arch), self.later, self.chains, self.depth,
+                float(bound[0][1]) * (1 - 1e-12), self.room, lambda: self.check(self),
+            )  # fmt: skip
+            self.mixed(mix, order.loops, frame, order.space // costs.length, best)
             self.tally.cut |= mix.cut
 
     def mixed(self, mix: Mix, order: tuple[str, ...], frame: Frame, each: int, best: Best) -> None:
@@ -205,24 +192,6 @@ class _Owner:
         return found
 
 
-def middles(scene: Scene, frame: Frame) -> tuple[dict[str, Any], int]:
-    """Every combination of middle tiles, as columns."""
-    sizes: dict[str, Any] = dict(scene.extents)
-    each = [divisors(scene.extents[r] // n) for r, n in frame.tiles.items()]
-    if any(scene.einsums[n].where for n in frame.members):  # counted one by one
-        each = [d[:: max(1, -(-len(d) // _FEW))] for d in each]
-    combinations = list(product(*each))
-    rows = np.array(combinations, dtype=float).reshape(len(combinations), len(each))
-    for i, (rank, inner) in enumerate(frame.tiles.items()):
-        outer, middle, innermost = frame.parts(rank)
-        sizes[middle], sizes[innermost] = rows[:, i], inner
-        sizes[outer] = scene.extents[rank] // inner / rows[:, i]
-    for rank, inner in frame.halves.items():
-        _, middle, innermost = frame.parts(rank)
-        sizes[middle], sizes[innermost] = scene.extents[rank] // inner, inner
-    return sizes, len(rows)
-
-
 def chains(scene: Scene, members: Sequence[str], later: frozenset[str]) -> dict[str, str]:
     """Tensors that may take the place of another, element by element: made from the same element of it, by the last
     Einsum that reads it."""
@@ -249,7 +218,7 @@ def chains(scene: Scene, members: Sequence[str], later: frozenset[str]) -> dict[
     return found
 
 
-def depth(scene: Scene, members: Sequence[str]) -> int:
+def depth(scene: Scene, members: Sequence[str]) -> float:
     """Tiles that are in flight when every Einsum works on another: the longest chain of Einsums."""
     longest: dict[str, int] = {}
     for name in members:

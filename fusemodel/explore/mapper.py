@@ -12,7 +12,7 @@ the best path so far are searched, until the best path has none that is not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
 from time import monotonic
@@ -31,6 +31,7 @@ from fusemodel.explore.frame import Scene
 from fusemodel.explore.front import front as undominated
 from fusemodel.explore.goal import Best, Goal, added
 from fusemodel.explore.group import GroupPoint, GroupSearch, Stopped, Tally, mapping_of
+from fusemodel.explore.known import Known
 from fusemodel.explore.stages import Pipeline, pipeline
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
@@ -39,7 +40,7 @@ from fusemodel.model.evaluate import plans_of
 from fusemodel.model.tiles import choose
 
 DEFAULT = ("latency", "dram", "energy")
-_HALVINGS = 6
+_ROUNDS = 8  # of searches with less and less room for what one tile keeps in registers
 _MANY_BLOCKS = 6  # more than these are searched one by one first
 _EVERY_S = 0.1  # between two reports of progress
 
@@ -47,6 +48,7 @@ _EVERY_S = 0.1  # between two reports of progress
 def best_mapping(
     cascade: Cascade, arch: Architecture, extents: Mapping[str, int], objectives: Sequence[str] = DEFAULT,
     *, front: Sequence[str] = (), seconds: float | None = None, progress: Progress | None = None,
+    known: Known | None = None,
 ) -> Found:  # fmt: skip
     """The best mapping of a cascade at some extents by ``objectives`` in order, and the ``front`` of several together.
 
@@ -58,7 +60,7 @@ def best_mapping(
             raise InputError(f"unknown objective {name!r}", expected=f"one of {', '.join(OBJECTIVES)}")
     scene = Scene(cascade, arch, main_einsums(cascade), dict(extents))
     _check_units(scene)
-    return _Search(scene, Goal(tuple(objectives), tuple(front)), seconds, progress).run()
+    return _Search(scene, Goal(tuple(objectives), tuple(front)), seconds, progress, known or Known()).run()
 
 
 def _check_units(scene: Scene) -> None:
@@ -89,6 +91,7 @@ class _Search:
     goal: Goal
     seconds: float | None
     progress: Progress | None
+    known: Known = field(default_factory=Known)
     started: float = field(default_factory=monotonic)
     tally: Tally = field(default_factory=Tally)
     solved: dict[tuple[int, int], list[GroupPoint]] = field(default_factory=dict)
@@ -96,6 +99,7 @@ class _Search:
     stopped: bool = False
     said: float = 0.0
     room: float = inf
+    in_turn: bool = False  # Einsums one after another
     bound: tuple[float, ...] = (0.0,) * 5
 
     @cached_property
@@ -122,24 +126,40 @@ class _Search:
 
     @cached_property
     def bounds(self) -> Bounds:
-        return Bounds(self.scene)
+        return self.known.bounds_of(self.scene)
 
     def members(self, group: tuple[int, int]) -> list[str]:
         return [x for block in self.blocks[slice(*group)] for x in block]
 
     def run(self) -> Found:
         """The best mapping whose values fit into registers, those of all tiles in flight together: how many these are
-        is known when a mapping is, so the room for one of them is halved until they fit."""
+        is known when a mapping is, so the room for one of them is made smaller until they fit. Where that leads to
+        nothing, Einsums run one after another."""
         units = self.scene.arch.units.values()
         if all(u.registers for u in units):
             self.room = float(sum(u.size * u.registers.words for u in units if u.registers))
+        room = self.room
         found = self.once()
-        for _ in range(_HALVINGS):
-            if self.stopped or not any(p and p.words > p.room for p in found.pipelines):
-                break
-            self.room, self.solved = self.room / 2, {}
-            found = self.once()
-        return found
+        rounds = [found.best]
+        while not self.stopped and (room_of_one := self.too_many(found, self.room)):
+            self.solved = {}
+            try:
+                if len(rounds) > _ROUNDS:
+                    raise InputError("too many words in registers")
+                self.room = room_of_one
+                found = self.once()
+            except InputError:
+                self.room, self.in_turn, self.solved = room, True, {}
+                found = self.once()
+            rounds.append(found.best)
+        return replace(found, rounds=tuple(rounds))
+
+    @staticmethod
+    def too_many(found: Found, room: float) -> float:
+        """Where values of the tiles in flight do not fit into registers: words of one tile of which as many would."""
+        over = [p for p in found.pipelines if p and p.words > p.room]
+        each = [sum(t.words for t in p.tasks.values()) * p.room / p.words for p in over]
+        return min(room * (1 - 1e-9), *each) if each else 0.0
 
     def once(self) -> Found:
         bound: tuple[float, ...] = min((p.metrics for p in self.paths(self.lower)), key=self.goal.score, default=())
@@ -174,7 +194,8 @@ class _Search:
 
     def group(self, group: tuple[int, int]) -> GroupSearch:
         members = self.members(group)
-        return GroupSearch(self.scene, self.bounds, self.goal, members, self.tally, self.check, room=self.room)
+        return GroupSearch(self.scene, self.bounds, self.goal, members, self.tally, self.check, room=self.room,
+                           known=self.known, in_turn=self.in_turn)  # fmt: skip
 
     def beaten(self, group: tuple[int, int]) -> list[tuple[tuple[float, ...], object]]:
         """Metrics that a group has to better if it is to lead to something better than the best way known, however good

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from fusemodel.explore.costs import Costs, OptionCost, Place
+from fusemodel.explore.columns import OptionCost, Place, Priced
 from fusemodel.explore.frame import Frame, Scene
 from fusemodel.explore.front import Floats, front
 from fusemodel.explore.goal import Best
+from fusemodel.explore.rest import Trade, busiest, busy_fronts, trade
 
 _PRICES = 60
+_ROUNDING = 1e-12
 _WIDE = 30_000  # partial choices at most
 _MANY = 200  # partial choices; fewer are not compared with each other
 
@@ -89,8 +91,8 @@ class Mix:
     """
 
     def __init__(
-        self, scene: Scene, frame: Frame, costs: Costs, later: frozenset[str], chains: dict[str, str],
-        depth: int, floor: float, room: float,
+        self, scene: Scene, frame: Frame, costs: Priced, later: frozenset[str], chains: dict[str, str],
+        depth: float, floor: float, room: float,
         check: Callable[[], None],
     ) -> None:  # fmt: skip
         self.floor, self.check, self.cut = floor, check, False
@@ -122,6 +124,7 @@ class Mix:
         self.near, self.far = self._tables()
         self.reserve = {t: self._reserve(t, self.near) for t in self.last}
         self.least = self._least()
+        self.ahead: tuple[int, list[Floats], list[Trade]] | None = None
 
     def _labels(self, tensor: str) -> list[Label]:
         found: dict[Label, None] = {}
@@ -157,13 +160,10 @@ class Mix:
 
     def _used(self, option: OptionCost, b: int, tensor: str, label: Label) -> tuple[Floats, Floats]:
         near, inner = self.columns.nothing(self.costs.length), None
-        if label.own is None:
-            if label.writer is None and label.reader is None and tensor in option.unheld:
-                near[0] += option.unheld[tensor]
-        elif label.own[2] == b and (tensor, *label.own[:2]) in option.tiles:
+        if label.own and label.own[2] == b and (tensor, *label.own[:2]) in option.tiles:
             near += option.tiles[tensor, label.own[0], label.own[1]]
             inner = label.own[0]
-        elif label.own[2] == b or label.own[1] in option.option.layout.loops:
+        elif label.own and (label.own[2] == b or label.own[1] in option.option.layout.loops):
             near[0] = np.inf
         far = near.copy() if label.spilt else near
         for t, write, read, wrote in option.words:
@@ -298,6 +298,34 @@ class Mix:
         row[self.columns.space] = 0.0
         return self.metrics(row[None, :], self.piped[at], max(0.0, self.busiest()[at] - row[self.columns.busy].sum()))
 
+    def ahead_of(self, at: int) -> tuple[list[Floats], list[Trade]]:
+        """What is still to come at least, for one combination of sizes: of the units, and of what trades with space."""
+        if self.ahead is None or self.ahead[0] != at:
+            c = self.columns
+            units = busy_fronts([np.array([o.base[c.busy, at] for o in mine]) for mine in self.costs.options])
+            trades = [
+                trade(column, c.space.start + k, room, float(self.least[0][column, at]), self._trades(column, k, at))
+                for column in (c.out, c.energy, *range(c.words.start, c.words.stop))
+                for k, room in enumerate(self.capacity)
+            ]
+            self.ahead = at, units, [x for x in trades if x]
+        return self.ahead[1:]
+
+    def _trades(self, column: int, level: int, at: int) -> list[tuple[Floats, Floats]]:
+        """What each way to decide adds to a column, and the space it takes."""
+        found = []
+        for d in self.decisions:
+            if isinstance(d, str):
+                cost = self.costs.tensors[d]
+                index = [self.labels[d].index(self.label(d, p, False)) for p in cost.places]
+                sizes = cost.columns[:, self.columns.space.start + level, at]
+                sizes = np.where(np.isinf(sizes), np.inf, 0.0) if d in self.chains else sizes
+                found.append((cost.columns[:, column, at] + self.reserve[d][index][:, column, at], sizes))
+            else:
+                base = np.array([o.base[[column, self.columns.space.start + level], at] for o in self.costs.options[d]])
+                found.append((base[:, 0], base[:, 1]))
+        return found
+
     def where(self, tensor: str) -> int:
         return next(i for i, new in enumerate(self.opens) if tensor in new)
 
@@ -315,7 +343,7 @@ class Mix:
             else:
                 states = self.laid(states, decision, at, spill)
                 left = after[decision + 1]
-            states = self.pruned(states, self.least[d + 1][:, at], left, at, best, spill, beam)
+            states = self.pruned(states, d + 1, left, at, best, spill, beam)
             if not len(states.rows):
                 return
         metrics = self.final(states.rows, at, spill)
@@ -400,10 +428,11 @@ class Mix:
         return States.joined(parts)
 
     def pruned(
-        self, states: States, least: Floats, left: float, at: int, best: Best, spill: Spill | None, beam: int | None
+        self, states: States, decided: int, left: float, at: int, best: Best, spill: Spill | None, beam: int | None
     ) -> States:
         """Without what does not fit, cannot be better than the best, or is no better than another one."""
         c, count = self.columns, self.columns.count
+        least = self.least[decided][:, at]
         room = self.capacity - least[c.space]
         states = states.taken(np.flatnonzero((states.rows[:, c.space] <= room * (1 + 1e-12) + 1e-9).all(axis=1)))
         if not len(states.rows):
@@ -412,6 +441,7 @@ class Mix:
         bounds = self.metrics(states.rows[:, :count] + least, self.piped[at], more)
         if spill:
             bounds = np.minimum(bounds, self.metrics(states.rows[:, count:] + least, self.piped[at], more))
+        self.raised(bounds, states.rows, decided, at, traded=spill is None)
         alive = best.open(bounds)
         states, bounds = states.taken(np.flatnonzero(alive)), bounds[alive]
         if beam is not None:
@@ -425,6 +455,22 @@ class Mix:
             order = np.sort(np.lexsort(best.goal.scores(bounds).T[::-1])[:_WIDE])
             states, bounds, self.cut = states.taken(order), bounds[order], True
         return self.undominated(states)
+
+    def raised(self, bounds: Floats, rows: Floats, decided: int, at: int, *, traded: bool) -> None:
+        """Raise bounds of metrics to what units, and space, leave room for."""
+        c = self.columns
+        units, trades = self.ahead_of(at)
+        if self.piped[at] and c.lines == 1:
+            nest = sum(not isinstance(d, str) for d in self.decisions[:decided])
+            done = busiest(rows[:, c.busy], units[nest]) * (1 - _ROUNDING)
+            bounds[:, 1] = np.maximum(bounds[:, 1], done)
+        for x in trades if traded else ():
+            least = x.bound(rows, decided, float(self.capacity[x.space - c.space.start])) * (1 - _ROUNDING)
+            if x.column in (c.out, c.energy):
+                k = 2 if x.column == c.out else 3
+                bounds[:, k] = np.maximum(bounds[:, k], least)
+            else:
+                bounds[:, 1] = np.maximum(bounds[:, 1], least * self.per_word[x.column - c.words.start])
 
     @staticmethod
     def undominated(states: States) -> States:

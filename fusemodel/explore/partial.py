@@ -122,6 +122,10 @@ class Given:
         said = [held.get(tensor) for held in (self.kept or {}).values() if isinstance(held, Mapping)]
         return frozenset(self.leaf(x) for x in said if x not in (None, AUTO, ALL))
 
+    def nearest(self, under: list[str]) -> list[str]:
+        """All of the loops: a file may want a tile under any."""
+        return under
+
     def allows(self, tensor: str, shared: Sequence[tuple[str, str]], own: tuple[str, str] | None) -> bool:
         if self.kept is None:
             return True

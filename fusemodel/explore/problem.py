@@ -2,8 +2,9 @@
 
 Problems that differ only in the extents of batch ranks have the same best mapping, and are solved together. Batch ranks
 are carried by every tensor and every Einsum, and the mapper loops over them outside all else, so that every cost is
-proportional to their extents and no footprint depends on them. And what is best on a machine is best on one with
-smaller or slower levels, if it fits there and costs the same.
+proportional to their extents and no footprint depends on them. Machines that differ in their memories only are a
+family: what the choices of a mapping add up to is counted once for all of them, and what is best on one may be seen to
+be best on another (:mod:`fusemodel.explore.share`).
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
 from hashlib import sha256
-from math import inf, isclose, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from fusemodel.cascade.ir import Extent, RankValue, walk
 from fusemodel.errors import InputError
 from fusemodel.explore.found import Found, Progress
 from fusemodel.explore.found import Point as Mapped
+from fusemodel.explore.known import Known
 from fusemodel.explore.mapper import DEFAULT, best_mapping
+from fusemodel.explore.share import Solved, amounts, is_best, on
 from fusemodel.model import Evaluation, evaluate
 
 #: The folders of this package that a result depends on.
@@ -57,10 +60,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Task:
-    """Problems that one search answers, and the version of the code that is to do it."""
+    """Problems that one search may answer, and the version of the code that is to do it. Tasks of a ``family`` are done
+    faster by a worker that has done some of them."""
 
     problems: tuple[Problem, ...]
     version: str
+    family: str = ""
 
 
 def text_of(cascade: Cascade) -> str:
@@ -93,34 +98,37 @@ def problem(
 def tasks_of(problems: Sequence[Problem]) -> list[Task]:
     """Problems gathered so that those which may have the same best mapping are solved together, better machines first:
     the same cascade, objectives and extents but for batch ranks, and machines that differ in sizes and bandwidths."""
-    together: dict[Any, list[Problem]] = {}
-    families: dict[int, str] = {}
+    together: dict[Any, dict[str, list[Problem]]] = {}
+    memories: dict[int, tuple[str, str]] = {}
     for p in problems:
-        if id(p.arch) not in families:
+        if id(p.arch) not in memories:
             levels = {n: replace(x, size_bytes=None, bandwidth_bytes_per_s=None) for n, x in p.arch.levels.items()}
-            families[id(p.arch)] = canonical(replace(p.arch, levels=levels))
+            bare = {n: replace(x, read_pj=0.0, write_pj=0.0) for n, x in levels.items()}
+            memories[id(p.arch)] = (
+                canonical(replace(p.arch, levels=bare)), canonical(replace(p.arch, levels=levels))
+            )  # fmt: skip
         batch = _loose_batch(p.cascade)
         sizes = tuple((r, min(n, 2) if r in batch else n) for r, n in p.extents)
-        together.setdefault((p.cascade, families[id(p.arch)], sizes, p.objectives, p.seconds), []).append(p)
+        units, prices = memories[id(p.arch)]
+        family = together.setdefault((p.cascade, units, sizes, p.objectives, p.seconds), {})
+        family.setdefault(prices, []).append(p)
     tasks = []
-    for found in together.values():
-        machines: dict[tuple[float, ...], list[Problem]] = {}
-        for p in found:
-            machines.setdefault(_amounts(p.arch), []).append(p)
-        best_first = [machines[a] for a in sorted(machines, reverse=True)]
-        for k in range(0, len(best_first), _TOGETHER):
-            tasks.append(Task(tuple(p for ps in best_first[k : k + _TOGETHER] for p in ps), version()))
+    for key, family in together.items():
+        name = sha256(repr(key).encode()).hexdigest()
+        alike = []
+        for found in family.values():
+            machines: dict[tuple[float, ...], list[Problem]] = {}
+            for p in found:
+                machines.setdefault(amounts(p.arch), []).append(p)
+            alike.append([machines[a] for a in sorted(machines, reverse=True)])
+        for best_first in sorted(alike, key=lambda ps: amounts(ps[0][0].arch), reverse=True):
+            for k in range(0, len(best_first), _TOGETHER):
+                some = tuple(p for ps in best_first[k : k + _TOGETHER] for p in ps)
+                tasks.append(Task(some, version(), name))
     return tasks
 
 
 _TOGETHER = 8  # machines in one task: its results are kept when all are there
-
-
-def _amounts(arch: Architecture) -> tuple[float, ...]:
-    """Sizes of all levels, then their bandwidths; what has no limit has all."""
-    levels = arch.levels.values()
-    amounts = [x.size_bytes for x in levels] + [x.bandwidth_bytes_per_s for x in levels]
-    return tuple(inf if a is None else a for a in amounts)
 
 
 @lru_cache(maxsize=64)
@@ -147,70 +155,63 @@ def solve(task: Task) -> list[tuple[str, Result]]:
     if task.version != version():
         raise InputError(f"a worker runs fusemodel {version()}, and this is {task.version}",
                          expected="the same code on every worker")  # fmt: skip
+    home = _home(task.family)
     results: dict[str, Result] = {}
-    solved: list[tuple[Problem, Found]] = []
     for p in task.problems:
         cascade = _cascade(p.cascade)
         began = time.perf_counter()
-        known = (_shared(found, q, results[q.key], p, cascade) for q, found in reversed(solved))
-        if shared := next((r for r in known if r), None):
+        others = (_shared(s, p, cascade) for s in reversed(home.solved))
+        if shared := next((r for r in others if r), None):
             results[p.key] = shared
             continue
+        known = home.known.setdefault(p.extents, Known())
         try:
-            found = search(cascade, p.arch, dict(p.extents), p.objectives, p.seconds)
+            found = search(cascade, p.arch, dict(p.extents), p.objectives, p.seconds, known=known)
         except InputError as error:
             said = str(InputError(error.message, expected=error.expected, nearest=error.nearest))  # its place is here
             spent = time.perf_counter() - began
             results[p.key] = {"error": said, "proven": True, "limit_s": None, "seconds": spent}
             continue
         results[p.key] = _result(found, p, 1.0)
-        solved.append((p, found))
+        home.solved.append(Solved(p.arch, p.extents, found, known.bounds))
     return list(results.items())
 
 
-def _shared(found: Found, q: Problem, before: Result, p: Problem, cascade: Cascade) -> Result | None:
-    """The result of ``q`` as that of ``p``, where that is certain.
-
-    On a machine with no larger size and no higher bandwidth no mapping costs less than on the other. So if the best
-    mapping of the other fits and costs the same, it is the best here, and the bound holds here.
-    """
-    if any(a < b for a, b in zip(_amounts(q.arch), _amounts(p.arch), strict=True)):
+def _shared(solved: Solved, p: Problem, cascade: Cascade) -> Result | None:
+    """The result of another problem as that of ``p``, where that is certain."""
+    sizes = dict(p.extents)
+    ratio = prod(sizes[b] for b in cascade.batch) / prod(dict(solved.extents)[b] for b in cascade.batch)
+    if not is_best(solved, p.arch, sizes, ratio):
         return None
-    ratio = prod(dict(p.extents)[b] for b in cascade.batch) / prod(dict(q.extents)[b] for b in cascade.batch)
-    try:
-        here = _result(_on(found, p.arch) if p.arch is not q.arch else found, p, ratio)
-    except InputError:  # it does not fit
-        return None
-    for a, b in zip([here, *here["front"]], [before, *before["front"]], strict=True):
-        same = all(isclose(a[n], b[n] * ratio, rel_tol=1e-9) for n in _SCALING)
-        if not same or a["buffer_bytes"] != b["buffer_bytes"]:
-            return None
-    return here | {"evaluated": 0, "seconds": 0.0}
+    return _result(on(solved.found, p.arch), p, ratio) | {"evaluated": 0, "seconds": 0.0}
 
 
-def _on(found: Found, arch: Architecture) -> Found:
-    """What was found, on another machine with the same units and levels."""
+@dataclass
+class _Home:
+    """What a worker knows of a family of problems: costs by extents, and what it solved."""
 
-    def moved(mapped: Mapped) -> Mapped:
-        return replace(mapped, design=replace(mapped.design, arch=arch))
-
-    return replace(found, best=moved(found.best), front=tuple(moved(x) for x in found.front))
+    known: dict[tuple[tuple[str, int], ...], Known] = field(default_factory=dict)
+    solved: list[Solved] = field(default_factory=list)
 
 
-_SCALING = ("cycles", "energy_j", "dram_bytes")
+@lru_cache(maxsize=2)
+def _home(_family: str) -> _Home:
+    return _Home()
+
+
 #: By which power of the batch an objective grows.
 _POWERS = {"edp": 2, "buffer": 0}
 
 
 def search(
     cascade: Cascade, arch: Architecture, extents: Mapping[str, int], objectives: Sequence[str] = ("latency",),
-    seconds: float | None = None, progress: Progress | None = None,
+    seconds: float | None = None, progress: Progress | None = None, known: Known | None = None,
 ) -> Found:  # fmt: skip
     """The mapper, asked for the best by the first objective (of equals, by those that follow), and for the front of
     several."""
     order = (*objectives, *(o for o in DEFAULT if o not in objectives))
     front = tuple(objectives) if len(objectives) > 1 else ()
-    return best_mapping(cascade, arch, extents, order, front=front, seconds=seconds, progress=progress)
+    return best_mapping(cascade, arch, extents, order, front=front, seconds=seconds, progress=progress, known=known)
 
 
 def _result(found: Found, p: Problem, ratio: float) -> Result:

@@ -73,13 +73,15 @@ class GroupSpec(Spec):
     """Einsums that share loops. Groups run one after another.
 
     The steps of ``grid``, the outermost loops, are blocks that are handed out to the instances of the machine, in
-    ``order``: ``static``, each instance the same number, or ``dynamic``, to whichever is free; ``resident`` of them
-    are on an instance together. Steps of the shared loops in which the Einsum ``skip`` has no point are skipped.
-    ``launch``, ``prologue`` and ``step`` name overheads of the machine: of the group, of each block, and what each step
-    of the shared loops waits, which other resident blocks hide. ``warm``: caches hold what they could keep from a run
-    of the same before. ``fill``: nothing else is done while a block loads its first tiles. ``multicast``: tiles of a
-    tensor are read once for so many blocks. A stage takes no less than its Einsums' traffic at levels that are
-    ``exposed``; that of others hides behind all stages.
+    ``order``: ``static``, each instance the same number, ``dynamic``, to whichever is free, the longest first, or
+    ``listed``, to whichever is free, as the grid lists them: half of the longest is waited for at the end, in the
+    time it takes beside the others that are ``resident``, as many as are on an instance together. Steps of the shared
+    loops in which the Einsum ``skip`` has no point are skipped. ``launch``, ``prologue`` and ``step`` name overheads
+    of the machine: of the group, of each block, and what each step of the shared loops waits, which other resident
+    blocks hide. ``warm``: caches hold what they could keep from a run of the same before. ``fill``: nothing else is
+    done while a block loads its first tiles. ``multicast``: tiles of a tensor are read once for so many blocks. A
+    stage takes no less than its Einsums' traffic at levels that are ``exposed``; that of others hides behind all
+    stages.
     """
 
     name: str = ""
@@ -93,7 +95,7 @@ class GroupSpec(Spec):
     schedule: list[list[str]] | None = None
     interleave: bool = True
     grid: list[str] = Field([])
-    order: Literal["static", "dynamic"] = "static"
+    order: Literal["static", "dynamic", "listed"] = "static"
     resident: int = Field(default=1, ge=1, le=64)
     skip: str | None = None
     launch: str | None = None

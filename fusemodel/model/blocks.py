@@ -103,6 +103,9 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
         wasted = arch.tail * (np.ceil(per_instance) / per_instance - 1)
         compute = np.maximum(even * (1 + wasted), longest)
         rounds = np.maximum(per_instance * (1 + wasted), 1.0)
+    if group.order == "listed":
+        queued = np.clip(per_instance / group.resident - 1, 0.0, 1.0)
+        compute = np.maximum(even + queued * longest * group.resident / 2, longest)
     first = _overhead(arch, group.prologue) + (_fill(work, arch) if group.fill else 0.0)
     prologue = first * np.maximum(rounds / group.resident, 1.0)
     level_s: dict[str, Amount] = {}

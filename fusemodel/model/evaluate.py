@@ -138,6 +138,8 @@ def total(
         found = arch.units[unit].registers
         if found and found.counted:
             energy[f"{unit}.registers"] = value
+    if arch.idle_w:
+        energy["idle"] = arch.idle_w * cycles / arch.clock_hz
     total_j = sum(energy.values())
     uncounted = sum(v for u, v in registers.items() if f"{u}.registers" not in energy)
     groups = [_group_result(arch, c) for c in chosen]

@@ -12,7 +12,7 @@ from typing import Any
 
 from fusemodel.api import evaluate
 from fusemodel.cascade.load import parse_size
-from fusemodel.errors import InputError, Where
+from fusemodel.errors import NOWHERE, InputError, Where, unknown
 from fusemodel.library import find, published_dir
 from fusemodel.model import Evaluation
 from fusemodel.yamlfile import Document, check_fields, read_yaml
@@ -53,6 +53,8 @@ class Request:
     seqs: tuple[int, ...] = ()
     published: str = ""  # a table of means over all points
     points: str = ""  # a table of single points
+    space: str = ""  # architectures to draw area against latency on
+    areas: str = ""  # a table of such points
     arch: str | None = None
     about: str = ""
     source: str = ""
@@ -144,7 +146,8 @@ class Comparison:
         return comparison_html(self)
 
 
-_FIELDS = ("name", "about", "source", "workloads", "seq", "sections", "rankings", "published", "points")
+_TABLES = ("published", "points", "areas")
+_FIELDS = ("name", "about", "source", "workloads", "seq", "sections", "rankings", "space", *_TABLES)
 
 
 def load_request(name: str = "default") -> Request:
@@ -159,7 +162,11 @@ def load_request(name: str = "default") -> Request:
     workloads = tuple(str(w) for w in _listed(doc, "workloads"))
     for i, workload in enumerate(workloads):
         find("workloads", workload, beside=doc.file, where=doc.where("workloads", i))
-    text = {k: " ".join(str(data.get(k) or "").split()) for k in ("published", "points", "about", "source")}
+    text = {k: " ".join(str(data.get(k) or "").split()) for k in (*_TABLES, "about", "source")}
+    for name in filter(None, (text[t] for t in _TABLES)):
+        _table(name, doc.where(next(t for t in _TABLES if text[t] == name)))
+    if data.get("space"):
+        text["space"] = str(find("spaces", str(data["space"]), beside=doc.file, where=doc.where("space")))
     return Request(sections, workloads, seqs, rankings=rankings, **text)
 
 
@@ -263,8 +270,8 @@ def _quotient(a: float, b: float) -> float:
 
 
 def published(name: str) -> list[dict[str, Any]]:
-    """A table of published figures; lines that start with ``#`` cite their source."""
-    return [{**row, "value": float(row["value"])} for row in _rows(name)]
+    """A table of published means."""
+    return [{**row, "value": float(row["value"])} for row in table_rows(name)]
 
 
 def published_points(name: str) -> list[PublishedPoint]:
@@ -272,13 +279,21 @@ def published_points(name: str) -> list[PublishedPoint]:
     keys = ("mapping", "workload", "seq")
     return [
         PublishedPoint(row["mapping"], row["workload"], parse_size(row["seq"], "a length", Where()), q, float(value))
-        for row in _rows(name)
+        for row in table_rows(name)
         for q, value in row.items()
         if q not in keys and value
     ]
 
 
-def _rows(name: str) -> list[dict[str, str]]:
-    path: Path = published_dir() / f"{name}.csv"
-    lines = [x for x in path.read_text(encoding="utf-8").splitlines() if not x.startswith("#")]
+def _table(name: str, where: Where = NOWHERE) -> Path:
+    """The file of a table of published figures."""
+    files = {p.stem: p for p in published_dir().glob("*.csv")}
+    if name not in files:
+        raise unknown("table of published figures", name, files, where)
+    return files[name]
+
+
+def table_rows(name: str) -> list[dict[str, str]]:
+    """The rows of a table of published figures; lines that start with ``#`` cite their source."""
+    lines = [x for x in _table(name).read_text(encoding="utf-8").splitlines() if not x.startswith("#")]
     return list(csv.DictReader(lines))

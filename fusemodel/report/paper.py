@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from fusemodel.model import Evaluation
 from fusemodel.quantities import tokens
+from fusemodel.report.areas import area_latency_figure
 from fusemodel.report.compare import Comparison, Section
 
 #: Colours that are told apart by eyes of every kind (Okabe and Ito), and in print by their lightness.
@@ -35,7 +36,8 @@ class Bars:
 
 def figures(found: Comparison) -> Iterator[tuple[str, Figure]]:
     """Every figure of a comparison with its name: for each section, utilisation of every unit, the share of each Einsum
-    in the time of its unit for the design judged, and speed-up and energy against each baseline."""
+    in the time of its unit for the design judged, and speed-up and energy against each baseline; and where there is a
+    space of architectures, area against latency."""
     for i, section in enumerate(found.judged):
         suffix = "" if i == 0 else "-" + (re.sub(r"\W+", "-", section.title.lower()).strip("-") or str(i))
         yield f"utilization{suffix}", _utilization(found, section)
@@ -43,6 +45,8 @@ def figures(found: Comparison) -> Iterator[tuple[str, Figure]]:
         yield f"speedup{suffix}", _ratios(found, section, "latency_s", "speed-up", lambda ours, theirs: theirs / ours)
         if all(r.energy_j for m in section.mappings for r in found.at(m)):
             yield f"energy{suffix}", _ratios(found, section, "energy_j", "energy", lambda ours, theirs: ours / theirs)
+    if found.request.space:
+        yield "area", area_latency_figure(found, found.request.space, found.request.areas)
 
 
 def _by_workload(rows: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fusemodel.simulate.kernel import kernel
+from fusemodel.simulate.kernel import entry, kernel
 from fusemodel.simulate.machine import Blocked, Counts, Deadlock, Machine
 from fusemodel.simulate.program import (
     A_UNIT,
@@ -428,7 +428,7 @@ def mark(G, U, M) -> None:
     G[MARK_NEXT] = G[NOW] + G[MARK_STEP]
 
 
-@kernel
+@entry
 def advance(p, seen, tasks: int, skip: bool) -> int:
     """Run on until everything is done, nothing can go on or so many ``tasks`` have started."""
     G, A, E, U, L, T, D, DT, DM, R, B, M = p
@@ -475,6 +475,14 @@ def run(
         if progress:
             progress(int(p.A[:, ISSUED].sum()), every)
     return _counts(machine, p)
+
+
+def pace(machine: Machine, tasks: int = 2**18) -> float:
+    """Ticks a firing: of a whole run, or of as much as so many tasks run one by one are worth. Infinite if stuck."""
+    p = program_of(machine)
+    seen = seen_of(p, max(1, len(machine.tasks.loops)))
+    stuck = advance(tuple(p), tuple(seen), tasks, True) == STUCK
+    return float("inf") if stuck else int(p.G[NOW]) / max(1, int(p.A[:, ISSUED].sum()))
 
 
 def _blocked(p) -> tuple[Blocked, ...]:

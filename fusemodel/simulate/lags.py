@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
+from fusemodel.simulate.modulo import Operation, Precedence, schedule
 from fusemodel.simulate.tables import total_of
 from fusemodel.simulate.tasks import BUFFER, VALID, Actor, Edge, Tasks, strides
 
 _TRIES = 48
+#: Periods tried, in those of the busiest unit.
+_PERIODS = (1.0, 1.01, 1.03, 1.06, 1.1, 1.2, 1.35, 1.6, 2.0, 2.5, 3.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,21 @@ class _Need:
     tile: str
 
 
-def with_lags(tasks: Tasks, register_words: float | None, *, interleave: bool) -> Tasks:
-    """The tasks with the lag of every Einsum, and with room in registers for as many tiles as these lags keep there."""
+def with_lags(tasks: Tasks, register_words: float | None, *, interleave: bool, packed: bool) -> Tasks:
+    """The tasks with the lag of every Einsum, and with room in registers for as many tiles as these lags keep there.
+    ``packed``: in a group of one stage, units take what is in flight in the order of a modulo schedule, not in that in
+    which it is computed."""
     needs = [n for i, a in enumerate(tasks.actors) if a.unit >= 0 for n in _needs(tasks, i)]
     lags = [0] * len(tasks.actors)
     if tasks.ordered:
-        found = _lags(tasks, [n for n in needs if not n.tile.endswith("in registers")], interleave)
+        needs = [n for n in needs if not n.tile.endswith("in registers")]
+        found = None
+        if packed and interleave and tasks.stages == 1 and (starts := _starts(tasks, needs)):
+            found, places = starts
+            tasks = replace(tasks, actors=tuple(replace(a, place=places.get(i, a.place))
+                                                for i, a in enumerate(tasks.actors)))  # fmt: skip
+        if found is None:
+            found = _lags(tasks, needs, interleave)
         if found is None:
             note = f"{tasks.name}: no order of tiles keeps the schedule's stages; tasks run as soon as they can"
             tasks = replace(tasks, ordered=False, notes=(*tasks.notes, note))
@@ -139,6 +151,29 @@ def _distance(tasks: Tasks, x: Actor, edge: Edge) -> int:
     return constant + least
 
 
+def _starts(tasks: Tasks, needs: Sequence[_Need]) -> tuple[list[int], dict[int, int]] | None:
+    """Lags, and places in a round, of a group that is one stage: in which order its units take what is in flight is
+    for us to say."""
+    every = max(1, prod(tasks.sizes))
+    some = [i for i, a in enumerate(tasks.actors) if a.unit >= 0]
+    number = {a: i for i, a in enumerate(some)}
+    length = [_mean(tasks.actors[i]) for i in some]
+    operations = [Operation(tasks.actors[i].unit, length[number[i]] * tasks.actors[i].firings / every) for i in some]
+    after = [Precedence(number[n.earlier], number[n.later], n.distance, length[number[n.earlier]] + n.delay)
+             for n in needs]  # fmt: skip
+    busy = [sum(o.busy for o in operations if o.unit == u) for u in range(len(tasks.units))]
+    for slower in _PERIODS:
+        period = max(busy) * slower
+        found = schedule(operations, after, period) if period else None
+        if found is not None:
+            lags = [0] * len(tasks.actors)
+            for i, t in zip(some, found, strict=True):
+                lags[i] = int((t + 1e-6) // period)
+            order = sorted(some, key=lambda i: (found[number[i]] - lags[i] * period, tasks.actors[i].place))
+            return lags, {i: place for place, i in enumerate(order)}
+    return None
+
+
 def _lags(tasks: Tasks, needs: Sequence[_Need], interleave: bool) -> list[int] | None:
     """The least lags that meet every need, in rounds as short as they allow; None if there are none."""
     rounds, offset, length = _round(tasks)
@@ -188,7 +223,7 @@ def _weight(
     a, b = tasks.actors[need.earlier], tasks.actors[need.later]
     after = (b.stage, b.place) > (a.stage, a.place)
     beside = a.stage == b.stage and a.unit != b.unit
-    rounds = 0 if after and not (beside and strict) else 1
+    rounds = 0 if (after and not (beside and strict)) or (beside and interleave and not strict) else 1
     if interleave and period > 0:
         late = offset[need.earlier] + length[need.earlier] + need.delay - offset[need.later]
         rounds = max(rounds, ceil(late / period - 1e-9))

@@ -44,7 +44,17 @@ from fusemodel.simulate.transfers import access_of, link, transfer
 def lower(chosen: Chosen, extents: Mapping[str, int], *, asap: bool = False, copies: int = 1) -> Tasks:
     """The tasks of a group with its sizes. ``asap``: units take whatever is ready, not what the schedule says;
     ``copies``: at least so many of every kept tile, whether they fit or not."""
-    return Lowering(chosen, extents, asap, copies).tasks()
+    return orders(chosen, extents, asap=asap, copies=copies)[0]
+
+
+def orders(chosen: Chosen, extents: Mapping[str, int], *, asap: bool = False, copies: int = 1) -> list[Tasks]:
+    """The tasks of a group, in each order that its schedule leaves open: where all is one stage, units take what is in
+    flight as a modulo schedule has it, or in the order in which it is computed."""
+    low = Lowering(chosen, extents, asap, copies)
+    tasks, registers, interleave = low.tasks(), low.registers(), low.group.interleave
+    found = [with_lags(tasks, registers, interleave=interleave, packed=packed) for packed in (True, False)]
+    first, second = ([(a.lag, a.place) for a in t.actors] for t in found)
+    return found[:1] if first == second else found
 
 
 @dataclass
@@ -132,12 +142,11 @@ class Lowering:
         levels = tuple(x for x in self.arch.levels if x in self.timed)
         word = self.arch.word_bytes * self.arch.clock_hz
         per_word = tuple(word / (self.arch.levels[x].bandwidth_bytes_per_s or 1) for x in levels)
-        tasks = Tasks(
+        return Tasks(
             self.group.name, self.loops, tuple(self.sizes[x] for x in self.loops), units, levels, per_word,
             tuple(actors), tuple(self.buffers), len(self.group.stages), not self.asap, tuple(self.untimed),
             tuple(dict.fromkeys(self.notes)),
         )  # fmt: skip
-        return with_lags(tasks, self._registers(), interleave=self.group.interleave)
 
     def add(self, actor: Actor) -> int:
         self.actors.append(actor)
@@ -296,7 +305,7 @@ class Lowering:
         if edge not in self.edges.setdefault(me, []):
             self.edges[me].append(edge)
 
-    def _registers(self) -> float | None:
+    def registers(self) -> float | None:
         """Words that the registers of the group's units hold; None where the architecture does not say."""
         units = [self.arch.units[u] for u in {e.unit for e in self.plan.einsums.values()}]
         if not all(u.registers for u in units):

@@ -11,7 +11,7 @@ from fusemodel.model.evaluate import choices
 from fusemodel.model.tiles import Chosen
 from fusemodel.quantities import size
 from fusemodel.simulate.instances import instances_of, share_of
-from fusemodel.simulate.lower import lower
+from fusemodel.simulate.lower import orders
 from fusemodel.simulate.machine import Counts, Deadlock, Machine, machine_of
 from fusemodel.simulate.path import critical_path
 from fusemodel.simulate.result import BufferResult, EinsumSimulation, GroupSimulation, PathStep, Simulation
@@ -35,6 +35,7 @@ def simulate(
     copies: int = 1,
     instances: int | None = None,
     skip: bool = True,
+    path_tasks: int = PATH_TASKS,
     progress: Progress | None = None,
 ) -> Simulation:
     """Simulate a design tile by tile.
@@ -42,12 +43,13 @@ def simulate(
     ``schedule`` is ``given`` (the stages of the mapping) or ``asap`` (whatever is ready, oldest tile first). ``copies``
     gives every kept tile room for at least so many, whether they fit or not (2: double buffering). Batches and heads
     are divided among ``instances`` (those of the architecture where not given): what is said is that of the one with
-    most to do, traffic that of all. ``skip`` leaves out periods that repeat; the result is the same. ``progress`` is
-    told the group, the tasks done and how many there are. Raises InputError for what the closed form refuses, and for a
-    deadlock.
+    most to do, traffic that of all. The critical path is that of the first ``path_tasks`` tasks. ``skip`` leaves out
+    periods that repeat; the result is the same. ``progress`` is told the group, the tasks done and how many there are.
+    Raises InputError for what the closed form refuses, for mappings with a ``grid``, and for a deadlock.
     """
     from fusemodel.simulate.engine import run  # loads the compiler
 
+    _without_blocks(design)
     many = instances_of(design.arch) if instances is None else instances
     whole = choices(design, workload, seq, sets)[0] if many > 1 else {}
     share = share_of(design, whole, sets or {}, many)
@@ -55,14 +57,14 @@ def simulate(
     extents, chosen = choices(design, workload, seq, share.sets)
     runs: list[tuple[Chosen, Machine, Counts]] = []
     for c in chosen:
-        machine = machine_of(lower(c, extents, asap=schedule == "asap", copies=copies))
+        machine = _machine(c, extents, asap=schedule == "asap", copies=copies)
         name = machine.tasks.name
         tell = (lambda done, every, name=name: progress(name, done, every)) if progress else None
         try:
             runs.append((c, machine, run(machine, skip=skip, progress=tell)))
         except Deadlock as stuck:
             raise deadlock_error(design, c, machine, stuck) from None
-    return _total(design, runs, whole or extents, workload, seq, schedule, share.times, many)
+    return _total(design, runs, whole or extents, workload, seq, schedule, share.times, many, path_tasks)
 
 
 def machines(
@@ -70,8 +72,27 @@ def machines(
     *, schedule: str = "given", copies: int = 1,
 ) -> list[Machine]:  # fmt: skip
     """The machine of each group of a design, for engines and pictures."""
+    _without_blocks(design)
     extents, chosen = choices(design, workload, seq, sets)
-    return [machine_of(lower(c, extents, asap=schedule == "asap", copies=copies)) for c in chosen]
+    return [_machine(c, extents, asap=schedule == "asap", copies=copies) for c in chosen]
+
+
+def _without_blocks(design: Design) -> None:
+    """Blocks that share an instance are no tasks of one array."""
+    for group in (g for c in design.groups for g in c.groups):
+        if group.grid:
+            raise InputError(
+                f"{design.name!r} runs as blocks on the instances of {design.arch.name!r}, which is not simulated",
+                group.places.get("grid", Where(design.file)), expected="a mapping without `grid`, or `fusemodel eval`",
+            )  # fmt: skip
+
+
+def _machine(chosen: Chosen, extents: Mapping[str, int], *, asap: bool, copies: int) -> Machine:
+    """The machine of a group. Where its schedule says nothing of the order of tiles (one stage), the better of two."""
+    from fusemodel.simulate.engine import pace  # loads the compiler
+
+    found = [machine_of(t) for t in orders(chosen, extents, asap=asap, copies=copies)]
+    return found[0] if len(found) == 1 else min(found, key=pace)
 
 
 def record(machine: Machine, limit: int) -> list[Task]:
@@ -83,11 +104,11 @@ def record(machine: Machine, limit: int) -> list[Task]:
 
 def _total(
     design: Design, runs: Sequence[tuple[Chosen, Machine, Counts]], extents: dict[str, int], workload: Workload | None,
-    seq: int | None, schedule: str, times: float, instances: int,
+    seq: int | None, schedule: str, times: float, instances: int, path_tasks: int,
 ) -> Simulation:  # fmt: skip
     arch = design.arch
     cycles = sum(m.cycles(n.ticks) for _, m, n in runs)
-    groups = [_group(c, m, n) for c, m, n in runs]
+    groups = [_group(c, m, n, path_tasks) for c, m, n in runs]
     slots = dict.fromkeys(arch.units, 0.0)
     busy = dict.fromkeys(arch.units, 0.0)
     stalls = {u: dict.fromkeys(REASONS, 0.0) for u in arch.units}
@@ -117,7 +138,7 @@ def _total(
     )  # fmt: skip
 
 
-def _group(chosen: Chosen, machine: Machine, counts: Counts) -> GroupSimulation:
+def _group(chosen: Chosen, machine: Machine, counts: Counts, path_tasks: int) -> GroupSimulation:
     tasks = machine.tasks
     stalls = {u: dict.fromkeys(REASONS, 0.0) for u in tasks.units}
     for a, actor in enumerate(tasks.actors):
@@ -132,7 +153,7 @@ def _group(chosen: Chosen, machine: Machine, counts: Counts) -> GroupSimulation:
         tasks.name, machine.cycles(counts.ticks), float(chosen.cost.cycles),
         max([0.0, *busy.values(), *levels.values()]),
         {u: {r: v for r, v in by.items() if v} for u, by in stalls.items()}, busy, levels, tasks.firings,
-        counts.simulated, _path(machine), tasks.ordered,
+        counts.simulated, _path(machine, path_tasks), tasks.ordered,
     )  # fmt: skip
 
 
@@ -191,9 +212,9 @@ def _einsums(machine: Machine, counts: Counts) -> list[EinsumSimulation]:
     ]  # fmt: skip
 
 
-def _path(machine: Machine) -> list[PathStep]:
+def _path(machine: Machine, limit: int) -> list[PathStep]:
     """The critical path of the first tasks, by what is on it."""
-    links = critical_path(machine, record(machine, PATH_TASKS))
+    links = critical_path(machine, record(machine, limit)) if limit else []
     total = sum(x.ticks for x in links)
     parts: dict[tuple[str, str], int] = {}
     for x in links:

@@ -11,7 +11,7 @@ Carlo factorization algorithm", BIT 1980), so that periods of any number of step
 
 from __future__ import annotations
 
-from fusemodel.simulate.kernel import kernel
+from fusemodel.simulate.kernel import entry, kernel
 from fusemodel.simulate.program import (
     A_UNIT,
     ACTORS,
@@ -74,7 +74,7 @@ def forget(info, level: int) -> None:
         info[i, 2] = 1
 
 
-@kernel
+@entry
 def skip_periods(p, seen, level: int) -> None:
     """Look for a period at a loop of the anchor, and leave out as many as repeat."""
     G, A, E, _, _, _, _, _, _, _, _, _ = p

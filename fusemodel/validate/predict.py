@@ -17,7 +17,7 @@ from fusemodel.mapping import Design, load_design
 from fusemodel.model.batch import BatchCounts, count_batch
 from fusemodel.validate.calibration import Calibration
 from fusemodel.validate.rules import Chosen, Rules, choose_rules
-from fusemodel.validate.table import Skipped, Table
+from fusemodel.validate.table import LAUNCHES, Skipped, Table
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +30,7 @@ class Counted:
     counts: tuple[BatchCounts, ...]  # one for each option
     beside: bool
     warm: bool | None
+    launches: Floats | None = None  # that each row's graph holds
 
     def each(self, arch: Architecture) -> Floats:
         """Seconds of every option (rows) for every row of the table (columns); infinite where it cannot be taken."""
@@ -41,7 +42,15 @@ class Counted:
 
     def seconds(self, arch: Architecture) -> Floats:
         """Seconds of the fastest option for each row."""
-        return self.each(arch).min(axis=0)
+        return self.each(arch).min(axis=0) + self.replay(arch)
+
+    def replay(self, arch: Architecture) -> Floats | float:
+        """A row's share of the floor of a graph's replay, less that which the launch of its mapping holds already:
+        the overhead ``replay`` of the machine, for rows that say how many launches share it."""
+        if self.launches is None or self.beside:
+            return 0.0
+        share = 1 / self.launches - self.chosen.rule.spec.replay
+        return np.where(np.isnan(share), 0.0, share) * arch.overheads_s.get("replay", 0.0)
 
     def roofline(self) -> Floats:
         """The least of the options' rooflines."""
@@ -77,7 +86,7 @@ def count_table(table: Table, rules: Rules) -> tuple[Table, tuple[Counted, ...],
     found: list[Counted] = []
     for item, extra in [*((c, False) for c in chosen), *((c, True) for c in beside)]:
         for warm, part in _by_cache(table, item):
-            counted = _counted(part, extra, warm)
+            counted = _counted(table, part, extra, warm)
             usable = np.any([o.possible & c.usable for o, c in zip(part.options, counted.counts, strict=True)], axis=0)
             bad = part.rows[~usable]
             reason[bad[reason[bad] == ""]] = "no whole extents follow from its shape"
@@ -85,23 +94,25 @@ def count_table(table: Table, rules: Rules) -> tuple[Table, tuple[Counted, ...],
     keep = reason == ""
     left_out = [Skipped(int(table.lines[i]), str(reason[i])) for i in np.flatnonzero(~keep)]
     place = np.cumsum(keep) - 1
+    remaining = table.only(keep, left_out)
     kept = []
     for c in found:
         mask = keep[c.chosen.rows]
         part = c.chosen.only(mask, place[c.chosen.rows[mask]])
         if mask.all():
-            kept.append(Counted(part, c.counts, c.beside, c.warm))
+            kept.append(Counted(part, c.counts, c.beside, c.warm, c.launches))
         elif mask.any():
-            kept.append(_counted(part, c.beside, c.warm))
-    return table.only(keep, left_out), tuple(kept), reason
+            kept.append(_counted(remaining, part, c.beside, c.warm))
+    return remaining, tuple(kept), reason
 
 
-def _counted(part: Chosen, beside: bool, warm: bool | None) -> Counted:
+def _counted(table: Table, part: Chosen, beside: bool, warm: bool | None) -> Counted:
     try:
         counts = tuple(count_batch(_design(o.mapping, part.arch.file), o.extents) for o in part.options)
     except InputError as error:
         raise error.at(part.rule.at) from None
-    return Counted(part, counts, beside, warm)
+    launches = table.numbers.get(LAUNCHES)
+    return Counted(part, counts, beside, warm, None if launches is None else launches[part.rows])
 
 
 def _by_cache(table: Table, item: Chosen) -> list[tuple[bool | None, Chosen]]:

@@ -79,7 +79,8 @@ def _phases(p: Predictions) -> NDArray[Any] | None:
     if "seq_q" not in numbers:
         return None
     decode = (numbers["seq_q"] == 1) & (numbers["causal"] == 0) & (numbers["seq_kv"] > 1)
-    return np.where(decode, "decode", np.where(numbers["causal"] == 1, "prefill", "non-causal")).astype(object)
+    phases = np.where(decode, "decode", np.where(numbers["causal"] == 1, "prefill", "non-causal")).astype(object)
+    return np.where(np.isnan(numbers["seq_q"]), "", phases)
 
 
 def _worst(p: Predictions, calibration: Calibration) -> list[dict[str, Any]]:

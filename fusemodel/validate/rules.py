@@ -40,8 +40,9 @@ class ChoiceSpec(Spec):
 
 class RuleSpec(Spec):
     """``kernel``, ``op``, ``dtype``, ``arch`` and ``scope`` are patterns, of which one must fit; ``let`` names
-    expressions for the others; ``when`` must hold; ``refuse`` says, by condition, why a row is left out. Of
-    ``choices``, laid over the rule, the fastest is predicted."""
+    expressions for the others; ``when`` must hold; ``refuse`` says, by condition, why a row is left out; what a rule
+    without a mapping does not refuse goes on to the next. Of ``choices``, laid over the rule, the fastest is
+    predicted. ``replay``: whether the mapping's launch holds the floor of a graph's replay."""
 
     name: str
     about: str = ""
@@ -57,6 +58,7 @@ class RuleSpec(Spec):
     extents: dict[str, str | int] = Field({})
     choices: list[ChoiceSpec] = Field([])
     campaign: bool = False
+    replay: bool = True
 
     @field_validator("kernel", "op", "dtype", "arch", "scope", mode="before")
     @classmethod
@@ -164,6 +166,8 @@ def _parsed(doc: Document, specs: Sequence[RuleSpec], field: str) -> tuple[Rule,
 def _choices(doc: Document, spec: RuleSpec, known: Sequence[str], path: tuple[str | int, ...]) -> tuple[Choice, ...]:
     """The choices of a rule, each with what the rule itself says; the rule alone if it has none."""
     own = {r: _expression(text, known, doc, (*path, "extents", r)) for r, text in spec.extents.items()}
+    if spec.refuse and not (spec.mapping or spec.choices):
+        return ()
     found = []
     for j, choice in enumerate(spec.choices or [ChoiceSpec(extents={})]):
         here = (*path, "choices", j) if spec.choices else path
@@ -228,7 +232,7 @@ def choose_rules(table: Table, rules: Rules) -> tuple[list[Chosen], list[Chosen]
                 bad = here & np.broadcast_to(evaluate_arrays(expr, named, rule.at).astype(bool), left.shape)
                 reason[rows[bad]] = why
                 left, here = left & ~bad, here & ~bad
-            if here.any():
+            if here.any() and rule.choices:
                 chosen.append(_chosen(rule, arch, rows[here], named, here))
                 left &= ~here
         reason[rows[left]] = "no rule for a kernel of this shape"

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from fusemodel.errors import InputError, Where, nearest
 
 #: Columns of text; every other one used is a number.
-TEXT = ("gpu", "kernel", "op", "dtype", "scope", "source", "l2")
+TEXT = ("gpu", "kernel", "op", "dtype", "scope", "source", "l2", "group")
 #: Columns that say what a kernel of attention, or a product or a row operation, was run on.
 SHAPES = (("batch", "heads", "kv_heads", "seq_q", "seq_kv", "head_dim", "window", "causal"), ("M", "N", "K"))
+#: Launches that one replay of a graph holds, of which the time is one's share; a table may leave it out.
+LAUNCHES = "launches"
 MAX_BYTES = 2**31
 _TRUTH = {"true": "1", "false": "0"}
 _DTYPES = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32"}
@@ -72,7 +74,7 @@ def table_of(path: str | Path, lines: Sequence[int], rows: Sequence[Sequence[str
             skipped.append(Skipped(line, f"{len(row)} fields, not {len(header)}"))
         else:
             good.append((line, row))
-    wanted = [*TEXT, *(c for shape in SHAPES for c in shape), "B", "latency_us"]
+    wanted = [*TEXT, *(c for shape in SHAPES for c in shape), "B", "latency_us", LAUNCHES]
     by_name = {c: [row[i] for _, row in good] for i, c in enumerate(header) if c in wanted}
     text = {c: np.array([v.strip() for v in by_name[c]] if c in by_name else [""] * len(good), object) for c in TEXT}
     text["dtype"] = np.array([_DTYPES.get(v.lower(), v.lower()) for v in text["dtype"]], dtype=object)
@@ -161,6 +163,11 @@ def _checked(table: Table, raw: Mapping[str, Sequence[str]]) -> Table:
     spare = {
         c: gone & ~other for shape, gone, other in zip(SHAPES, absent, reversed(absent), strict=True) for c in shape
     }
+    for column, zeros in _unsaid(numbers).items():
+        spare[column] = spare[column] | zeros
+        numbers[column][zeros] = np.nan
+    if LAUNCHES in blank:
+        spare[LAUNCHES] = blank[LAUNCHES]
     latency = numbers["latency_us"]
     refuse(~np.isfinite(latency) | (latency <= 0), "latency_us", "no positive time")
     for column, values in numbers.items():
@@ -184,6 +191,15 @@ def _checked(table: Table, raw: Mapping[str, Sequence[str]]) -> Table:
     return table.only(~bad, left_out)
 
 
+def _unsaid(numbers: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.bool_]]:
+    """Where tables that have columns of both shapes write 0 for what a row is not about."""
+    attention, product = ([c for c in shape if c != "batch" and c in numbers] for shape in SHAPES)
+    if not attention or not product:
+        return {}
+    none: NDArray[np.bool_] = np.all([numbers[c] == 0 for c in attention], axis=0)
+    return {**dict.fromkeys(attention, none), **{c: numbers[c] == 0 for c in product}}
+
+
 def _all(blank: Mapping[str, NDArray[np.bool_]], shape: Sequence[str], length: int) -> NDArray[np.bool_]:
     """Rows that have none of some columns, or the table does not."""
     found = np.ones(length, dtype=bool)
@@ -193,4 +209,4 @@ def _all(blank: Mapping[str, NDArray[np.bool_]], shape: Sequence[str], length: i
     return found
 
 
-__all__ = ["Skipped", "Table", "read_rows", "table_of"]
+__all__ = ["LAUNCHES", "Skipped", "Table", "read_rows", "table_of"]

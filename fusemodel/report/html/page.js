@@ -67,12 +67,31 @@
     return traces;
   }
 
+  /** Utilisation, a panel a unit: beside each other, or on a narrow screen one above the other. */
+  function utilisation() {
+    const units = [...new Set(shown().flatMap((d) => Object.keys(data.designs[d].utilization)))];
+    const tall = byId("utilization").clientWidth < 34 * units.length * 6, traces = [], more = { annotations: [] }, grid = axes();
+    units.forEach((unit, k) => {
+      const n = k ? k + 1 : "";
+      for (const d of shown().filter((d) => unit in data.designs[d].utilization)) {
+        traces.push({ type: "scatter", mode: "lines+markers", name: label(d), x: axis(), y: take(data.designs[d].utilization[unit]), xaxis: "x" + n, yaxis: "y" + n, hovertemplate: "%{y:.1%}",
+          line: { color: colourOf(d), width: d === section().subject ? 3 : 1.8 }, marker: { symbol: symbolOf(d), size: 8 }, meta: unit });
+      }
+      more["xaxis" + n] = { ...grid, type: "category", title: { text: "tokens" } };
+      more["yaxis" + n] = { ...grid, tickformat: ".0%", range: [0, 1.08] };
+      more.annotations.push({ text: label(unit), showarrow: false, xref: "x" + n + " domain", yref: "y" + n + " domain", x: 0, y: 1, xanchor: "left", yanchor: "bottom", font: { color: ink(), size: 13 } });
+    });
+    const rows = tall ? units.length : 1;
+    byId("utilization").style.height = (tall ? 15 * units.length : 20) + "rem";
+    draw("utilization", traces, layout("tokens", "", { grid: { rows, columns: Math.ceil(units.length / rows), pattern: "independent", xgap: 0.08, ygap: 0.3 }, margin: { l: 10, r: 10, t: 24, b: 10 }, ...more }));
+  }
+
   /** Stacked bars, one a row, of the parts that each row has. */
-  function stacked(rows) {
-    const parts = [...new Set(rows.flatMap(([, values]) => Object.keys(values)))];
+  function stacked(rows, means = () => "") {
+    const parts = [...new Set([...rows].reverse().flatMap(([, values]) => Object.keys(values)))];
     return parts.map((part, k) => ({
       type: "bar", orientation: "h", name: label(part), y: rows.map(([name]) => label(name)), x: rows.map(([, values]) => values[part] || 0),
-      marker: { color: COLOURS[k % COLOURS.length], pattern: { shape: k < COLOURS.length ? "" : "/" } }, hovertemplate: label(part) + " %{x:.4~s}<extra>%{y}</extra>",
+      marker: { color: COLOURS[k % COLOURS.length], pattern: { shape: k < COLOURS.length ? "" : "/" } }, customdata: rows.map(([name]) => label(means(name, part))), hovertemplate: label(part) + " %{x:.4~s}<br>%{customdata}<extra>%{y}</extra>",
     }));
   }
   const at = (table) => Object.fromEntries(Object.entries(table).map(([k, values]) => [k, values[chosen()]]));
@@ -95,8 +114,9 @@
 
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const ink = () => style("--ink");
+  const axes = () => ({ gridcolor: style("--line"), zerolinecolor: style("--line"), linecolor: style("--line"), automargin: true });
   function layout(x, y, more) {
-    const grid = { gridcolor: style("--line"), zerolinecolor: style("--line"), linecolor: style("--line"), automargin: true };
+    const grid = axes();
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink(), size: 12 }, margin: { l: 10, r: 10, t: 10, b: 10 },
       hoverlabel: { namelength: -1 }, showlegend: false, ...more,
@@ -106,17 +126,27 @@
   const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
   const draw = (id, traces, shape) => Plotly.react(byId(id), traces, shape, CONFIG);
 
+  /** Stacked bars as high as their rows need, with the legend under them. */
+  function bars(id, traces, rows, shape) {
+    const narrow = byId(id).clientWidth < 500, entries = narrow ? 1.4 * traces.length : 0;  // one below the other
+    byId(id).style.height = Math.max(narrow ? 14 : 18, 9 + 1.6 * rows + entries) + "rem";
+    draw(id, traces, { ...shape, barmode: "stack", showlegend: true, yaxis: { ...shape.yaxis, dtick: 1 },
+      legend: { orientation: "h", traceorder: "normal", yref: "container", y: 0, yanchor: "bottom" }, margin: { ...shape.margin, b: 20 } });
+  }
+
   function redraw() {
-    const category = { xaxis: { type: "category" } }, below = { orientation: "h", y: -0.25 };
+    const category = { xaxis: { type: "category" } };
     const beside = { barmode: "group", ...category, hovermode: "x unified", scattermode: "group" };
     draw("speedup", ratios("latency_s", (a, b) => b / a), layout("tokens", "times as fast", beside));
     draw("energy", ratios("energy_j", (a, b) => a / b), layout("tokens", "part of the baseline's", beside));
-    draw("utilization", lines((d) => Object.entries(d.utilization)), layout("tokens", "", { ...category, yaxis: { tickformat: ".0%", range: [0, 1.05] } }));
-    draw("traffic", lines((d) => [["", d.dram_bytes]]), layout("tokens", "bytes", { ...category, yaxis: { type: "log", exponentformat: "power" }, hovermode: "x unified" }));
+    utilisation();
+    draw("traffic", lines((d) => [["", d.dram_bytes]]), layout("tokens", "", { ...category, yaxis: { type: "log", tickformat: "~s", ticksuffix: "B" }, hovermode: "x unified" }));
     const busy = shown().flatMap((d) => Object.entries(data.designs[d].active).map(([unit, parts]) => [d + ", " + unit, at(parts)])).reverse();
-    draw("active", stacked(busy), layout("part of the latency", "", { barmode: "stack", showlegend: true, legend: below, xaxis: { tickformat: ".0%" } }));
-    draw("components", stacked(shown().map((d) => [d, at(data.designs[d].energy)]).reverse()), layout("joules", "", { barmode: "stack", showlegend: true, legend: below }));
-    draw("roofline", roofline(), layout("work per DRAM byte", "work a second", { xaxis: { type: "log" }, yaxis: { type: "log", exponentformat: "power" } }));
+    const means = (row, part) => data.equations[data.designs[designs.filter((d) => row.startsWith(d + ", ")).pop()].cascade][part] || "";
+    bars("active", stacked(busy, means), busy.length, layout("part of the latency", "", { xaxis: { tickformat: ".0%" } }));
+    const spent = shown().map((d) => [d, at(data.designs[d].energy)]).reverse();
+    bars("components", stacked(spent), spent.length, layout("", "", { xaxis: { tickformat: "~s", ticksuffix: "J" } }));
+    draw("roofline", roofline(), layout("work per DRAM byte", "work a second", { xaxis: { type: "log", tickformat: "~s" }, yaxis: { type: "log", tickformat: "~s", nticks: 6 } }));
   }
 
   function legend() {
@@ -132,6 +162,45 @@
     });
     byId("legend").replaceChildren(...entries);
   }
+
+  /** Arrow keys read a plot: along its points, and from one design or part to the next. */
+  function read(id) {
+    const plot = byId(id), said = byId(id + "-said");
+    let trace = 0, point = -1;
+    const value = (v) => (typeof v === "number" ? Number(v.toPrecision(4)).toLocaleString("en") : v);
+    const plain = (text) => String(text).replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+    plot.addEventListener("keydown", (event) => {
+      const traces = plot.data || [], step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Enter: [0, 0] }[event.key];
+      if (!step || !traces.length) return;
+      event.preventDefault();
+      trace = (trace + step[0] + traces.length) % traces.length;
+      const t = traces[trace], n = t.x.length;
+      if (event.key === "Enter") Plotly.restyle(plot, { visible: t.visible === "legendonly" ? true : "legendonly" }, [trace]);
+      point = point < 0 ? 0 : (Math.min(point, n - 1) + step[1] + n) % n;
+      const [where, what] = t.orientation === "h" ? [t.y[point], t.x[point]] : [t.text ? t.text[point] + ", " + value(t.x[point]) : t.x[point], t.y[point]];
+      const hiddenNow = plot.data[trace].visible === "legendonly" ? " (hidden)" : "";
+      said.textContent = plain([t.meta, t.name].filter(Boolean).join(", ")) + hiddenNow + ", " + plain(value(where)) + ": " + (what === null ? "no figure" : value(what));
+    });
+  }
+  for (const plot of document.querySelectorAll(".plot")) read(plot.id);
+
+  // On paper: light, the plots as wide as the page, and the tables open.
+  let before = null;
+  addEventListener("beforeprint", () => {
+    const closed = [...document.querySelectorAll("details.numbers:not([open])")].filter((d) => d.querySelectorAll("thead th").length < 13);
+    before = { theme: document.documentElement.dataset.theme, closed };
+    document.documentElement.dataset.theme = "light";
+    for (const d of closed) d.open = true;
+    redraw();
+    for (const plot of document.querySelectorAll(".plot")) Plotly.relayout(plot, { width: 660 });
+  });
+  addEventListener("afterprint", () => {
+    if (before.theme) document.documentElement.dataset.theme = before.theme;
+    else delete document.documentElement.dataset.theme;
+    for (const d of before.closed) d.open = false;
+    redraw();
+    for (const plot of document.querySelectorAll(".plot")) Plotly.relayout(plot, { width: null, autosize: true });
+  });
 
   for (const id of ["workload", "length"]) byId(id).addEventListener("change", redraw);
   byId("section").addEventListener("change", () => { legend(); redraw(); });

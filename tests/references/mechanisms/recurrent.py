@@ -66,6 +66,15 @@ def linear_attention_causal_by_steps(x, n):
     return out
 
 
+def linear_attention_sums_by_steps(x, n):
+    q, k, v = x["Q"], x["K"], x["V"]
+    state, out = np.zeros((*k.shape[:3], v.shape[2])), np.zeros(v.shape[:3] + q.shape[3:])
+    for t in range(q.shape[3]):
+        state += k[..., t, None] * v[..., None, :, t]
+        out[..., t] = np.einsum("bhe,bhef->bhf", q[..., t], state)
+    return out
+
+
 # Retention
 
 
