@@ -222,9 +222,7 @@ class Lowering:
             self.notes.append(f"{name}: every task takes the mean of its cycles")
         return table or mean
 
-    def _folds(
-        self, frame: Frame, loops: Sequence[str], spread: Sequence[tuple[int, Sequence[str]]]
-    ) -> int | None:
+    def _folds(self, frame: Frame, loops: Sequence[str], spread: Sequence[tuple[int, Sequence[str]]]) -> int | None:
         """How often a unit is filled at every step of some loops; None where the last tile fills it less often."""
         spaces = [leaves for _, leaves in spread]
         if frame.fixed or not frame.roots:
