@@ -138,7 +138,7 @@ MAPPINGS = {
     "spilled NaN": (FUSED, ("Q: p2", "Q: {under: p2, spill: ¦.nan}"), "out of range",
                     "expected a fraction from 0 to 1"),
     "spill from DRAM": (FUSED, ("keep: {", "keep: {dram: {¦AV: {under: all, spill: true}}, "), "outermost level"),
-    "does not divide": (FUSED, ("p0: 256", "p0: ¦100"), "tile p0 = 100 does not divide p = 1024",
+    "does not divide": (FUSED, ("p0: 256", "p0: 256, m0: [ma, mb], mb: ¦100"), "tile mb = 100 does not divide m0 = 256",
                         "expected a divisor, such as 64"),
     "zero": (FUSED, ("p0: 256", "p0: ¦0"), "tile 'p0' is 0", "expected at least 1"),
     "negative": (FUSED, ("p0: 256", "p0: ¦-4"), "tile 'p0' is -4", "expected at least 1"),
