@@ -17,6 +17,7 @@ from fusemodel.errors import InputError
 from fusemodel.explore.columns import Costs, Counts, OptionCost, Place, TensorCost
 from fusemodel.explore.frame import Frame, Option, Scene
 from fusemodel.explore.front import Floats
+from fusemodel.explore.ragged import steps as steps_of
 from fusemodel.mapping.load import group_of
 from fusemodel.mapping.spec import ALL
 from fusemodel.model.cost import GroupCost, cost_of, recurrence_cycles
@@ -66,9 +67,8 @@ class Costing:
             if not wanted:
                 return None
             cost.places, cost.columns = [cost.places[i] for i in wanted], cost.columns[wanted]
-        steps = np.ones(self.length)
-        for x in self.loops:
-            steps = steps * self.sizes[x]
+        parts = {r: ps for r in self.scene.extents if len(ps := self.frame.leaves(r)) > 1}
+        steps = np.ones(self.length) * steps_of(parts, self.loops, self.scene.extents, self.sizes)
         return Costs(columns, options, tensors, self.sizes, self.length, self.evaluated, steps)
 
     def plan(self, picks: Sequence[int], keep: Mapping[str, Mapping[str, str]]) -> Plan | None:

@@ -15,6 +15,7 @@ from itertools import islice, permutations, product
 from math import ceil, prod
 
 from fusemodel.cascade.ir import rank_values, reads
+from fusemodel.explore.ragged import steps
 from fusemodel.mapping.check import main_einsums
 from fusemodel.model.cost import cost_of
 from fusemodel.model.plan import Plan, spatial_reductions
@@ -76,7 +77,8 @@ def pipeline(plan: Plan, sizes: Mapping[str, int], extents: Mapping[str, int]) -
     """A modulo schedule of a group whose schedule is one line, as fast as the closed form says; None if none is
     found."""
     cost = cost_of(plan, sizes, extents)
-    tiles = prod(sizes[x] for x in plan.group.loops)
+    parts = {r: plan.group.leaves(r, plan.cascade) for r in plan.group.parts if r in plan.cascade.ranks}
+    tiles = int(steps(parts, plan.group.loops, extents, sizes))
     drains = spatial_reductions(plan.group, plan.cascade, plan.arch)
     tasks = {
         n: Task(
