@@ -195,6 +195,15 @@ def frames(scene: Scene, members: Sequence[str]) -> Iterator[Frame]:
             yield Frame(frame.members, outer, frame.ranks, tiles, halves, False, _bundled(scene, members))
 
 
+def ragged_splits(scene: Scene) -> dict[tuple[str, str], int]:
+    """The ragged splits of a cascade, with the size of the last tile."""
+    extents, found = scene.extents, {}
+    for rank, (outer, inner) in scene.cascade.split.items():
+        if extents[outer] * extents[inner] != extents[rank]:
+            found[outer, inner] = extents[rank] - (extents[outer] - 1) * extents[inner]
+    return found
+
+
 def few_sizes(scene: Scene, members: Sequence[str], tiled: Sequence[str]) -> bool:
     """Whether only some of the sizes that do not divide are looked at: there are several tiled ranks, or points are
     counted one by one."""
@@ -278,6 +287,10 @@ def options(scene: Scene, frame: Frame, nest: Sequence[str]) -> list[Option]:
     own = [(x, low, high) for x, low, high, spread in parts if not spread]
     here = {*free, *(x for x, *_ in own)}
     ragged = tuple(
+        Ragged(inner, last, scene.extents[outer]) for (outer, inner), last in ragged_splits(scene).items()
+        if outer in leaves and outer in frame.ranks and inner in free
+    )  # fmt: skip
+    ragged += tuple(
         Ragged(frame.leaves(x)[-1], extent - (tiles - 1) * free[leaf], tiles)
         for x in leaves
         if (leaf := frame.leaves(x)[-1]) in free and len(frame.leaves(x)) > 1

@@ -77,7 +77,7 @@ class GroupSearch:
             self.depth = 1
         if self.in_turn:
             self.depth = inf
-        self.exact = all(self.bounds.full(n) for n in self.members)
+        self.exact = all(self.bounds.whole(n) for n in self.members)
         if self.given:
             looks = [
                 Look(self.scene, f, [options(self.scene, f, nest) for nest in f.nests], self.later) for f in self.given

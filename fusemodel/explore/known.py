@@ -18,7 +18,7 @@ from fusemodel.errors import InputError
 from fusemodel.explore.bounds import Bounds, assigned
 from fusemodel.explore.columns import Costs
 from fusemodel.explore.costs import Costing
-from fusemodel.explore.frame import Frame, Option, Scene, few_sizes, frames, options, orders
+from fusemodel.explore.frame import Frame, Option, Scene, few_sizes, frames, options, orders, ragged_splits
 from fusemodel.explore.ragged import tile_sizes
 from fusemodel.model.amounts import ceil_div
 
@@ -66,9 +66,11 @@ class Look:
         return Costing(self.scene, self.frame, loops, self.later, self.choices, sizes, length, check)
 
     @cached_property
-    def cycles(self) -> float:
-        """When the busiest unit is done at least."""
+    def cycles(self) -> float | None:
+        """When the busiest unit is done at least; None where a last tile of the cascade's own is among other loops."""
         frame, extents = self.frame, self.scene.extents
+        if any(outer not in frame.ranks for outer, _ in ragged_splits(self.scene)):
+            return None
         times = []
         for nest, mine in zip(frame.nests, self.choices, strict=True):
             here = {x for n in nest for x in self.scene.leaves[n]}
