@@ -58,7 +58,7 @@ def with_lags(tasks: Tasks, register_words: float | None, *, interleave: bool, p
         replace(a, lag=lags[i], edges=tuple(_with_room(e, room) for e in a.edges)) for i, a in enumerate(tasks.actors)
     )
     buffers = tuple(
-        replace(b, pieces=room[b.tile], places=room[b.tile]) if b.tile in room else b for b in tasks.buffers
+        replace(b, pieces=room[b.tile], places=room[b.tile], copies=room[b.tile]) if b.tile in room else b for b in tasks.buffers
     )
     wanted = sum(b.room_words for b in buffers if not b.level)
     notes = tasks.notes

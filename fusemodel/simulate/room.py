@@ -71,11 +71,15 @@ def _tile_space(low: Lowering, keep: Keep, tensors: Sequence[str]) -> None:
         size = dict(zip(loops, low.actors[me].sizes, strict=True))
         inner = [x for x in loops if x not in generation]
         pieces = copies * product(inner, size)
-        places = copies * product([x for x in inner if _own_place(low, keep.tensor, x, me)], size)
+        own = tuple(x for x in inner if _own_place(low, keep.tensor, x, me))
+        places = copies * product(own, size)
         tile = f"{keep.tensor} in {keep.level}"
         loaded = low.actors[me].kind == "load"
         each = float(low.actors[me].amount.values.max()) if loaded else words * copies / places
-        low.buffers.append(Buffer(tile, keep.level, keep.tensor, me, pieces, places, each))
+        renewed = tuple(x for x in loops if x in generation)
+        low.buffers.append(
+            Buffer(tile, keep.level, keep.tensor, me, pieces, places, each, copies, renewed, own, keep.share)
+        )
         if not any(x in generation for x in loops):
             continue  # there is one, for good
         for other in _readers(low, tensors, keep.level, me):
@@ -121,7 +125,7 @@ def _register_space(low: Lowering, name: str) -> None:
     leaves = {x for r in low.cascade.full_ranks(name) for x in low.group.leaves(r, low.cascade)}
     words = float(product(leaves - set(low.lowered(name)), low.sizes))
     tile = f"{name} in registers"
-    low.buffers.append(Buffer(tile, "", name, me, 2, 2, words))
+    low.buffers.append(Buffer(tile, "", name, me, 2, 2, words, 2, low.lowered(name)))
     for reader in readers:
         low.wait(me, low.of[reader], ENDED, BUFFER, slack=2, tile=tile)
 
