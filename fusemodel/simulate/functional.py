@@ -7,7 +7,7 @@ with a message; so does a buffer that holds more than it has room for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -143,7 +143,8 @@ class _Group:
         steps = {x for r in iterative for x in self.plan.group.leaves(r, self.cascade)}
         stepped = tuple(x for x in writer.loops if x in steps) if iterative else ()
         spilled = float(chosen.cost.spill.get(buffer.level, 0)) > 0
-        words = None if spilled else buffer.room_words * (2 if iterative else 1)
+        versions = buffer.versions / buffer.copies if iterative else 1
+        words = None if spilled else buffer.room_words * versions
         sizes = dict(zip(writer.loops, writer.sizes, strict=True))
         return Held(buffer, sizes, stepped, words, np.zeros(shape, np.int64), np.zeros(shape, bool))
 
@@ -156,8 +157,8 @@ class _Group:
     # What is where
 
     def there(self, tensor: str, level: str) -> Array:
-        """Which elements are at a level (``""``: in registers), or where it has them from."""
-        if level == "" and (tensor, "") not in self.held:
+        """Which elements are at a level (see :meth:`level`), or where it has them from."""
+        if level == "-" or (level == "" and (tensor, "") not in self.held):
             return self.touched[tensor] | self.world.made[tensor]
         for at in [level] if level == "" else reversed(self.levels[: self.levels.index(level) + 1]):
             if tiles := self.held.get((tensor, at)):
@@ -172,12 +173,15 @@ class _Group:
         at = tuple(int(np.atleast_1d(w)[np.atleast_1d(missing)][0]) for w in where)
         made = tensor in self.cascade.inputs or bool(self.touched.get(tensor, self.world.made[tensor])[at])
         raise InputError(
-            f"{who} reads {tensor}[{', '.join(map(str, at))}] from {level or 'registers'}, where it has "
+            f"{who} reads {tensor}[{', '.join(map(str, at))}] from {level.strip('-') or 'registers'}, where it has "
             f"{'been replaced' if made else 'not been written'}"
         )
 
     def level(self, name: str, access: Access) -> str:
-        """Where an Einsum reads an access from; registers (``""``) if it is kept nowhere."""
+        """Where an Einsum reads an access from; registers (``""``) if it is kept nowhere; ``-`` if it is made in the
+        same task."""
+        if access.tensor in self.inside and name in self.inside[access.tensor].members:
+            return "-"
         dims = tuple(d.index for d in dims_of(access, self.plan.group, self.cascade))
         found = [m for m in self.plan.moves if m.key[0] == access.tensor and m.key[3:] == ("read", name)]
         exact = [m for m in found if tuple(d.index for d in m.tile.dims) == dims] or found
@@ -293,7 +297,7 @@ class _Group:
             self.home[name][written] = True
         return self.tensors.elements(name, index)
 
-    def value(self, einsum: Einsum, steps: Mapping[str, int], checked=None) -> tuple[dict[str, Array], Array, Array]:
+    def value(self, einsum: Einsum, steps: Mapping[str, int], checked: Callable[[str], bool] | None = None):
         """Ranks at the points of a task, the value of the body at each, and at which there is one. Reads of tensors
         that are ``checked`` must find what they read."""
         group, cascade = self.plan.group, self.cascade
@@ -306,9 +310,9 @@ class _Group:
         name = einsum.name
 
         def check(access: Access, where: Where) -> None:
-            if checked(access.tensor):
+            if checked and checked(access.tensor):
                 who = f"{name} at {', '.join(f'{x} = {n}' for x, n in steps.items()) or 'its only task'}"
-                self.check(who, access.tensor, "" if name in self._fellows(access) else self.level(name, access), where)
+                self.check(who, access.tensor, self.level(name, access), where)
 
         reader = Reader(self.tensors, ranks, many, check if checked else None, there)
         if einsum.where is not None:
@@ -317,10 +321,6 @@ class _Group:
         reader.needed = there
         data, known = reader.eval(einsum.body)
         return ranks, np.broadcast_to(data, there.shape).astype(np.float64), there & known
-
-    def _fellows(self, access: Access) -> tuple[str, ...]:
-        inside = self.inside.get(access.tensor)
-        return inside.members if inside else ()
 
 
 def _sink(actor: Actor) -> str:

@@ -25,8 +25,8 @@ class _Place:
 
 @dataclass
 class Held:
-    """The elements of a tensor in one buffer. A place has those of one tile at a time; of a state (``stepped``: loops of
-    the writer that step it), of one step and of the step before.
+    """The elements of a tensor in one buffer. A place has those of one tile at a time; of a state (``stepped``: loops
+    of the writer that step it), of the last steps, as many as there are versions.
 
     ``words`` is room for so many elements (None: spilled, so what does not fit is further out)."""
 
@@ -46,7 +46,8 @@ class Held:
         number = 0
         for x in self.buffer.generation:
             number = number * self.sizes[x] + steps[x]
-        place = number % self.buffer.copies, *(steps[x] for x in self.buffer.own)
+        turn = 0 if self.stepped else number % self.buffer.copies
+        place = turn, *(steps[x] for x in self.buffer.own)
         return self.places.setdefault(place, _Place()), (number, *(steps[x] for x in self.stepped))
 
     def start(self, steps: Mapping[str, int]) -> None:
@@ -59,7 +60,7 @@ class Held:
         """The writer is done. InputError if there is no room."""
         place, version = self._at(steps)
         if version not in place.versions:
-            self._drop(place, 1 if self.stepped else 0)
+            self._drop(place, self.buffer.versions - 1 if self.stepped else 0)
         place.versions.setdefault(version, []).append(where)
         np.add.at(self.count, where, 1)
         self.lost[where] = False

@@ -111,7 +111,7 @@ class Buffer:
     """A kept tile, or values in registers: so many firings of ``writer`` fit in (``pieces``), in ``places`` of
     ``words`` each (firings that add to what others wrote have no place of their own). Of the writer's loops, each step
     of ``generation`` begins a new tile, in the place of that ``copies`` ago, and each step of ``own`` has a place of
-    its own in a tile. Tensors with one ``share`` take each other's place."""
+    its own in a tile. Tensors with one ``share`` take each other's place. Of a state there are so many ``versions``."""
 
     tile: str
     level: str
@@ -124,6 +124,7 @@ class Buffer:
     generation: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     share: str | None = None
+    versions: int = 1
 
     @property
     def room_words(self) -> float:
