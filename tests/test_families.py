@@ -95,7 +95,7 @@ def test_comparison_files_that_are_wrong(tmp_path: Path) -> None:
         ("workloads: [layer32]", "workloads: [layer33]"): "unknown workload 'layer33'",
         ("  - title: Causal mechanisms\n    designs:", "  - designs:"): "field 'title' is missing or empty",
         ("seq: [1K", "seq: [none"): "a length is 'none'",
-        ("rankings:", "ranking:"): "this is no cascade",
+        ("rankings:", "ranking:"): "expected `rankings` in a comparison; did you mean 'rankings'?",
     }.items():
         assert change[0] in good
         (tmp_path / "mine.yaml").write_text(good.replace(*change))
@@ -195,8 +195,8 @@ def test_passes_as_derived_are_counted_at_the_given_extents() -> None:
 
 def test_workloads_set_only_what_they_mean() -> None:
     """A workload sets ranks by name: batch, heads (and their groups), channels, the width of the model (d) and of its
-    feed-forward layer (s). No mapped cascade may call anything else so, and no cascade a plain number d or b, h, e, f, g
-    (a dilation is `dil`)."""
+    feed-forward layer (s). No mapped cascade may call anything else so, and no cascade a plain number d, b, h, e, f or
+    g (a dilation is `dil`)."""
     set_by_some = {r for w in names("workloads") for r in load_workload(w).ranks}
     assert set_by_some == {"b", "h", "g", "r", "e", "f", "d", "s"}
     mapped = {load_design(m).cascade.name for m in names("mappings")}

@@ -44,9 +44,19 @@ def small(name: str) -> tuple[Design, dict[str, int]]:
     return design, found
 
 
-@pytest.mark.parametrize("mapping", names("mappings"))
-def test_moving_real_numbers_gives_the_cascade(mapping: str) -> None:
+#: Sizes that no tile divides, or less than one tile.
+RAGGED: list[tuple[str, dict[str, int]]] = [
+    ("fusemax", {"p": 18, "m": 23}),
+    ("fusemax", {"p": 19, "p1": 2}),
+    ("fusemax", {"p": 3}),
+    ("gqa-cloud", {"p": 10, "m": 11}),
+]
+
+
+@pytest.mark.parametrize(("mapping", "more"), [*((m, {}) for m in names("mappings")), *RAGGED])
+def test_moving_real_numbers_gives_the_cascade(mapping: str, more: dict[str, int]) -> None:
     design, sets = small(mapping)
+    sets |= more
     extents, _ = choices(design, sets=sets)
     inputs = random_inputs(design.cascade, extents, seed=3)
     expected = interpret(design.cascade, inputs, extents).outputs

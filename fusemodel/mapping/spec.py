@@ -167,7 +167,8 @@ TileSize = Expr | Auto | tuple[int, ...]
 @dataclass(frozen=True)
 class Group:
     """Einsums under shared temporal ``loops``, outermost first. ``parts`` maps a tiled rank to its parts, outermost
-    first, and ``sizes`` gives those parts that are fixed, listed or to be found; the outermost is what is left."""
+    first, and ``sizes`` gives those parts that are fixed, listed or to be found; the outermost is what is left. The
+    last tile of a rank may be smaller than the others, except of ``exact`` ones: inner parts that a cascade makes."""
 
     name: str
     parts: Mapping[str, tuple[str, ...]]
@@ -191,6 +192,7 @@ class Group:
     fill: bool = False
     multicast: Mapping[str, int] = field(default_factory=dict)
     exposed: tuple[str, ...] = ()
+    exact: frozenset[str] = frozenset()
     places: Mapping[str, Where] = field(default_factory=dict, compare=False)
 
     def leaves(self, rank: str, cascade: Cascade) -> tuple[str, ...]:
