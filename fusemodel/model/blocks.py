@@ -106,6 +106,9 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
     if group.order == "listed":
         queued = np.clip(per_instance / group.resident - 1, 0.0, 1.0)
         compute = np.maximum(even + queued * longest * group.resident / 2, longest)
+    if group.order != "static":  # all resident at once: nothing evens out that some instances have one more
+        crowded = np.where(per_instance <= group.resident, np.ceil(per_instance), 0.0)
+        compute = np.maximum(compute, busy / blocks * crowded)
     first = _overhead(arch, group.prologue) + (_fill(work, arch) if group.fill else 0.0)
     prologue = first * np.maximum(rounds / group.resident, 1.0)
     level_s: dict[str, Amount] = {}
