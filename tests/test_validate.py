@@ -205,6 +205,26 @@ def test_a_collectors_own_columns(tmp_path) -> None:
     assert [(s.line, s.reason) for s in found.skipped] == [(4, "no rule for dtype 'bfloat16 with fp8 cache'")]
 
 
+def test_kernels_of_recurrent_layers_are_read_and_left_out_by_name(tmp_path):
+    header = (
+        "framework,device,op_name,kernel_source,phase,batch_size,seq_len,"
+        "num_k_heads,num_v_heads,head_v_dim,nheads,n_groups,head_dim,latency"
+    )
+    rows = [
+        "X,NVIDIA H100 80GB HBM3,gdn,causal_conv1d_fn,context,1,64,16.0,32.0,128.0,,,,0.0054",
+        "X,NVIDIA H100 80GB HBM3,gdn,chunk_gated_delta_rule,context,1,64,16.0,32.0,128.0,,,,0.0227",
+        "X,NVIDIA H100 80GB HBM3,mamba2,causal_conv1d_fn,context,1,16,,,,256.0,8.0,64.0,0.0209",
+    ]
+    path = table(tmp_path, *rows, header=header)
+    read = read_any(path)
+    assert not read.skipped
+    assert read.numbers["heads"].tolist() == [32, 32, 256] and read.numbers["kv_heads"].tolist() == [16, 16, 8]
+    with pytest.raises(InputError) as error:
+        validate([str(path)])
+    assert error.value.where.line == 2
+    assert "2 of 3: the short convolution" in str(error.value) and "1 of 3: an operator of several" in str(error.value)
+
+
 def test_what_is_shipped_is_predicted(capsys) -> None:
     assert shipped()
     found = validate()
