@@ -218,11 +218,13 @@ def test_kernels_of_recurrent_layers_are_read_and_left_out_by_name(tmp_path):
     path = table(tmp_path, *rows, header=header)
     read = read_any(path)
     assert not read.skipped
-    assert read.numbers["heads"].tolist() == [32, 32, 256] and read.numbers["kv_heads"].tolist() == [16, 16, 8]
+    assert read.numbers["heads"].tolist() == [32, 32, 256]
+    assert read.numbers["kv_heads"].tolist() == [16, 16, 8]
     with pytest.raises(InputError) as error:
         validate([str(path)])
     assert error.value.where.line == 2
-    assert "2 of 3: the short convolution" in str(error.value) and "1 of 3: an operator of several" in str(error.value)
+    assert "2 of 3: the short convolution" in str(error.value)
+    assert "1 of 3: an operator of several" in str(error.value)
 
 
 def test_what_is_shipped_is_predicted(capsys) -> None:

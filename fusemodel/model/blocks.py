@@ -128,6 +128,8 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
     slowest: Amount = 0.0
     for seconds in level_s.values():
         slowest = np.maximum(slowest, seconds)
+    if group.persistent:  # all but the first prologue beside the traffic of other blocks
+        prologue = np.maximum(prologue - np.maximum(slowest - compute, 0.0), np.minimum(first, prologue))
     inner = np.maximum(compute, slowest)
     if group.step is not None:  # the last blocks are too few to keep a level busy while they wait
         waves = per_instance / resident
