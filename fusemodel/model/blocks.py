@@ -128,13 +128,13 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
     slowest: Amount = 0.0
     for seconds in level_s.values():
         slowest = np.maximum(slowest, seconds)
-    if group.persistent:  # all but the first prologue beside the traffic of other blocks
-        prologue = np.maximum(prologue - np.maximum(slowest - compute, 0.0), np.minimum(first, prologue))
     inner = np.maximum(compute, slowest)
     if group.step is not None:  # the last blocks are too few to keep a level busy while they wait
         waves = per_instance / resident
         full = np.floor(waves)
         inner = np.where((full > 0) & (waves > full), np.maximum(inner, slowest * full / waves + longest), inner)
+    if group.persistent:  # all but the first prologue beside the work of other blocks
+        prologue = np.maximum(prologue - inner, np.minimum(first, prologue))
     launch = _overhead(arch, group.launch)
     return BlockTime(
         launch + inner + prologue, compute, compute - even, level_s,
