@@ -288,7 +288,7 @@ def options(scene: Scene, frame: Frame, nest: Sequence[str]) -> list[Option]:
     here = {*free, *(x for x, *_ in own)}
     ragged = tuple(
         Ragged(inner, last, scene.extents[outer]) for (outer, inner), last in ragged_splits(scene).items()
-        if outer in leaves and outer in frame.ranks and inner in free
+        if outer in leaves and outer not in here and inner in free
     )  # fmt: skip
     ragged += tuple(
         Ragged(frame.leaves(x)[-1], extent - (tiles - 1) * free[leaf], tiles)
