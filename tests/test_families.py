@@ -94,7 +94,7 @@ def test_comparison_files_that_are_wrong(tmp_path: Path) -> None:
         ("workloads: [layer32]", "workloads: [layer33]"): "unknown workload 'layer33'",
         ("  - title: Causal mechanisms\n    designs:", "  - designs:"): "field 'title' is missing or empty",
         ("seq: [1K", "seq: [none"): "a length is 'none'",
-        ("rankings:", "ranking:"): "this is no cascade",
+        ("rankings:", "ranking:"): "expected `rankings` in a comparison; did you mean 'rankings'?",
     }.items():
         assert change[0] in good
         (tmp_path / "mine.yaml").write_text(good.replace(*change))

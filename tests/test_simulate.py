@@ -378,9 +378,18 @@ SMALL: dict[str, dict[str, int]] = {
 }
 
 
-@pytest.mark.parametrize("mapping", sorted(SMALL))
-def test_moving_real_numbers_gives_the_cascade(mapping: str) -> None:
-    design, sets = load_design(mapping), SMALL[mapping]
+#: Sizes that no tile divides, or less than one tile.
+RAGGED: list[tuple[str, dict[str, int]]] = [
+    ("fusemax", {**SMALL["fusemax"], "p": 18, "m": 23}),
+    ("fusemax", {**SMALL["fusemax"], "p": 19, "p1": 2}),
+    ("fusemax", {**SMALL["fusemax"], "p": 3}),
+    ("gqa-cloud", {**SMALL["gqa-cloud"], "p": 300, "m": 300}),
+]
+
+
+@pytest.mark.parametrize(("mapping", "sets"), [*sorted(SMALL.items(), key=lambda x: x[0]), *RAGGED])
+def test_moving_real_numbers_gives_the_cascade(mapping: str, sets: dict[str, int]) -> None:
+    design = load_design(mapping)
     extents, _ = choices(design, sets=sets)
     inputs = random_inputs(design.cascade, extents, seed=3)
     expected = interpret(design.cascade, inputs, extents).outputs

@@ -19,7 +19,8 @@ from fusemodel.explore.frame import Frame, Option, Scene
 from fusemodel.explore.front import Floats
 from fusemodel.mapping.load import group_of
 from fusemodel.mapping.spec import ALL
-from fusemodel.model.cost import cost_of, moved_words, needs_numbers
+from fusemodel.model.cost import cost_of
+from fusemodel.model.movement import moved_words, needs_numbers
 from fusemodel.model.plan import Move, Plan, plan_group
 from fusemodel.model.registers import held_in_registers
 

@@ -316,7 +316,8 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
         bindings=bindings, stages=tuple(tuple(s) for s in stages), interleave=spec.interleave, variant=variant,
         grid=grid, order=spec.order, resident=spec.resident, skip=spec.skip, launch=spec.launch,
         prologue=spec.prologue, step=spec.step, persistent=spec.persistent, warm=spec.warm, fill=spec.fill,
-        multicast=spec.multicast, exposed=tuple(spec.exposed), places=places,
+        multicast=spec.multicast, exposed=tuple(spec.exposed), exact=frozenset(i for _, i in cascade.split.values()),
+        places=places,
     )  # fmt: skip
     check_group(group, cascade, arch)
     return group

@@ -16,8 +16,9 @@ from fusemodel.mapping.check import main_einsums
 from fusemodel.model.amounts import ceil_div, product
 from fusemodel.model.cost import EinsumCost
 from fusemodel.model.domain import count_union
-from fusemodel.model.frame import Frame, frames_of, settled
+from fusemodel.model.frame import Frame, loose_ranks, ragged_frames, settled
 from fusemodel.model.plan import Move, Plan
+from fusemodel.model.ragged import classes_of
 from fusemodel.model.space import Space, space_of
 from fusemodel.model.tiles import Chosen
 from fusemodel.simulate.bring import brings
@@ -71,7 +72,8 @@ class Lowering:
         self.plan: Plan = settled(self.chosen.plan)
         self.sizes = self.chosen.sizes
         self.group, self.cascade, self.arch = self.plan.group, self.plan.cascade, self.plan.arch
-        self.frames: dict[str, Frame] = frames_of(self.plan, self.extents)
+        loose = loose_ranks(self.plan, self.sizes, self.extents)
+        self.frames: dict[str, Frame] = ragged_frames(self.plan, self.extents, loose)
         self.inside: dict[str, Einsum] = {n: e for n, e in main_einsums(self.cascade).items() if n in self.plan.einsums}
         self.shared = tuple(x for x in self.group.loops if self.sizes[x] > 1)
         self.loops = (*self.shared, *self._common_own())
@@ -186,13 +188,16 @@ class Lowering:
         firings = product(loops, self.sizes)
         mean = uniform(float(cost.cycles) / firings)
         last = tuple(x for x in loops if x in plan.reduced)
-        folds = prod(ceil_div(product(x, self.sizes), n) for n, x in plan.folds)
+        folds = self._folds(frame, plan.temporal, plan.folds)
         kept = [(n, [x for x in leaves if x not in plan.reduced]) for n, leaves in plan.folds]
-        folds_out = prod(ceil_div(product(x, self.sizes), n) for n, x in kept)
+        folds_out = self._folds(frame, [x for x in plan.temporal if x not in plan.reduced], kept)
+        if folds is None or folds_out is None:
+            self.notes.append(f"{name}: every task takes the mean of its cycles")
+            return mean
         inner = [x for x in plan.temporal if x not in loops]
         inner_out = [x for x in inner if x not in plan.reduced]
         per, per_out = folds * plan.cycles_per_point, folds_out * plan.cycles_per_output
-        if not frame.conditional:
+        if not frame.conditional and not frame.roots:
             if not per_out or not last:
                 return mean
             steps = product(inner, self.sizes) * per
@@ -216,6 +221,17 @@ class Lowering:
         if table is None:
             self.notes.append(f"{name}: every task takes the mean of its cycles")
         return table or mean
+
+    def _folds(self, frame: Frame, loops: Sequence[str], spread: Sequence[tuple[int, Sequence[str]]]) -> int | None:
+        """How often a unit is filled at every step of some loops; None where the last tile fills it less often."""
+        spaces = [leaves for _, leaves in spread]
+        if frame.fixed or not frame.roots:
+            return prod(ceil_div(product(x, self.sizes), n) for n, x in spread)
+        found = {
+            prod(ceil_div(lanes, n) for lanes, (n, _) in zip(c.lanes, spread, strict=True))
+            for c in classes_of(frame.roots, self.extents, self.sizes, loops, spaces)
+        }
+        return found.pop() if len(found) == 1 else None
 
     # Dependences between Einsums
 
