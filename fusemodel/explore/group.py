@@ -62,6 +62,7 @@ class GroupSearch:
     said: bool = False  # the schedule is given
     in_turn: bool = False  # Einsums run one after another
     room: float = inf  # words that registers may hold between Einsums
+    caps: Mapping[str, float] = field(default_factory=dict)  # of which so many at most of some tensors
     problem: InputError | None = None
     part: float = 0.0  # of the frames that were looked at
     best: Best | None = None
@@ -124,7 +125,7 @@ class GroupSearch:
                 self.tally.pruned["not legal"] += order.space
                 continue
             mix = Mix(
-                self.scene, frame, priced(costs, self.scene.arch), self.later, self.chains, self.depth,
+                self.scene, frame, priced(costs, self.scene.arch, self.caps), self.later, self.chains, self.depth,
                 float(bound[0][1]) * (1 - 1e-12), self.room, lambda: self.check(self),
             )  # fmt: skip
             self.mixed(mix, order.loops, frame, order.space // costs.length, best)
