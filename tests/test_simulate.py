@@ -233,7 +233,8 @@ def test_within_a_hundredth_when_double_buffered(mapping: str, seq: int) -> None
     if mapping == "mla-absorbed-cloud" and seq > 2**14:
         seq = 2**16  # tens of millions of tasks differ
     workload = load_workload("layer32" if mapping in LAYER32 else "bert")
-    copies = 3 if mapping == "deltanet-cloud" else 2  # a step of its recurrence is nearly as long as the work of two
+    # a step of one's recurrence is nearly as long as the work of two; the other's outputs are made in one place in turn
+    copies = 3 if mapping in ("deltanet-cloud", "ssd-mamba2-cloud") else 2
     found = simulate(load_design(mapping), workload, seq, copies=copies)
     assert 1 - 1e-9 <= found.cycles / found.closed_form_cycles <= 1.01
 
