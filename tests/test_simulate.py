@@ -31,9 +31,11 @@ from fusemodel.simulate.array import product, reduction
 from fusemodel.simulate.engine import run
 from fusemodel.simulate.lower import lower
 from fusemodel.simulate.machine import Counts, Deadlock, Machine, machine_of
-from fusemodel.simulate.run import deadlock_error
-from fusemodel.simulate.stepwise import Stepwise
+from fusemodel.simulate.path import critical_path
+from fusemodel.simulate.run import deadlock_error, machines
+from fusemodel.simulate.stepwise import UNDER_WAY, Stepwise
 from fusemodel.simulate.tasks import REASONS
+from fusemodel.simulate.window import record, window_of
 
 
 def outcome(machine: Machine, **options: Any) -> Counts | tuple[Any, ...]:
@@ -250,7 +252,7 @@ def test_utilisation_is_the_published_one() -> None:
         seq = parse_size(row["seq"], "seq", Where())
         copies = 2 if row["mapping"] == "flat" else 1  # published as if a second block always fitted
         design = load_design(row["mapping"])
-        found = simulate(design, load_workload(row["workload"]), seq, copies=copies, path_tasks=0)
+        found = simulate(design, load_workload(row["workload"]), seq, copies=copies, window=0)
         tolerance = 0.03 if seq < 2**12 else 0.005  # at 1K the fill of each head shows
         assert found.utilization["array_2d"] == pytest.approx(float(row["utilization.array_2d"]), rel=tolerance)
         assert found.utilization["array_1d"] == pytest.approx(float(row["utilization.array_1d"]), rel=tolerance)
@@ -408,7 +410,45 @@ def test_command_line(tmp_path) -> None:
         assert all(b >= a2 - 1e-9 for (_, a2), (b, _) in pairwise(spans))
     assert "<svg" in picture.read_text()
     assert "QK" in picture.read_text()
-    for wrong, message in ((("fusemax", "--schedule", "soon"), "unknown schedule"), ((), "give one mapping")):
+    lead = fusemodel("simulate", "fusemax", "-w", "bert", "-s", "4K", "--set", "b=1", "--tasks", "50", "--from", "20K",
+                     "--trace", trace)  # fmt: skip
+    assert "Critical path of tasks 20,481 to 20,5" in lead.out
+    named = next(e for e in json.loads(trace.read_text())["traceEvents"] if e["name"] == "process_name")
+    assert "tasks 20,481 to" in named["args"]["name"]
+    wrongs = {
+        ("fusemax", "--schedule", "soon"): "unknown schedule",
+        (): "give one mapping",
+        ("fusemax", "-s", "1K", "--from", "1T"): "there is no task 1,099,511,627,777",
+    }
+    for wrong, message in wrongs.items():
         refused = fusemodel("simulate", *wrong)
         assert refused.code == 2
         assert refused.err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "sets", "first"),
+    [
+        ("fusemax", {"b": 1, "h": 4, "p": 8192, "m": 4096}, 6000),
+        ("causal-cloud", {"b": 1, "h": 2, "p": 8192, "m": 8192}, 9000),
+        ("deltanet-cloud", {"h": 16, "i": 8192}, 7000),
+    ],
+)
+def test_a_window_anywhere_is_part_of_the_whole(mapping: str, sets: dict[str, int], first: int) -> None:
+    """What is recorded after a run with periods left out are the tasks that the plain engine comes to there."""
+    machine = machines(load_design(mapping), sets=sets)[0]
+    whole = {(t.actor, t.firing): t for t in record(machine, first + 2000)}
+    part = record(machine, 500, first)
+    under_way = [t for t in part if t.reason == UNDER_WAY]
+    fresh = [t for t in part if t.reason != UNDER_WAY]
+    assert len(fresh) >= 500
+    begin = min(t.issued for t in part)
+    assert all(whole[t.actor, t.firing].issued <= begin <= whole[t.actor, t.firing].end == t.end for t in under_way)
+    assert {k for k, t in whole.items() if t.issued < begin < t.end} <= {(t.actor, t.firing) for t in under_way}
+    for t in fresh:
+        same_task = whole[t.actor, t.firing]
+        waited = min(same_task.waited, t.waited) if same_task.issued - same_task.waited < begin else same_task.waited
+        assert replace(t, reason=0, waited=waited) == replace(same_task, reason=0, waited=waited)
+    window = window_of(machine, part, first)
+    assert window.what.startswith(f"tasks {first + 1:,} to {first + len(fresh):,} of {machine.tasks.firings:,}, cycles")
+    assert sum(x.ticks for x in critical_path(machine, part)) <= max(t.end for t in part) - begin
