@@ -546,7 +546,11 @@ class GroupWalk:
         if not leaves:
             return cycles
         inside = self.group.loops[max(map(self.group.loops.index, leaves)) + 1 :]
-        return cycles / prod(self.sizes[x] for x in inside if x in shared)
+        nest = self.nests[cycle[0]]
+        there = [counters for (counters, _), lanes in zip(nest.steps, nest.lanes, strict=True) if lanes]
+        tiles = {tuple(counters[x] for x in nest.shared) for counters in there}
+        steps = {tuple(c[x] for x in nest.shared if x not in shared or x not in inside) for c in there}
+        return cycles * len(steps) / len(tiles)
 
     def drain(self, made: str) -> float:
         nest, binding = self.nests[made], self.group.bindings[made]

@@ -214,21 +214,35 @@ def _schedule(
     if plan.recurrences:
         waits: Amount = 0
         for recurrence in plan.recurrences:
-            waits = maximum(waits, recurrence_cycles(recurrence, einsums, sizes))
+            waits = maximum(waits, recurrence_cycles(plan, frames, recurrence, einsums, sizes))
         critical["recurrence"] = (waits > total) * waits
         total = maximum(total, waits)
     return total, drains, critical
 
 
-def recurrence_cycles(recurrence: Recurrence, einsums: Mapping[str, EinsumCost], sizes: Sizes) -> Amount:
+def recurrence_cycles(
+    plan: Plan, frames: Mapping[str, Frame], recurrence: Recurrence, einsums: Mapping[str, EinsumCost], sizes: Sizes,
+) -> Amount:  # fmt: skip
     """Cycles below which the steps of a recurrence cannot follow each other: each waits for the one before, and so many
-    are in flight as tiles are independent."""
+    are in flight as tiles are independent. ``einsums`` may be some of its Einsums, for their part of it."""
     total: Amount = 0
     for name in recurrence.einsums:
-        total = total + einsums[name].cycles
+        if name in einsums:
+            total = total + einsums[name].cycles
     for drain in recurrence.drains:
-        total = total + product(drain.loops, sizes) * minimum(product(drain.leaves, sizes), drain.length)
-    return total / product(recurrence.between, sizes)
+        if drain.producer in einsums:
+            total = total + _drain_cycles(drain, frames[drain.producer], sizes)
+    return total / _between(plan, frames, recurrence, sizes)
+
+
+def _between(plan: Plan, frames: Mapping[str, Frame], recurrence: Recurrence, sizes: Sizes) -> Amount:
+    """Tiles between two steps of a recurrence: where some steps have fewer than others, as many as on average."""
+    name = recurrence.einsums[0]
+    if not frames[name].roots:
+        return product(recurrence.between, sizes)
+    loops = [x for x in plan.group.loops if x in plan.einsums[name].leaves]
+    steps = [x for x in loops if x not in recurrence.between]
+    return frames[name].steps(loops, sizes) / frames[name].steps(steps, sizes)
 
 
 def _drain_cycles(drain: Drain, frame: Frame, sizes: Sizes) -> Amount:
