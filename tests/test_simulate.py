@@ -452,3 +452,37 @@ def test_a_window_anywhere_is_part_of_the_whole(mapping: str, sets: dict[str, in
     window = window_of(machine, part, first)
     assert window.what.startswith(f"tasks {first + 1:,} to {first + len(fresh):,} of {machine.tasks.firings:,}, cycles")
     assert sum(x.ticks for x in critical_path(machine, part)) <= max(t.end for t in part) - begin
+
+
+CAUSAL = """
+cascade: causal-attention-1pass
+arch: fusemax-cloud
+tile: {p: [p1, p0], p0: 64}
+loops: [b, h, p1, m1]
+keep: {global_buffer: {Q: {under: p1, copies: 2}, K: {under: m1, copies: 4}, V: {under: m1, copies: 4}}}
+bind:
+  QK: {unit: array_2d, spatial: {x: p0, y: m0}, loops: [e]}
+  SN: {unit: array_2d, spatial: {x: p0, y: m0}}
+  LGM, LSD: {unit: array_2d, spatial: {x: p0}, loops: [m0]}
+  LSNV: {unit: array_2d, spatial: {x: p0, y: f}, loops: [m0]}
+  RGM, CGM, RSD: {unit: array_1d, spatial: {x: p0}}
+  RSNV, O: {unit: array_1d, spatial: {x: p0}, loops: [f]}
+"""
+
+
+def test_what_absent_blocks_take_by_hand() -> None:
+    """No drains here. A block on or below the diagonal takes the 2D array a scaled product (65), exponentials (7), a
+    maximum, a sum and a product (64 each): 264; any block the 1D array 1 + 9 + 2 + 128 = 140, and a row 64 more. The
+    rows are in order. While the 1D array goes through the absent blocks of a row, the 2D array is ahead by the eight
+    tiles that registers have room for, absent ones among them, which hides 858 cycles of each row and no more."""
+    design = parse_design(CAUSAL)
+
+    def of_a_head(n: int) -> float:
+        sets = {"b": 1, "p": 64 * n, "m": 64 * n, "m0": 64, "e": 64, "f": 64}
+        few, more = (simulate(design, sets={**sets, "h": h}, window=0).cycles for h in (2, 4))
+        return (more - few) / 2
+
+    one_after_another = {n: 264 * n * (n + 1) // 2 + 140 * n * (n - 1) // 2 + 64 * n for n in (24, 32, 48)}
+    hidden = {n: total - of_a_head(n) for n, total in one_after_another.items()}
+    assert hidden[32] - hidden[24] == pytest.approx(8 * 858, abs=0.1)
+    assert hidden[48] - hidden[32] == pytest.approx(16 * 858, abs=0.1)
