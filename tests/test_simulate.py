@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -28,7 +29,7 @@ from fusemodel.model.evaluate import choices
 from fusemodel.model.tiles import Chosen
 from fusemodel.simulate import simulate
 from fusemodel.simulate.array import product, reduction
-from fusemodel.simulate.engine import run
+from fusemodel.simulate.engine import pace, run
 from fusemodel.simulate.lower import lower
 from fusemodel.simulate.machine import Counts, Deadlock, Machine, machine_of
 from fusemodel.simulate.path import critical_path
@@ -486,3 +487,20 @@ def test_what_absent_blocks_take_by_hand() -> None:
     hidden = {n: total - of_a_head(n) for n, total in one_after_another.items()}
     assert hidden[32] - hidden[24] == pytest.approx(8 * 858, abs=0.1)
     assert hidden[48] - hidden[32] == pytest.approx(16 * 858, abs=0.1)
+
+
+def test_memory_does_not_grow_with_the_run() -> None:
+    """Twenty times as many tasks, all run one by one, take no more memory."""
+    peaks, tasks = [], []
+    for heads in (2, 40):
+        extents, chosen = choices(load_design("fusemax"), sets={"b": 1, "h": heads, "p": 4096, "m": 4096})
+        machine = machine_of(lower(chosen[0], extents))
+        pace(machine, 1)  # loads the engine
+        tracemalloc.start()
+        counts = run(machine, skip=False, block=10**4)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        tasks.append(counts.simulated)
+        assert counts.skipped == 0
+    assert tasks[1] == pytest.approx(20 * tasks[0], rel=0.01)
+    assert peaks[1] <= 1.01 * peaks[0] + 4096
