@@ -78,11 +78,11 @@ class GroupSpec(Spec):
     time it takes beside the others that are ``resident``, as many as are on an instance together. Steps of the shared
     loops in which the Einsum ``skip`` has no point are skipped. ``launch``, ``prologue`` and ``step`` name overheads
     of the machine: of the group, of each block, and what each step of the shared loops waits, which other resident
-    blocks hide. ``persistent``: blocks begin and end beside the work and traffic of others, so that
-    prologues, but for the first, add to a group's time only what is beyond those. ``warm``: caches hold what they could keep from a run of the
-    same before. ``fill``: nothing else is done while a block loads its first tiles. ``multicast``: tiles of a tensor
-    are read once for so many blocks. A stage takes no less than its Einsums' traffic at levels that are ``exposed``;
-    that of others hides behind all stages.
+    blocks hide. ``persistent``: blocks begin and end beside the work and traffic of others, so that prologues, but
+    for the first, add to a group's time only what is beyond those. ``warm``: caches hold what they could keep from a
+    run of the same before. ``fill``: nothing else is done while a block loads its first tiles. ``multicast``: tiles
+    of a tensor are read once for so many blocks. A stage takes no less than its Einsums' traffic at levels that are
+    ``exposed``; that of others hides behind all stages.
     """
 
     name: str = ""
