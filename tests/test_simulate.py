@@ -290,7 +290,11 @@ def test_what_a_window_takes_by_hand() -> None:
             simulate(replace(design, groups=tuple(groups)), None, seq, {"b": 1, "h": 1, "w": 1024}, copies=2).cycles
             for seq in (12288, 16384)
         ]
-        assert (found[1] - found[0]) / 16 == pytest.approx(4 * each + load, abs=0.1)
+        more = (found[1] - found[0]) / 16 - 4 * each
+        if interleave:  # loads of what comes next begin beside the last blocks
+            assert 0.9 * load <= more <= load
+        else:
+            assert more == pytest.approx(load, abs=0.1)
 
 
 def test_blocks_on_instances_are_refused() -> None:
