@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from xml.sax.saxutils import escape, quoteattr
 
 SERIES = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999", "#44aa99", "#882255")
+#: The same, paler, for what comes after these.
+PALE = ("#bbe2f7", "#f7d894", "#8fd3bd", "#e9c4d8", "#faf4b0", "#86b9da", "#f0b48a", "#d0d0d0", "#b0dcd6", "#c897ae")
 FONT = "ui-sans-serif, system-ui, 'DejaVu Sans', sans-serif"
 MONO = "ui-monospace, 'DejaVu Sans Mono', monospace"
 
@@ -39,6 +41,14 @@ class Canvas:
         self.shapes.append(
             f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"{weight} '
             f"font-family={quoteattr(MONO if mono else FONT)}>{escape(text)}</text>"
+        )
+
+    def hatched(self) -> None:
+        """A pattern for what is empty, ``url(#wait)``."""
+        self.shapes.append(
+            '<defs><pattern id="wait" width="6" height="6" patternUnits="userSpaceOnUse" '
+            'patternTransform="rotate(45)"><rect width="6" height="6" fill="#ffffff"/>'
+            '<path d="M0 0V6" stroke="#b6bec6" stroke-width="1.5"/></pattern></defs>'
         )
 
     def curve(self, x0: float, y0: float, x1: float, y1: float) -> None:
