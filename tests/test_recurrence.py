@@ -44,6 +44,9 @@ units:
   c: {shape: [1], registers: {words: 99}, ops: {add: {cycles: 5}}}
   d: {shape: [1], registers: {words: 99}, ops: {copy: }}
 """
+BUFFER = """\
+  buffer: {kind: sram, size: 64 B, access: 8 bit, read: 1 pJ, write: 1 pJ}
+"""
 STEPPED = """
 name: stepped
 ranks: {i: 8, p: 4}
@@ -70,3 +73,15 @@ def test_a_recurrence_waits_in_every_group_of_tiles(inside, groups):
     design = design_of("x", cascade, arch, [Candidates((group_of(fields, cascade, arch),), ())])
     cycles = evaluate(design).groups[0].schedule_cycles
     assert cycles == pytest.approx(max(groups * 8 * 15, 32 * 5), rel=1e-12)
+
+
+@pytest.mark.parametrize("under", ["p2", "i", "p1"])
+def test_a_state_is_held_for_every_tile_of_a_step(under):
+    """Four tiles step together: whatever loop their state is said to live under, all are read again a step later."""
+    cascade, arch = parse_cascade(STEPPED), parse_architecture(UNITS.replace("units:", BUFFER + "units:"))
+    fields = {
+        "tile": {"p": ["p2", "p1"], "p1": 4}, "loops": ["p2", "i", "p1"], "keep": {"buffer": {"S": under}},
+        "bind": {"T": {"unit": "a"}, "U": {"unit": "b"}, "S": {"unit": "c"}, "Z": {"unit": "d"}},
+    }  # fmt: skip
+    design = design_of("x", cascade, arch, [Candidates((group_of(fields, cascade, arch),), ())])
+    assert evaluate(design).groups[0].footprint_bytes["buffer"] == {"S": 4}

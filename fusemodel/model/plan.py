@@ -417,13 +417,22 @@ class _Builder:
             for name, einsum in self.inside.items():
                 if not holds(keep.under, self.nests[name], self.group, self.cascade):
                     continue
-                outside = self.prefix(name, keep)
+                outside = self._generation(keep.tensor, self.prefix(name, keep))
                 for access in (*reads(einsum), einsum.target):
                     if access.tensor == keep.tensor:
                         dims = tuple(d for d in dims_of(access, self.group, self.cascade) if not d.iterative)
                         tiles.append((self.nest(name, keep), Tile(name, dims, outside)))
             found.append(Footprint(keep, tuple(tiles)))
         return found
+
+
+    def _generation(self, tensor: str, outside: tuple[str, ...]) -> tuple[str, ...]:
+        """The loops whose steps put another tile in the place of one. A state is read again a step later, after all that
+        the loops inside the stepped one have made: it is held for each of their steps."""
+        stepped = {x for r in self.cascade.tensors[tensor].iterative for x in self.group.leaves(r, self.cascade)}
+        inside = next((self.group.loops[i:] for i, x in enumerate(self.group.loops) if x in stepped), ())
+        first = next((i for i, x in enumerate(outside) if x in stepped or x in inside), len(outside))
+        return outside[:first]
 
 
 def _spilling(*keeps: Keep | None) -> tuple[Keep, ...]:

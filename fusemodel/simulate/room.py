@@ -47,11 +47,6 @@ def _generation(low: Lowering, keep: Keep) -> tuple[str, ...]:
     stepped = [x for r in low.cascade.tensors[keep.tensor].iterative for x in low.group.leaves(r, low.cascade)]
     for i, x in enumerate(found):
         if x in stepped:
-            if len(found) > i + 1:
-                low.notes.append(
-                    f"{keep.tensor} lives from step to step of {x}: {keep.level} holds it for every step of "
-                    f"{', '.join(found[i + 1 :])}, not for one"
-                )
             return tuple(found[:i])
     return tuple(found)
 
