@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
 from typing import Any
 
@@ -18,7 +19,9 @@ from fusemodel.explore.costs import fields_of, keeps
 from fusemodel.explore.frame import Frame, Scene, options
 from fusemodel.explore.goal import Best, Goal
 from fusemodel.explore.known import Known, Look
-from fusemodel.explore.mix import Mix, Mixed
+from fusemodel.explore.mix import Mix
+from fusemodel.explore.states import Mixed
+from fusemodel.explore.tight import Tight
 
 _BEAM = 30  # partial mappings of a first look, which bounds what is looked at after it
 _LOOKS = 2  # combinations of sizes of a frame that are looked at in this way
@@ -68,23 +71,39 @@ class GroupSearch:
     given: Sequence[Any] = ()  # frames, where they are not all that there are
     known: Known = field(default_factory=Known)
 
+    @cached_property
+    def later(self) -> frozenset[str]:
+        """What the Einsums of other groups read."""
+        outside = {a.tensor for n, e in self.scene.einsums.items() if n not in self.members for a in reads(e)}
+        return frozenset(outside & set(self.members))
+
+    @cached_property
+    def exact(self) -> bool:
+        return all(self.bounds.full(n) for n in self.members)
+
+    @cached_property
+    def looks(self) -> list[Look]:
+        """The frames that some unit can run."""
+        if not self.given:
+            return self.known.frames_of(self.scene, self.members, self.later)
+        looks = [
+            Look(self.scene, f, [options(self.scene, f, nest) for nest in f.nests], self.later) for f in self.given
+        ]
+        return [look for look in looks if all(look.choices)]
+
+    def least(self, bound: tuple[float, ...]) -> tuple[float, ...]:
+        """The lower bound of the metrics of a group, from that of its frames."""
+        each = np.array([self.bound(look) for look in self.looks])
+        return tuple(map(float, np.maximum(each.min(axis=0), bound))) if len(each) else (*bound[:1], inf, *bound[2:])
+
     def run(self, best: Best | None = None) -> list[GroupPoint]:
         best = best or Best(self.goal)
-        outside = {a.tensor for n, e in self.scene.einsums.items() if n not in self.members for a in reads(e)}
-        self.later = frozenset(outside & set(self.members))
         self.chains, self.depth = chains(self.scene, self.members, self.later), depth(self.scene, self.members)
         if self.said:
             self.depth = 1
         if self.in_turn:
             self.depth = inf
-        self.exact = all(self.bounds.full(n) for n in self.members)
-        if self.given:
-            looks = [
-                Look(self.scene, f, [options(self.scene, f, nest) for nest in f.nests], self.later) for f in self.given
-            ]
-            looks = [look for look in looks if all(look.choices)]
-        else:
-            looks = self.known.frames_of(self.scene, self.members, self.later)
+        looks = self.looks
         waiting = [(self.bound(look), look) for look in looks]
         keys = [self.goal.score(b) for b, *_ in waiting]
         for n, i in enumerate(sorted(range(len(waiting)), key=lambda i: keys[i])):
@@ -128,7 +147,6 @@ class GroupSearch:
                 float(bound[0][1]) * (1 - 1e-12), self.room, lambda: self.check(self),
             )  # fmt: skip
             self.mixed(mix, order.loops, frame, order.space // costs.length, best)
-            self.tally.cut |= mix.cut
 
     def mixed(self, mix: Mix, order: tuple[str, ...], frame: Frame, each: int, best: Best) -> None:
         loose, capped = mix.loose(capped=False), mix.loose(capped=True)
@@ -138,14 +156,16 @@ class GroupSearch:
                 self.tally.pruned["bound of the tile sizes"] += each
                 continue
             self.check(self)
+            tight = Tight(mix, at, float(capped[at, 1]))
             if best.open(capped[[at]])[0]:
                 if looked < _LOOKS or not best.points:
-                    mix.tight(at, best, None, beam=_BEAM)
+                    tight.run(best, beam=_BEAM)
                 looked += 1
-                mix.tight(at, best, None)
+                tight.run(best)
             for spill in mix.spills(at):
                 if best.open(mix.spilt(at, spill))[0]:
-                    mix.tight(at, best, spill)
+                    tight.run(best, spill)
+            self.tally.cut |= tight.cut
             best.points = [
                 (m, _Owner(mix, frame, order, mix.decoded(o[3], o[1], o[2])) if isinstance(o, tuple) else o)
                 for m, o in best.points
