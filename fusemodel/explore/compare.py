@@ -63,7 +63,7 @@ class Compare:
     def timed(self, rows: Floats, decided: int, limit: float | None) -> list[Floats]:
         """Cycles of units and of recurrences."""
         c = self.columns
-        groups = [(k,) for k in range(c.waits.start, c.waits.stop)]
+        groups: list[tuple[int, ...]] = [(k,) for k in range(c.waits.start, c.waits.stop)]
         busy = range(c.busy.start, c.busy.stop)
         if not self.mix.piped[self.at]:
             groups.append(tuple(busy))
