@@ -102,13 +102,20 @@ class Compare:
                 continue
             if isinstance(d, str):
                 each = self.mix.costs.tensors[d].columns[:, list(columns), self.at].sum(axis=1)
-                each = np.append(each, 0.0) if d in self.mix.chains else each
+                each = np.concatenate([each, self.taken(d, columns)]) if d in self.mix.chains else each
             else:
                 each = np.array([o.base[list(columns), self.at].sum() for o in self.mix.costs.options[d]])
             each = np.unique(each[np.isfinite(each)])
             sums = np.unique(before[:, None] + each)
             found.append(sums if len(sums) <= _SUMS else None)
         return found[::-1]
+
+    def taken(self, tensor: str, columns: tuple[int, ...]) -> Floats:
+        """What a tensor may add where it takes the place of another."""
+        before = self.mix.costs.tensors[self.mix.chains[tensor]].columns[:, list(columns), self.at].sum(axis=1)
+        mine = self.mix.costs.tensors[tensor].columns[:, list(columns), self.at].sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            return np.concatenate([[0.0], np.maximum(mine[:, None] - before, 0.0).ravel()])
 
 
 def ranked(first: Floats, second: Floats | None) -> Floats:

@@ -240,6 +240,13 @@ class Mix:
         row[self.columns.space] = 0.0
         return self.metrics(row[None, :], self.piped[at], max(0.0, self.busiest[at] - row[self.columns.busy].sum()))
 
+    def beyond(self, tensor: str, place: Place) -> Floats:
+        """The space that a tensor needs beside that of the one whose place it takes (space, size)."""
+        costs, before = self.costs.tensors, self.chains[tensor]
+        mine = costs[tensor].columns[costs[tensor].places.index(place), self.columns.space]
+        theirs = costs[before].columns[costs[before].places.index(place), self.columns.space]
+        return np.maximum(mine - theirs, 0.0)
+
     def far_reserve(self, tensor: str, label: int, at: int) -> Floats:
         """What the use of a tensor adds at least where it has spilt."""
         total = np.zeros(self.columns.count)

@@ -100,7 +100,9 @@ class Tight:
             for again, spilt, index in self.blocks(states, tensor, place, spill):
                 near = columns.copy()
                 if again or spilt:
-                    near[self.columns.space] = 0.0
+                    near[self.columns.space] = mix.beyond(tensor, place)[:, at] if again else 0.0
+                    if spilt and near[self.columns.space].any():  # only what fits into the block may spill with it
+                        continue
                 number = mix.numbers[tensor][i, int(spilt)]
                 if spill:
                     far = np.zeros_like(columns) if spilt else near
