@@ -19,6 +19,7 @@ from fusemodel.explore.states import Spill, States
 
 _ROUNDING = 1e-12
 _WIDE = 30_000  # partial choices at most
+_FEW = 50  # partial choices that are gone on with sooner than bounded by what space costs
 _MANY = 200  # partial choices; fewer are not compared with each other
 
 
@@ -173,7 +174,9 @@ class Tight:
         bounds = self.metrics(states.rows[:, :count] + least, more)
         if spill:
             bounds = np.minimum(bounds, self.metrics(states.rows[:, count:] + least, more))
-        self.raised(bounds, states.rows, decided, traded=spill is None)
+        self.raised(
+            bounds, states.rows, decided, traded=spill is None and (len(states.rows) > _FEW or beam is not None)
+        )
         alive = best.open(bounds)
         states, bounds = states.taken(np.flatnonzero(alive)), bounds[alive]
         if beam is not None:

@@ -49,7 +49,7 @@ def found_svg(found: Found) -> str:
         (x0, y0), (x1, y1) = at(a.values[x], a.values[y]), at(b.values[x], b.values[y])
         canvas.line(x0, y0, x1, y0, _COLOUR)
         canvas.line(x1, y0, x1, y1, _COLOUR)
-    for p in points:
+    for p in sorted(points, key=lambda p: p.values == found.best.values):  # the best over the others
         tip = ", ".join(f"{_axis(o, p)[0]} {_axis(o, p)[1](v)}" for o, v in p.values.items())
         best = p.values == found.best.values
         canvas.dot(*at(p.values[x], p.values[y]), 5 if best else 4, _OTHER if best else _COLOUR, tip)
