@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -21,7 +22,7 @@ from fusemodel.explore.goal import less
 from fusemodel.explore.group import chains
 from fusemodel.explore.known import middles
 from fusemodel.explore.layout import Member, Problem, layouts
-from fusemodel.mapping import parse_design
+from fusemodel.mapping import load_design, parse_design
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
 from fusemodel.mapping.spec import Candidates
@@ -212,6 +213,17 @@ def test_no_worse_than_published_mappings(cascade, arch, published, seq):
         assert p is not None
         assert p.legal
         check_pipeline(p)
+
+
+@pytest.mark.parametrize("seq", [2**10, 2**14])
+def test_no_worse_than_mappings_moved_from_another_machine(seq):
+    """Three passes on the array that can do all that FLAT's can."""
+    loaded, machine, bert = load_cascade("attention-3pass"), load_architecture("fusemax-cloud"), load_workload("bert")
+    found = best_mapping(loaded, machine, extents_of(loaded, extents_for(loaded, bert, seq)))
+    assert found.proven
+    for other in ("flat", "flat-best", "unfused"):
+        theirs = evaluate_design(replace(load_design(other), arch=machine), bert, seq)
+        assert found.score[0] <= theirs.cycles * (1 + 1e-12)
 
 
 def test_best_flat_mapping_beats_the_published_one_at_256k():
