@@ -18,13 +18,10 @@ from fusemodel.yamlfile import Document, read_yaml
 
 if TYPE_CHECKING:
     from fusemodel.explore import Found
-
+    from fusemodel.model.compiled import Batch
 
 #: After so long the best mapping found of a cascade is taken, proven or not.
 MAPPING_SECONDS = 20.0
-
-if TYPE_CHECKING:
-    from fusemodel.model.compiled import Batch
 
 
 def evaluate(

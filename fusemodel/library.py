@@ -33,13 +33,23 @@ def modified_ns(path: str | Path) -> int:
         return 0
 
 
+def check_writable(path: str) -> None:
+    """InputError where a file cannot be written, for those who ask before long work."""
+    target = Path(path)
+    if target.is_dir():
+        raise InputError("this is a directory", Where(path), expected="the name of a file to write")
+    if not target.parent.is_dir():
+        raise InputError(f"cannot be written: there is no folder {str(target.parent)!r}", Where(path))
+    if not os.access(target.parent, os.W_OK):
+        raise InputError("cannot be written: Permission denied", Where(path))
+
+
 def write_text(path: str, text: str) -> None:
     """Write a file whole or not at all: beside it first, then renamed."""
+    check_writable(path)
     target = Path(path)
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        if target.is_dir():
-            raise InputError("this is a directory", Where(path), expected="the name of a file to write")
         beside.write_text(text, encoding="utf-8")
         beside.replace(target)
     except OSError as error:

@@ -3,6 +3,8 @@
 Written from the meaning of the mapping language (DESIGN section 7), not from ``fusemodel.model``, of which nothing is
 used. The rules walked here:
 
+* The last tile of a rank may be smaller: what is past the end of the rank is not there. At a step a unit is filled as
+  often as the lanes that are there fill it.
 * Temporal loops of an Einsum, outermost first: the group's shared loops that it has, the loops of its binding, and the
   leaves that the mapping does not place. Leaves in ``spatial`` run all at once.
 * A point is present where the condition holds and every operand it needs is present: inside its tensor, and computed.
@@ -165,7 +167,8 @@ class Presence:
 
 @dataclass
 class Nest:
-    """One Einsum's loops, and its present points by step: (counters, coordinates of ranks)."""
+    """One Einsum's loops, and its present points by step: (counters, coordinates of ranks); ``lanes`` are the places of
+    its spatial leaves, step by step, that are not past the end of a rank, whatever else holds there."""
 
     einsum: Einsum
     shared: tuple[str, ...]
@@ -174,6 +177,17 @@ class Nest:
     reduced: frozenset[str]
     leaves: dict[str, tuple[str, ...]]
     steps: list[tuple[Env, list[Env]]] = field(default_factory=list)
+    lanes: list[list[Env]] = field(default_factory=list)
+
+    def filled(self, leaves: Mapping[str, Sequence[str]], loops: Sequence[str]) -> dict[tuple[int, ...], list[int]]:
+        """At each step of some loops, the different places in each dimension that has the given leaves spread."""
+        seen: dict[tuple[int, ...], list[set[tuple[int, ...]]]] = {}
+        for (counters, _), lanes in zip(self.steps, self.lanes, strict=True):
+            found = seen.setdefault(tuple(counters[x] for x in loops), [set() for _ in leaves])
+            for place in lanes:
+                for d, over in enumerate(leaves.values()):
+                    found[d].add(tuple(place[x] for x in over))
+        return {key: [len(places) for places in found] for key, found in seen.items()}
 
 
 def coordinates(leaves: Mapping[str, tuple[str, ...]], counters: Env, sizes: Mapping[str, int]) -> Env:
@@ -197,15 +211,29 @@ def nest_of(einsum: Einsum, group: Group, cascade: Cascade, sizes: Mapping[str, 
     reduced = frozenset(x for r in reduced_ranks(einsum) for x in ranks[r])
     nest = Nest(einsum, shared, tuple(own), spatial, reduced, ranks)
     temporal = nest.shared + nest.own
+    places = [dict(zip(spatial, p, strict=True)) for p in product(*(range(sizes[x]) for x in spatial))]
     for step in product(*(range(sizes[x]) for x in temporal)):
         counters = dict(zip(temporal, step, strict=True))
-        points = []
-        for place in product(*(range(sizes[x]) for x in spatial)):
-            env = coordinates(ranks, counters | dict(zip(spatial, place, strict=True)), sizes)
-            if presence.point(einsum, env):
-                points.append(env)
-        nest.steps.append((counters, points))
+        every = [coordinates(ranks, counters | place, sizes) for place in places]
+        nest.steps.append((counters, [env for env in every if presence.point(einsum, env)]))
+    padding = {whole for whole, pair in cascade.split.items() if set(pair) <= set(ranks)}
+    for _, points in nest.steps:  # where a ragged split is padded with points, they are there
+        padding -= {w for w in padding for env in points if joined(cascade, w, env, presence) >= presence.extents[w]}
+    for counters, _ in nest.steps:
+        every = [(place, coordinates(ranks, counters | place, sizes)) for place in places]
+        inside = [
+            place for place, env in every
+            if all(env[r] < presence.extents[r] for r in ranks)
+            and all(joined(cascade, w, env, presence) < presence.extents[w] for w in padding)
+        ]  # fmt: skip
+        nest.lanes.append(inside)
     return nest
+
+
+def joined(cascade: Cascade, whole: str, env: Env, presence: Presence) -> int:
+    """The coordinate of a rank that is split, from those of its parts."""
+    outer, inner = cascade.split[whole]
+    return env[outer] * presence.extents[inner] + env[inner]
 
 
 class GroupWalk:
@@ -430,15 +458,18 @@ class GroupWalk:
         work = work_of(nest.einsum)
         every = [op.cycles for o in work.per_point if (op := find_op(unit, o))]
         last = [op.cycles for o in work.per_output if (op := find_op(unit, o))]
-        folds = folds_out = 1
-        for dimension, leaves in binding.spatial.items():
-            folds *= ceil(prod(self.sizes[x] for x in leaves) / unit.shape[dimension])
-            folds_out *= ceil(prod(self.sizes[x] for x in leaves if x not in nest.reduced) / unit.shape[dimension])
         busy = [(counters, points) for counters, points in nest.steps if points]
-        outputs = {tuple(n for x, n in counters.items() if x not in nest.reduced) for counters, _ in busy}
         per_point = (max(every) if binding.pipelined else sum(every)) if every else 0
         self.walk.points[name] = sum(len(points) for _, points in busy)
-        self.walk.cycles[name] = len(busy) * folds * per_point + len(outputs) * folds_out * sum(last)
+        cycles = 0.0
+        for per, out in ((per_point, False), (sum(last), True)):
+            loops = [x for x in (*nest.shared, *nest.own) if not (out and x in nest.reduced)]
+            spread = {d: [x for x in over if not (out and x in nest.reduced)] for d, over in binding.spatial.items()}
+            filled = nest.filled(spread, loops)
+            for step in {tuple(counters[x] for x in loops) for counters, _ in busy}:
+                lengths = zip(filled[step], spread, strict=True)
+                cycles += per * prod(ceil(n / unit.shape[d]) for n, d in lengths)
+        self.walk.cycles[name] = cycles
         whole = prod(self.sizes[x] for x in (*nest.shared, *nest.own, *nest.spatial))
         self.walk.absent |= self.walk.points[name] < whole
 
@@ -515,15 +546,20 @@ class GroupWalk:
         if not leaves:
             return cycles
         inside = self.group.loops[max(map(self.group.loops.index, leaves)) + 1 :]
-        return cycles / prod(self.sizes[x] for x in inside if x in shared)
+        nest = self.nests[cycle[0]]
+        there = [counters for (counters, _), lanes in zip(nest.steps, nest.lanes, strict=True) if lanes]
+        tiles = {tuple(counters[x] for x in nest.shared) for counters in there}
+        steps = {tuple(c[x] for x in nest.shared if x not in shared or x not in inside) for c in there}
+        return cycles * len(steps) / len(tiles)
 
     def drain(self, made: str) -> float:
         nest, binding = self.nests[made], self.group.bindings[made]
         for dimension, leaves in binding.spatial.items():
-            over = [self.sizes[x] for x in leaves if x in nest.reduced]
+            over = [x for x in leaves if x in nest.reduced]
             if over:
                 tiles = {tuple(counters[x] for x in nest.shared) for counters, points in nest.steps if points}
-                return len(tiles) * min(prod(over), self.arch.units[binding.unit].shape[dimension])
+                filled = nest.filled({dimension: over}, nest.shared)
+                return sum(min(filled[tile][0], self.arch.units[binding.unit].shape[dimension]) for tile in tiles)
         return 0.0
 
 

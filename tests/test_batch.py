@@ -19,9 +19,12 @@ from fusemodel.library import names
 from fusemodel.mapping import Design, load_design
 from fusemodel.mapping.spec import Group
 from fusemodel.model import Evaluation, evaluate
-from fusemodel.model.cost import GroupCost, cost_of, needs_numbers
+from fusemodel.model.cost import GroupCost, cost_of
 from fusemodel.model.evaluate import plans_of
+from fusemodel.model.frame import loose_ranks
+from fusemodel.model.movement import needs_numbers
 from fusemodel.model.plan import Plan
+from fusemodel.model.tiles import may_be_ragged
 
 
 def divisors(n: int) -> list[int]:
@@ -38,14 +41,25 @@ def factors(n: int, parts: int) -> Iterator[tuple[int, ...]]:
             yield (d, *rest)
 
 
-def candidates(group: Group, extents: Mapping[str, int], most: int, rng: np.random.Generator) -> list[dict[str, int]]:
-    """Sizes of all parts of a group: every combination, or a sample."""
+def ragged(n: int, parts: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Sizes of parts that need not divide a number: the outermost is what it takes."""
+    inner = [int(rng.integers(1, max(2, min(n + 2, 40)))) for _ in range(parts - 1)]
+    return (-(-n // prod(inner)), *inner)
+
+
+def candidates(
+    group: Group, extents: Mapping[str, int], most: int, rng: np.random.Generator, *, loose: bool = False
+) -> list[dict[str, int]]:
+    """Sizes of all parts of a group: every combination, or a sample; as many that do not divide, if ``loose``."""
     found = [dict(extents)]
     pending = dict(group.parts)
     while pending:
         rank = next(r for r in pending if all(r not in ps for ps in pending.values()))
         parts = pending.pop(rank)
-        found = [f | dict(zip(parts, sizes, strict=True)) for f in found for sizes in factors(f[rank], len(parts))]
+        each = [(f, s) for f in found for s in factors(f[rank], len(parts))]
+        if loose and may_be_ragged(group, rank):
+            each += [(f, ragged(f[rank], len(parts), rng)) for f in found for _ in range(3)]
+        found = [f | dict(zip(parts, sizes, strict=True)) for f, sizes in each]
         if len(found) > most:
             found = [found[i] for i in sorted(rng.choice(len(found), most, replace=False))]
     return found
@@ -93,7 +107,7 @@ def test_library(name: str, seq: int) -> None:
 
 
 def test_random_designs() -> None:
-    seen = {"plans": 0, "sizes": 0}
+    seen = {"plans": 0, "sizes": 0, "ragged": 0}
 
     @settings(max_examples=400, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(designs())
@@ -114,10 +128,14 @@ def test_random_designs() -> None:
         for (plan,) in found:
             if needs_numbers(plan, extents):
                 continue
-            sizes = candidates(plan.group, extents, 8, rng)
+            sizes = candidates(plan.group, extents, 8, rng, loose=True)
+            loose = frozenset(r for s in sizes for r in loose_ranks(plan, s, extents))
+            if needs_numbers(plan, extents, loose):
+                sizes, loose = candidates(plan.group, extents, 8, rng), frozenset()
             check_batch(plan, sizes, extents)
             seen["plans"] += 1
             seen["sizes"] += len(sizes)
+            seen["ragged"] += bool(loose)
 
     check()
     assert seen["plans"] >= 150

@@ -89,6 +89,39 @@ def test_blocks_handed_out_as_instances_become_free(arch: str) -> None:
     assert one.groups[0].parts_s["compute"] == pytest.approx(3 * 64e-9)  # one block runs on one instance
 
 
+def test_blocks_that_are_all_resident_are_not_evened_out(arch: str) -> None:
+    two = ("loops:", "order: dynamic\nresident: 2\nloops:")
+    sizes = {"z": 1, "m": 80, "n": 16, "k": 40}  # five blocks on four instances, three steps of 64 cycles each
+    assert evaluate(product(arch, two), sets=sizes).groups[0].parts_s["compute"] == pytest.approx(2 * 3 * 64e-9)
+    more = sizes | {"m": 16 * 33}  # more than are resident: handed out as instances become free
+    assert evaluate(product(arch, two), sets=more).groups[0].parts_s["compute"] == pytest.approx(33 * 3 * 64e-9 / 4)
+
+
+def test_no_more_blocks_are_resident_than_fit(arch: str) -> None:
+    """Tiles of A and B, 16 x 1,024 words of 2 bytes each, and C: 66,048 bytes in memories of 64 KiB, or of 192."""
+    sizes = {"z": 1, "m": 16 * 16, "n": 16, "k": 1024}
+    changes = (("loops:", "order: dynamic\nresident: 2\nloops:"), ("A: k1, B: k1", "A: n1, B: n1"))
+    times = []
+    for kib in (96, 192):
+        text = ARCH.replace("size: 64 KiB", f"size: {kib} KiB")
+        with open(arch, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        times.append(evaluate(product(arch, *changes), sets=sizes).groups[0].parts_s["prologue"])
+    assert times == pytest.approx([4e-6, 2e-6])
+
+
+def test_prologues_beside_the_work_of_other_blocks(arch: str) -> None:
+    sizes = {"z": 1, "m": 640, "n": 512, "k": 64}  # 1,280 blocks, each begins in 1 us
+    plain, beside = (
+        evaluate(product(arch, ("loops:", f"order: dynamic\npersistent: {p}\nloops:")), sets=sizes).groups[0]
+        for p in ("false", "true")
+    )
+    inner = max(plain.parts_s[x] for x in ("compute", "far", "between", "near") if x in plain.parts_s)
+    assert plain.parts_s["prologue"] == pytest.approx(320e-6)
+    assert inner < 320e-6  # so that prologues are what takes long: max(320 us, inner) in all
+    assert beside.parts_s["prologue"] == pytest.approx(320e-6 - inner)
+
+
 def test_a_warm_cache_serves_what_fits(arch: str) -> None:
     sizes = {"z": 1, "m": 64, "n": 64, "k": 64}
     cold, warm = (
@@ -160,16 +193,18 @@ def shapes(kind: str, n: int, seed: int) -> dict[str, np.ndarray]:
     "name",
     ["flash3-causal", "flash3", "flash3-split", "flash2-causal", "flash2", "decode-packed", "decode-split",
      "decode-window",
-     "decode-wait", "decode-split-wait", "unfused-gpu", "two-pass"],
+     "decode-wait", "decode-split-wait", "flash2-packed-causal", "unfused-gpu", "unfused-triton", "two-pass"],
 )  # fmt: skip
 def test_arrays_equal_the_single_evaluation(name: str) -> None:
     design, extents = load_design(name), shapes(name, 7, 11)
     counts = count_batch(design, extents)
     seconds = counts.seconds()
+    energy = counts.energy_j()
     assert counts.usable.all()
     for i in range(7):
         one = evaluate(design, sets={r: int(v[i]) for r, v in extents.items()})
         assert seconds[i] == pytest.approx(one.latency_s, rel=1e-9), {r: v[i] for r, v in extents.items()}
+        assert energy[i] == pytest.approx(one.energy_j, rel=1e-3)
     assert (counts.roofline_seconds() < seconds).all()
 
 

@@ -29,10 +29,10 @@ from fusemodel.model.compiled import OBJECTIVES, CompiledMapping, blocks_of, com
 from fusemodel.model.compiled.machine import compiled, in_parallel
 from fusemodel.model.compiled.singly import results_of
 from fusemodel.model.compiled.trace import labels_of
-from fusemodel.model.cost import needs_numbers
 from fusemodel.model.elements import values
 from fusemodel.model.evaluate import extents_in, plans_of
 from fusemodel.model.expression import Graph, Node, Untraceable
+from fusemodel.model.movement import needs_numbers
 from fusemodel.model.plan import Plan
 
 BERT = load_workload("bert")
@@ -45,7 +45,10 @@ def alone(
     return [results_of(replace(mapping.design, arch=mapping.plans[0].arch), mapping.plans, extents, r)[0] for r in rows]
 
 
-def check(mapping: CompiledMapping, extents: Mapping[str, int], rows: Sequence[Sequence[Mapping[str, int]]]) -> None:
+def check(
+    mapping: CompiledMapping, extents: Mapping[str, int], rows: Sequence[Sequence[Mapping[str, int]]],
+    *, ragged: bool = False,
+) -> None:  # fmt: skip
     """``rows`` have the sizes of every group."""
     labels = labels_of([p.group for p in mapping.plans])
     parts = [[p for ps in plan.group.parts.values() for p in ps] for plan in mapping.plans]
@@ -54,7 +57,7 @@ def check(mapping: CompiledMapping, extents: Mapping[str, int], rows: Sequence[S
         for i, label in enumerate(labels) for p in parts[i]
     }  # fmt: skip
     every = list(mapping.traced(extents).columns)
-    found = mapping.compute(extents, tiles, every)
+    found = mapping.compute(extents, tiles, every, ragged=ragged)
     for i, single in enumerate(alone(mapping, extents, rows)):
         assert set(single) <= set(every)
         for name in every:
@@ -75,9 +78,11 @@ def tied(single: Mapping[str, Any], name: str, other: str) -> bool:
     )  # fmt: skip
 
 
-def sizes_for(plans: Sequence[Plan], extents: Mapping[str, int], most: int) -> list[list[dict[str, int]]]:
+def sizes_for(
+    plans: Sequence[Plan], extents: Mapping[str, int], most: int, *, loose: bool = False
+) -> list[list[dict[str, int]]]:
     rng = np.random.default_rng(0)
-    each = [candidates(p.group, extents, most, rng) for p in plans]
+    each = [candidates(p.group, extents, most, rng, loose=loose) for p in plans]
     length = max(len(c) for c in each)
     return [[c[i % len(c)] for c in each] for i in range(length)]
 
@@ -107,6 +112,7 @@ def test_library(name: str) -> None:
             one_by_one = any(needs_numbers(plan, extents) for plan in plans)
             try:
                 check(mapping, extents, sizes_for(plans, extents, 12))
+                check(mapping, extents, sizes_for(plans, extents, 6, loose=True), ragged=True)
             except Untraceable:
                 assert one_by_one
                 continue
@@ -118,7 +124,7 @@ def test_library(name: str) -> None:
 
 
 def test_random_designs() -> None:
-    seen = {"designs": 0, "sizes": 0, "distinct": 0}
+    seen = {"designs": 0, "sizes": 0, "distinct": 0, "ragged": 0}
 
     @settings(max_examples=350, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(designs())
@@ -139,6 +145,11 @@ def test_random_designs() -> None:
         except Untraceable:
             return
         check(mapping, extents, rows)
+        try:
+            check(mapping, extents, sizes_for(plans, extents, 8, loose=True), ragged=True)
+            seen["ragged"] += 1
+        except Untraceable:
+            pass
         seen["designs"] += 1
         seen["sizes"] += len(rows)
         seen["distinct"] += any(n.op == "distinct" for n in graph.nodes)
@@ -158,12 +169,12 @@ GROUP = {
 
 @pytest.mark.parametrize("raw", [PRODUCT, CAUSAL, CONVOLUTION, STENCIL], ids=lambda r: r["name"])
 def test_what_is_left_out_is_completed_as_for_one(raw: dict[str, Any]) -> None:
-    """Expressions, the largest tile that fits, what is left, ranks as columns, rows that do not divide."""
+    """Expressions, the largest tile that fits, what is left, ranks as columns, ragged tiles."""
     design: Design = design_of(raw, {"groups": [GROUP]})
     rows = list(product([1, 2, 4, 5], [4, 8], [6, 12]))
     n1, n, m = map(list, zip(*rows, strict=True))
     found = compile_mapping(design).evaluate(sets={"n1": n1, "n": n, "m": m})
-    assert bool(found.one_by_one) == (raw is CAUSAL or raw is STENCIL)
+    assert bool(found.one_by_one) == (raw is not PRODUCT)  # of the convolution for its ragged tiles
     for i, (inner, columns, lines) in enumerate(rows):
         try:
             one = evaluate(design, sets={"n1": inner, "n": columns, "m": lines})
@@ -179,11 +190,25 @@ def test_what_is_left_out_is_completed_as_for_one(raw: dict[str, Any]) -> None:
 
 
 def test_rows_that_are_not_valid_say_nothing() -> None:
-    found = evaluate_batch("fusemax", "bert", "1K", {"p0": [100, 128]})
+    found = evaluate_batch("fusemax", "bert", "1K", {"p2": [3, 1]})
     assert found["valid"].tolist() == [False, True]
     assert math.isnan(found["latency_s"][0])
     assert not found["fits"][0]
     assert found["bound"][0] == ""
+
+
+@pytest.mark.parametrize("seq", [1000, 1009])
+def test_ragged_rows_are_those_of_one(seq: int) -> None:
+    """Tiles that divide, that do not, and larger than the rank, in one batch."""
+    p0 = [256, 250, 100, 7, 1024, 1500]
+    found = evaluate_batch("fusemax", "bert", seq, {"p0": p0})
+    assert not found.one_by_one
+    assert found["valid"].all()
+    for i, size in enumerate(p0):
+        one = evaluate("fusemax", "bert", seq, {"p0": size})
+        assert {t: c[i] for t, c in found.tiles.items()} == one.groups[0].tiles
+        for field in ("latency_s", "energy_j", "dram_bytes"):
+            assert found[field][i] == pytest.approx(getattr(one, field), rel=1e-12), field
 
 
 def test_objectives_alone() -> None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -280,16 +281,24 @@ def divisors(n: int) -> list[int]:
 
 
 @st.composite
-def tiles(draw: Draw, rank: str, extent: int) -> tuple[dict[str, Any], list[str]]:
-    """Entries of ``tile`` for one rank, and its leaves."""
+def tile_sizes(draw: Draw, extent: int, ragged: bool) -> int:
+    """Divisors, and a third of the time any size, one larger than the rank among them."""
+    if ragged and draw(st.integers(0, 2)) == 0:
+        return draw(st.integers(1, extent + 1))
+    return draw(st.sampled_from(divisors(extent)))
+
+
+@st.composite
+def tiles(draw: Draw, rank: str, extent: int, ragged: bool) -> tuple[dict[str, Any], list[str]]:
+    """Entries of ``tile`` for one rank, and its leaves. ``ragged``: the last tile may be smaller than the others."""
     kind = draw(st.sampled_from(["whole", "two", "two", "three", "outer again"]))
     if kind == "whole":
         return {}, [rank]
     a, b, c = (f"{rank}{x}" for x in "abc")
-    size = draw(st.sampled_from(divisors(extent)))
+    size = draw(tile_sizes(extent, ragged))
     if kind == "two":
         return {rank: [a, b], b: size}, [a, b]
-    inner = draw(st.sampled_from(divisors(extent // size)))
+    inner = draw(tile_sizes(-(-extent // size), ragged))
     if kind == "three":
         return {rank: [a, b, c], b: inner, c: size}, [a, b, c]
     return {rank: [f"{rank}o", c], c: size, f"{rank}o": [a, b], b: inner}, [a, b, c]
@@ -302,7 +311,8 @@ def grouped(draw: Draw, cascade: Cascade, extents: Mapping[str, int], einsums: S
     for rank in dict.fromkeys(r for e in einsums for r in iteration_ranks(e)):
         for part in cascade.split.get(rank, (rank,)):
             if part not in leaves:
-                entries, leaves[part] = draw(tiles(part, extents[part]))
+                inner = any(part == pair[1] for pair in cascade.split.values())
+                entries, leaves[part] = draw(tiles(part, extents[part], not inner))
                 tile |= entries
         if rank in cascade.split:
             leaves[rank] = [x for part in cascade.split[rank] for x in leaves[part]]
@@ -381,7 +391,7 @@ def keeps(draw: Draw, under: str, may_spill: bool) -> Any:
 def test_random_designs(monkeypatch: pytest.MonkeyPatch, witnesses: int, examples: int) -> None:
     """The counts are exact; where spaces are too large to look for gaps between tiles, some are bounds and say so."""
     monkeypatch.setattr(domain, "MAX_WITNESSES", witnesses)
-    seen = {"exact": 0, "bounded": 0, "refused": 0}
+    seen = {"exact": 0, "bounded": 0, "refused": 0, "ragged": 0}
 
     @settings(
         max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
@@ -396,8 +406,12 @@ def test_random_designs(monkeypatch: pytest.MonkeyPatch, witnesses: int, example
             return
         found = check_walk(design)
         seen["bounded" if found.notes else "exact"] += 1
+        parts = [(r, ps, g) for g in pair[1]["groups"] for r, ps in g["tile"].items() if isinstance(ps, list)]
+        inner = [(found.extents[r], [g["tile"][p] for p in ps[1:]]) for r, ps, g in parts if r in found.extents]
+        seen["ragged"] += any(extent % prod(sizes) for extent, sizes in inner)
 
     check()
+    assert seen["ragged"] >= 0.2 * examples
     assert seen["exact"] >= 0.6 * examples
     assert seen["bounded"] == 0 or witnesses == 0
 
@@ -803,3 +817,52 @@ def test_tiles_of_a_union_of_masks(seq: int, window: int) -> None:
     tiles = sum(min(p1, window // 4) + 1 + (p1 > window // 4) for p1 in range(seq // 4))
     assert found.einsums[0].cycles == tiles * 2 * 2
     assert found.notes == []
+
+
+SPLIT = {"p": ["p1", "p0"], "m": ["m1", "m0"]}
+
+
+@pytest.mark.parametrize("einsums", [
+    "S[p, m] = Q[p, e] * K[m, e]\nG[p] = max[m](S[p, m])\nN[p, m] = exp(S[p, m] - G[p])\nZ[p, e] = N[p, m] * V[m, e]",
+    "S[p, m] = Q[p, e] * K[m, e] where m <= p\nG[p] = max[m](S[p, m])\nN[p, m] = exp(S[p, m] - G[p])\n"
+    "Z[p, e] = N[p, m] * V[m, e]",
+], ids=["all", "causal"])  # fmt: skip
+@pytest.mark.parametrize(("p", "m", "p0", "m0"), [(10, 12, 4, 5), (11, 11, 7, 3), (13, 5, 5, 8), (12, 12, 4, 6)])
+def test_ragged_tiles_are_those_of_a_ragged_split(einsums: str, p: int, m: int, p0: int, m0: int) -> None:
+    """`tile` and `split` say the same in two ways, which are counted in two ways where points are absent."""
+    raw = {
+        "name": "ragged", "ranks": {"p": p, "m": m, "e": 3},
+        "inputs": {"Q": ["p", "e"], "K": ["m", "e"], "V": ["m", "e"]}, "outputs": ["Z"], "einsums": einsums + "\n",
+    }  # fmt: skip
+    spread = {"unit": "grid", "spatial": {"x": "p0", "y": "m0"}}
+    fields = {
+        "loops": ["p1"], "keep": {"l2": {"Q": "p1", "K": "all", "S": "p1", "N": "p1", "G": "p1", "Z": "p1"}},
+        "bind": {"S": spread, "G": {**spread, "spatial": {"x": "p0"}}, "N": spread, "Z": spread},
+        "schedule": [["S"], ["G"], ["N", "Z"]], "interleave": False,
+    }  # fmt: skip
+    tiled = check_walk(design_of(raw, {**fields, "tile": {**SPLIT, "p0": p0, "m0": m0}}))
+    split = check_walk(design_of(raw, {**fields, "split": SPLIT, "tile": {"p0": p0, "m0": m0}}))
+    assert tiled.traffic_bytes == split.traffic_bytes
+    for name in ("cycles", "energy_j", "utilization"):
+        assert getattr(tiled, name) == pytest.approx(getattr(split, name), rel=1e-12), name
+    assert tiled.groups[0].footprint_bytes == split.groups[0].footprint_bytes
+
+
+def test_a_last_tile_folds_as_often_as_it_fills_a_unit() -> None:
+    """600 rows in tiles of 512 on 256 lanes: two fillings and one."""
+    arch = ARCH.replace("line: {shape: [4]", "line: {shape: [256]")
+    path = folder() / "wide.yaml"
+    path.write_text(arch)
+    raw = {
+        "name": "copy",
+        "ranks": {"p": 600},
+        "inputs": {"X": ["p"]},
+        "outputs": ["Y"],
+        "einsums": "Y[p] = exp(X[p])\n",
+    }
+    group = {"tile": {"p": ["p1", "p0"], "p0": 512}, "loops": ["p1"], "arch": str(path),
+             "bind": {"Y": {"unit": "line", "spatial": {"x": "p0"}}}}  # fmt: skip
+    found = evaluate(design_of(raw, group))
+    assert found.einsums[0].cycles == 3 * 3
+    assert found.einsums[0].points == 600
+    assert evaluate(design_of(raw, group), sets={"p": 100}).einsums[0].cycles == 3

@@ -138,7 +138,7 @@ MAPPINGS = {
     "spilled NaN": (FUSED, ("Q: p2", "Q: {under: p2, spill: ¦.nan}"), "out of range",
                     "expected a fraction from 0 to 1"),
     "spill from DRAM": (FUSED, ("keep: {", "keep: {dram: {¦AV: {under: all, spill: true}}, "), "outermost level"),
-    "does not divide": (FUSED, ("p0: 256", "p0: ¦100"), "tile p0 = 100 does not divide p = 1024",
+    "does not divide": (FUSED, ("p0: 256", "p0: 256, m0: [ma, mb], mb: ¦100"), "tile mb = 100 does not divide m0 = 256",
                         "expected a divisor, such as 64"),
     "zero": (FUSED, ("p0: 256", "p0: ¦0"), "tile 'p0' is 0", "expected at least 1"),
     "negative": (FUSED, ("p0: 256", "p0: ¦-4"), "tile 'p0' is -4", "expected at least 1"),
@@ -428,3 +428,18 @@ def test_a_mistyped_field_does_not_make_a_cascade_a_workload(tmp_path, command):
     ran = fusemodel(command, file)
     assert ran.code == 2
     assert "mine.yaml:5:1: unknown field 'einsum'; expected `einsums` in a cascade; did you mean 'einsums'?" in ran.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list cascades --out", "compare --html", "simulate fusemax --trace", "simulate fusemax --plot",
+        "explore attention-1pass fusemax-cloud --out", "explore --arch-space area-latency --plot",
+        "passes attention-3pass --plot", "derive attention-3pass --out", "validate --plot",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_written_is_said_first(tmp_path: Path, command: str) -> None:
+    for where, said in (tmp_path / "no" / "x.svg", "there is no folder"), (tmp_path, "this is a directory"):
+        ran = fusemodel(*command.split(), where)
+        assert (ran.code, ran.out) == (2, "")
+        assert said in ran.err

@@ -13,6 +13,7 @@ from fusemodel import evaluate
 from fusemodel.analysis.bounds import bounds
 from fusemodel.analysis.derive import derive
 from fusemodel.cascade import format_cascade, load_cascade
+from fusemodel.cascade.workload import load_workload
 from fusemodel.library import names, root
 from fusemodel.mapping import load_design
 from fusemodel.report.catalogue import catalogue, catalogue_row
@@ -94,7 +95,7 @@ def test_comparison_files_that_are_wrong(tmp_path: Path) -> None:
         ("workloads: [layer32]", "workloads: [layer33]"): "unknown workload 'layer33'",
         ("  - title: Causal mechanisms\n    designs:", "  - designs:"): "field 'title' is missing or empty",
         ("seq: [1K", "seq: [none"): "a length is 'none'",
-        ("rankings:", "ranking:"): "this is no cascade",
+        ("rankings:", "ranking:"): "expected `rankings` in a comparison; did you mean 'rankings'?",
     }.items():
         assert change[0] in good
         (tmp_path / "mine.yaml").write_text(good.replace(*change))
@@ -190,3 +191,24 @@ def test_passes_as_derived_are_counted_at_the_given_extents() -> None:
     found = json.loads(fusemodel("passes", "sinkhorn", "--set", "k=3", "--json").out)
     assert (found["passes"]["i"], found["derived"]["i"]) == (4, 4)  # k + 1
     assert all(found["derived"][r] <= n for r, n in found["passes"].items())
+
+
+def test_workloads_set_only_what_they_mean() -> None:
+    """A workload sets ranks by name: batch, heads (and their groups), channels, the width of the model (d) and of its
+    feed-forward layer (s). No mapped cascade may call anything else so, and no cascade a plain number d, b, h, e, f or
+    g (a dilation is `dil`)."""
+    set_by_some = {r for w in names("workloads") for r in load_workload(w).ranks}
+    assert set_by_some == {"b", "h", "g", "r", "e", "f", "d", "s"}
+    mapped = {load_design(m).cascade.name for m in names("mappings")}
+    wide = {"layer-1pass", "layer-3pass", "linear-layers"}
+    for name in names("cascades"):
+        cascade = load_cascade(name)
+        held = {r for t in cascade.tensors for r in cascade.full_ranks(t)}
+        held |= {part for r in held for part in cascade.split.get(r, ())} | {cascade.parents.get(r, r) for r in held}
+        numbers = (set_by_some & set(cascade.ranks)) - held
+        assert numbers <= {"r", "s"}, f"{name} has {numbers} as plain numbers"
+        if name in mapped and name != "matrix-product-split":  # which refuses a number of parts that does not fit
+            assert numbers <= {"r"}, f"{name} has {numbers} as plain numbers"
+            assert name in wide or not {"d", "s"} & set(cascade.ranks), f"{name} calls something d or s"
+    window = [evaluate("window-cloud", w, 2**14).extents["dil"] for w in names("workloads")]
+    assert set(window) == {1}

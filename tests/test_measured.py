@@ -86,8 +86,8 @@ def test_one_block_more_than_a_wave(card) -> None:
         assert times[264][i] < 1.35 * times[133][i]
 
 
-ENERGY = [("sdpa-flash", 0, "flash2"), ("sdpa-flash", 1, "flash2-causal"), ("sdpa-cudnn", 0, "flash3"),
-          ("triton-3pass", 0, "unfused-gpu")]  # fmt: skip
+ENERGY = [("sdpa-flash", 0, "flash2"), ("sdpa-flash", 1, "flash2-causal"), ("sdpa-cudnn", 0, "flash3-varlen"),
+          ("triton-3pass", 0, "unfused-triton")]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CARDS)

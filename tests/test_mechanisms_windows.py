@@ -16,15 +16,15 @@ TILES = [{}, ONE | {"y": 6, "x": 8, "wy": 3, "wx": 4}, ONE | {"y": 1, "x": 1, "w
 NEAR = [{}, ONE | {"y": 8, "x": 5, "wy": 5, "wx": 5}, ONE | {"y": 1, "x": 1, "wy": 1, "wx": 1},
         {"b": 1, "y": 5, "x": 6, "wy": 2, "wx": 6}]  # fmt: skip
 LINE = [{}, ONE | {"p": 13, "w": 5}, ONE | {"p": 1, "w": 1}, {"b": 1, "p": 7, "w": 7}]
-CONV = [{}, ONE | {"y": 6, "x": 8, "ky": 3, "kx": 3, "d": 1}, ONE | {"y": 1, "x": 1, "ky": 3, "kx": 3, "d": 2},
-        {"b": 1, "y": 3, "x": 4, "ky": 7, "kx": 9, "d": 1}]  # fmt: skip
+CONV = [{}, ONE | {"y": 6, "x": 8, "ky": 3, "kx": 3, "dil": 1}, ONE | {"y": 1, "x": 1, "ky": 3, "kx": 3, "dil": 2},
+        {"b": 1, "y": 3, "x": 4, "ky": 7, "kx": 9, "dil": 1}]  # fmt: skip
 
-PLAIN = [{r: size for r, size in shape.items() if r != "d"} for shape in CONV]
+PLAIN = [{r: size for r, size in shape.items() if r != "dil"} for shape in CONV]
 STRIDED = [
     {},
-    ONE | {"p": 13, "w": 5, "d": 1, "t": 2},
+    ONE | {"p": 13, "w": 5, "dil": 1, "t": 2},
     ONE | {"p": 1, "w": 1},
-    {"b": 1, "p": 12, "w": 2, "d": 1, "t": 5},
+    {"b": 1, "p": 12, "w": 2, "dil": 1, "t": 5},
 ]
 
 # extents beyond those of the field `test`
@@ -38,15 +38,15 @@ SHAPES = {
     "halonet": [{}, ONE | {"y": 8, "x": 8, "t": 4, "i": 8}, ONE | {"y": 1, "x": 1, "t": 3, "i": 5},
                 {"b": 1, "y": 7, "x": 5, "t": 2, "i": 8}],
     "neighborhood-na-1d": LINE,
-    "dilated-na-1d": [{}, ONE | {"p": 13, "w": 3, "d": 4}, ONE | {"p": 1, "w": 1, "d": 1},
-                                {"b": 1, "p": 11, "w": 2, "d": 5}],
+    "dilated-na-1d": [{}, ONE | {"p": 13, "w": 3, "dil": 4}, ONE | {"p": 1, "w": 1, "dil": 1},
+                                {"b": 1, "p": 11, "w": 2, "dil": 5}],
     "neighborhood-na": NEAR,
     "neighborhood-biased": NEAR,
     "neighborhood-strided": [n | {"t": t} for n, t in zip(NEAR, (3, 2, 2, 4), strict=True)],
-    "dilated-na": [{}, ONE | {"y": 8, "x": 7, "wy": 2, "wx": 3, "d": 2},
-                             ONE | {"y": 1, "x": 1, "wy": 1, "wx": 1, "d": 1},
-                             {"b": 1, "y": 10, "x": 11, "wy": 3, "wx": 2, "d": 3}],
-    "sliding-window-causal": [*({**n, "d": 1} for n in LINE), {"p": 11, "w": 3, "d": 3}],
+    "dilated-na": [{}, ONE | {"y": 8, "x": 7, "wy": 2, "wx": 3, "dil": 2},
+                             ONE | {"y": 1, "x": 1, "wy": 1, "wx": 1, "dil": 1},
+                             {"b": 1, "y": 10, "x": 11, "wy": 3, "wx": 2, "dil": 3}],
+    "sliding-window-causal": [*({**n, "dil": 1} for n in LINE), {"p": 11, "w": 3, "dil": 3}],
     "block-local": LINE,
     "sink-logit": LINE,
     "swa-sinks": [{}, ONE | {"p": 17, "s": 4, "w": 3, "d": 1}, ONE | {"p": 1, "s": 1, "w": 1}, {"p": 6, "w": 9}],
@@ -59,8 +59,8 @@ SHAPES = {
     "group-pose": [{}, {"b": 1, "n": 3, "k": 7, "h": 1}, {"b": 1, "n": 1, "k": 1, "h": 1}],
     "outlook": [{}, {"b": 1, "h": 1, "y": 4, "x": 8}, {"b": 1, "h": 1, "y": 1, "x": 1}, {"y": 5, "x": 5, "s": 1}],
     "neighborhood-causal-1d": STRIDED,
-    "neighborhood-strided-1d": [*STRIDED[:2], ONE | {"p": 1, "w": 1, "d": 1},
-                                {"b": 1, "p": 12, "w": 4, "d": 3, "t": 2}],
+    "neighborhood-strided-1d": [*STRIDED[:2], ONE | {"p": 1, "w": 1, "dil": 1},
+                                {"b": 1, "p": 12, "w": 4, "dil": 3, "t": 2}],
     "msa-conv-shifted": PLAIN,
     "msa-conv-pooled": [n | s for n, s in zip(PLAIN, ({}, {"s": 2}, {}, {"s": 9}), strict=True)],
     "moat-strided": [{}, {"b": 1, "h": 1, "iy": 6, "ix": 9}, {"b": 1, "h": 1, "iy": 1, "ix": 1}, {"iy": 5, "s": 1}],
@@ -132,7 +132,7 @@ def clipped(p, m, size, window, dilation=1):
 
 def grouped(p, m, n, leader, ends):
     """The window of the ``leader``-th of every ``t`` positions of a remainder, which ends there or is centred."""
-    d, u, v = n["d"], p // n["d"], m // n["d"]
+    d, u, v = n["dil"], p // n["dil"], m // n["dil"]
     count = (n["p"] - p % d + d - 1) // d
     at = np.minimum(u // n["t"] * n["t"] + leader, count - 1)
     start = np.maximum(at - n["w"] + 1, 0) if ends else np.clip(at - n["w"] // 2, 0, count - n["w"])
@@ -153,18 +153,18 @@ PAIRS = {
     "halonet": lambda n: grid(n, lambda p, m, _: abs(2 * (m - p // n["t"] * n["t"]) + 1 - n["t"]) < n["i"]),
     "msa-conv-masked": lambda n: grid(
         n,
-        lambda p, m, _: (abs(p - m) <= n["d"] * (n["ky"] // 2)) & ((p - m) % n["d"] == 0),
-        lambda p, m, _: (abs(p - m) <= n["d"] * (n["kx"] // 2)) & ((p - m) % n["d"] == 0),
+        lambda p, m, _: (abs(p - m) <= n["dil"] * (n["ky"] // 2)) & ((p - m) % n["dil"] == 0),
+        lambda p, m, _: (abs(p - m) <= n["dil"] * (n["kx"] // 2)) & ((p - m) % n["dil"] == 0),
     ),
     "neighborhood-na": lambda n: grid(
         n, lambda p, m, s: clipped(p, m, s, n["wy"]), lambda p, m, s: clipped(p, m, s, n["wx"])
     ),
     "neighborhood-na-1d": lambda n: along(n, lambda p, m: clipped(p, m, n["p"], n["w"])),
-    "dilated-na-1d": lambda n: along(n, lambda p, m: clipped(p, m, n["p"], n["w"], n["d"])),
+    "dilated-na-1d": lambda n: along(n, lambda p, m: clipped(p, m, n["p"], n["w"], n["dil"])),
     "neighborhood-causal-1d": lambda n: along(n, lambda p, m: grouped(p, m, n, n["t"] - 1, ends=True) & (m <= p)),
     "neighborhood-strided-1d": lambda n: along(n, lambda p, m: grouped(p, m, n, n["t"] // 2, ends=False)),
     "sliding-window-causal": lambda n: along(
-        n, lambda p, m: (m <= p) & (p - m < n["d"] * n["w"]) & ((p - m) % n["d"] == 0)
+        n, lambda p, m: (m <= p) & (p - m < n["dil"] * n["w"]) & ((p - m) % n["dil"] == 0)
     ),
     "block-local": lambda n: along(n, lambda p, m: (m <= p) & (m // n["w"] == p // n["w"])),
     "sink-logit": lambda n: along(n, lambda p, m: (m <= p) & (p - m < n["w"])) + n["p"],
@@ -222,7 +222,7 @@ def test_dilation_is_free():
     def field(dilations):
         reached = np.eye(27, dtype=bool)
         for d in dilations:
-            n = ONE | {"p": 27, "w": 3, "d": d, "f": 27}
+            n = ONE | {"p": 27, "w": 3, "dil": d, "f": 27}
             given = random_inputs(loaded("dilated-na-1d"), extents_of(loaded("dilated-na-1d"), n))
             given["V"] = np.eye(27)[None, None]
             weights = run(loaded("dilated-na-1d"), given, n)["O"][0, 0]
@@ -360,10 +360,10 @@ STRING = {"b": 2, "h": 2, "p": 9, "e": 3, "f": 2}
         ("neighborhood-na", {"wy": 5, "wx": 4}),
         ("neighborhood-strided", {"wy": 5, "wx": 4, "t": 2}),
         ("neighborhood-biased", {"wy": 5, "wx": 4}),
-        ("dilated-na", {"wy": 5, "wx": 4, "d": 1}),
+        ("dilated-na", {"wy": 5, "wx": 4, "dil": 1}),
         ("swin", {"wy": 5, "wx": 6}),
         ("gcvit-local", {"wy": 5, "wx": 4}),
-        ("msa-conv-masked", {"ky": 9, "kx": 7, "d": 1}),
+        ("msa-conv-masked", {"ky": 9, "kx": 7, "dil": 1}),
         ("axwin", {"hl": 2, "hr": 1, "hc": 1, "wx": 5, "s": 5}),
         ("halonet", {"t": 5, "i": 5}),
     ],
@@ -380,9 +380,9 @@ def test_a_window_as_large_as_the_image_is_attention(name, more):
     ("name", "more", "mask"),
     [
         ("neighborhood-na-1d", {"w": 9}, None),
-        ("dilated-na-1d", {"w": 9, "d": 1}, None),
+        ("dilated-na-1d", {"w": 9, "dil": 1}, None),
         ("longformer", {"g": 2, "w": 17}, None),
-        ("sliding-window-causal", {"w": 9, "d": 1}, causal),
+        ("sliding-window-causal", {"w": 9, "dil": 1}, causal),
         ("block-local", {"w": 9}, causal),
         ("sink-logit", {"w": 9}, causal),
     ],
@@ -429,10 +429,10 @@ def test_a_cache_of_all_tokens_is_causal_attention():
 @pytest.mark.parametrize(
     ("name", "other", "shape", "more"),
     [
-        ("dilated-na-1d", "neighborhood-na-1d", STRING | {"w": 4}, {"d": 1}),
-        ("dilated-na", "neighborhood-biased", SQUARE | {"wy": 4, "wx": 3}, {"d": 1}),
-        ("neighborhood-strided-1d", "dilated-na-1d", STRING | {"w": 3, "d": 2}, {"t": 1}),
-        ("neighborhood-causal-1d", "sliding-window-causal", STRING | {"w": 3, "d": 2}, {"t": 1}),
+        ("dilated-na-1d", "neighborhood-na-1d", STRING | {"w": 4}, {"dil": 1}),
+        ("dilated-na", "neighborhood-biased", SQUARE | {"wy": 4, "wx": 3}, {"dil": 1}),
+        ("neighborhood-strided-1d", "dilated-na-1d", STRING | {"w": 3, "dil": 2}, {"t": 1}),
+        ("neighborhood-causal-1d", "sliding-window-causal", STRING | {"w": 3, "dil": 2}, {"t": 1}),
         ("neighborhood-strided", "neighborhood-na", SQUARE | {"wy": 4, "wx": 3}, {"t": 1}),
         ("gcvit-local", "swin", SQUARE | {"wy": 3, "wx": 3}, {}),
     ],
@@ -443,7 +443,7 @@ def test_equal_mechanisms(name, other, shape, more):
 
 
 def test_a_causal_group_longer_than_its_window_has_queries_without_keys():
-    extents = {"b": 1, "h": 2, "p": 12, "w": 2, "d": 1, "t": 5, "e": 3, "f": 4}
+    extents = {"b": 1, "h": 2, "p": 12, "w": 2, "dil": 1, "t": 5, "e": 3, "f": 4}
     _, inputs = given("neighborhood-causal-1d", extents)
     found = output("neighborhood-causal-1d", inputs, extents)
     empty = np.arange(12) % 5 < 3  # two keys for five queries, of which the last two see one
@@ -513,7 +513,7 @@ def test_outlook_at_the_identity_counts_the_windows_over_a_pixel():
 
 def test_zeros_around_take_weight():
     """The two ways to treat the outside of an image differ at its border only."""
-    shape = SQUARE | {"ky": 3, "kx": 3, "d": 1}
+    shape = SQUARE | {"ky": 3, "kx": 3, "dil": 1}
     _, inputs = given("msa-conv", shape)
     zeros, masked = (output(n, inputs, shape) for n in ("msa-conv", "msa-conv-masked"))
     same(zeros[..., 1:-1, 1:-1], masked[..., 1:-1, 1:-1])

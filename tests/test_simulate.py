@@ -26,17 +26,14 @@ from fusemodel.mapping.spec import Design
 from fusemodel.model import evaluate
 from fusemodel.model.evaluate import choices
 from fusemodel.model.tiles import Chosen
-from fusemodel.numerics import random_inputs
-from fusemodel.numerics import run as interpret
 from fusemodel.simulate import simulate
 from fusemodel.simulate.array import product, reduction
 from fusemodel.simulate.engine import run
-from fusemodel.simulate.functional import execute
 from fusemodel.simulate.lower import lower
 from fusemodel.simulate.machine import Counts, Deadlock, Machine, machine_of
 from fusemodel.simulate.run import deadlock_error
 from fusemodel.simulate.stepwise import Stepwise
-from fusemodel.simulate.tasks import BUFFER, DEPENDENCE, REASONS
+from fusemodel.simulate.tasks import REASONS
 
 
 def outcome(machine: Machine, **options: Any) -> Counts | tuple[Any, ...]:
@@ -236,7 +233,8 @@ def test_within_a_hundredth_when_double_buffered(mapping: str, seq: int) -> None
     if mapping == "mla-absorbed-cloud" and seq > 2**14:
         seq = 2**16  # tens of millions of tasks differ
     workload = load_workload("layer32" if mapping in LAYER32 else "bert")
-    found = simulate(load_design(mapping), workload, seq, copies=2)
+    copies = 3 if mapping == "deltanet-cloud" else 2  # a step of its recurrence is nearly as long as the work of two
+    found = simulate(load_design(mapping), workload, seq, copies=copies)
     assert 1 - 1e-9 <= found.cycles / found.closed_form_cycles <= 1.01
 
 
@@ -348,75 +346,6 @@ def test_reasons_and_cycles_add_up() -> None:
     for level, tensors in closed.traffic_bytes.items():
         for tensor, moved in tensors.items():
             assert found.traffic_bytes[level][tensor] == pytest.approx(moved)
-
-
-SMALL: dict[str, dict[str, int]] = {
-    "fusemax": {"b": 1, "h": 2, "p": 16, "m": 24, "e": 3, "f": 2, "p0": 4, "m0": 4},
-    "fusemax-arch": {"b": 1, "h": 2, "p": 16, "m": 24, "e": 3, "f": 2, "p0": 4, "m0": 4},
-    "fusemax-cascade": {"b": 1, "h": 2, "p": 16, "m": 24, "e": 3, "f": 2, "p0": 4, "m0": 4},
-    "flat": {"b": 1, "h": 2, "p": 512, "m": 256, "e": 2, "f": 2},
-    "flat-best": {"b": 1, "h": 2, "p": 128, "m": 256, "e": 2, "f": 2},
-    "unfused": {"b": 1, "h": 1, "p": 256, "m": 256, "e": 1, "f": 2},
-    "causal-cloud": {"b": 1, "h": 1, "p": 256, "m": 256, "e": 2, "f": 2},
-    "gqa-cloud": {"b": 1, "g": 1, "r": 2, "p": 256, "m": 256, "e": 2, "f": 2},
-    "window-cloud": {"b": 1, "h": 1, "p": 256, "e": 2, "f": 2, "w": 64},
-    "linear-cloud": {"b": 1, "h": 2, "p": 256, "m": 256, "e": 2, "f": 2},
-    "linear-fusemax": {
-        "b": 1,
-        "h": 4,
-        "e": 2,
-        "f": 2,
-        "p": 16,
-        "d": 8,
-        "s": 8,
-        "p0": 4,
-        "h0": 2,
-        "c0": 4,
-        "s0": 4,
-        "g0": 4,
-    },
-}
-
-
-@pytest.mark.parametrize("mapping", sorted(SMALL))
-def test_moving_real_numbers_gives_the_cascade(mapping: str) -> None:
-    design, sets = load_design(mapping), SMALL[mapping]
-    extents, _ = choices(design, sets=sets)
-    inputs = random_inputs(design.cascade, extents, seed=3)
-    expected = interpret(design.cascade, inputs, extents).outputs
-    for name, values in execute(design, sets=sets, inputs=inputs).items():
-        np.testing.assert_allclose(values, expected[name], rtol=1e-9, atol=1e-12)
-
-
-def test_what_the_functional_mode_does_not_run_is_refused() -> None:
-    sets = {"b": 1, "h": 4, "i": 16, "e": 4, "f": 4, "i0": 4, "n0": 4, "j0": 4}
-    with pytest.raises(InputError, match="does not run 'TI', which steps inside a task"):
-        execute(load_design("deltanet-cloud"), sets=sets)
-
-
-def test_reading_what_is_not_there_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks that do not wait for what they need read it before it is written, or after it has been replaced."""
-    import fusemodel.simulate.functional as functional
-
-    design, sets = load_design("fusemax"), SMALL["fusemax"]
-
-    def careless(kind: int, slack: int):
-        def lowered(*args: Any, **options: Any):
-            tasks = lower(*args, **options)
-            actors = tuple(
-                replace(a, edges=tuple(e for e in a.edges if e.reason != kind or (a.unit < 0) != (slack > 0)))
-                for a in tasks.actors
-            )
-            return replace(tasks, actors=actors)
-
-        return lowered
-
-    monkeypatch.setattr(functional, "lower", careless(DEPENDENCE, 0))
-    with pytest.raises(InputError, match="where it has not been written"):
-        execute(design, sets=sets, schedule="asap")
-    monkeypatch.setattr(functional, "lower", careless(BUFFER, 1))
-    with pytest.raises(InputError, match="where it has been replaced"):
-        execute(design, sets=sets)
 
 
 @pytest.mark.parametrize(("x", "y", "e"), [(1, 1, 1), (4, 4, 3), (5, 3, 7), (16, 8, 64), (64, 64, 64)])

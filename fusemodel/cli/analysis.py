@@ -17,6 +17,7 @@ from fusemodel.cli.options import (
     print_json,
     sequence_length,
     sizes_set,
+    to_write,
 )
 from fusemodel.errors import InputError, unknown
 
@@ -36,7 +37,9 @@ def count_passes(
     plot: Annotated[
         str | None,
         typer.Option(
-            "--plot", help="Draw the bound on traffic against storage on chip, and library mappings above it."
+            "--plot",
+            callback=to_write,
+            help="Draw the bound on traffic against storage on chip, and library mappings above it.",
         ),
     ] = None,
     as_json: Json = False,
@@ -116,7 +119,9 @@ def derive_cascade(
     merge: Annotated[
         str, typer.Option("--merge", help="running: tiles one after another; chunks: independent, merged at the end.")
     ] = "running",
-    out: Annotated[str | None, typer.Option("--out", "-o", help="Write the cascade found to this file.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", callback=to_write, help="Write the cascade found to this file.")
+    ] = None,
     arch: Annotated[
         str | None, typer.Option("--arch", help="Also map every stage onto this architecture, and compare them.")
     ] = None,

@@ -21,6 +21,7 @@ from fusemodel.cli.options import (
     print_json,
     sequence_length,
     sizes_set,
+    to_write,
 )
 from fusemodel.errors import InputError, unknown
 
@@ -69,10 +70,16 @@ def simulate_mapping(
         int, typer.Option(min=1, max=64, help="Room for at least so many of every kept tile; 2: double buffering.")
     ] = 1,
     trace: Annotated[
-        str | None, typer.Option("--trace", help="Write the first tasks as a trace for Perfetto or chrome://tracing.")
+        str | None,
+        typer.Option(
+            "--trace", callback=to_write, help="Write the first tasks as a trace for Perfetto or chrome://tracing."
+        ),
     ] = None,
     plot: Annotated[
-        str | None, typer.Option("--plot", help="Draw the first tasks, a lane for each unit (.svg, .png or .pdf).")
+        str | None,
+        typer.Option(
+            "--plot", callback=to_write, help="Draw the first tasks, a lane for each unit (.svg, .png or .pdf)."
+        ),
     ] = None,
     instances: Annotated[
         int | None, typer.Option(min=1, max=2**20, help="Arrays that share heads and batches; the architecture's.")
@@ -82,7 +89,9 @@ def simulate_mapping(
     every: Annotated[
         bool, typer.Option("--all", help="Every mapping of the library against the closed form, as a table.")
     ] = False,
-    out: Annotated[str | None, typer.Option("--out", "-o", help="With --all: write the table as Markdown.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", callback=to_write, help="With --all: write the table as Markdown.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Simulate a mapping tile by tile: cycles against the closed form, and what each unit waits for."""
@@ -142,7 +151,10 @@ def compare_mappings(
     arch: ArchOption = None,
     details: Annotated[bool, typer.Option("--details", help="Also print every evaluation.")] = False,
     html: Annotated[
-        str | None, typer.Option("--html", help="Also write a report as one page of HTML, with interactive plots.")
+        str | None,
+        typer.Option(
+            "--html", callback=to_write, help="Also write a report as one page of HTML, with interactive plots."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

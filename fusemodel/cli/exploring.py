@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fusemodel.cli.options import Json, SetOption, app, listed, print_json, sequence_length, sizes_set
+from fusemodel.cli.options import Json, SetOption, app, listed, print_json, sequence_length, sizes_set, to_write
 from fusemodel.errors import InputError
 
 
@@ -28,9 +28,15 @@ def explore_mappings(
     ] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="A limit to each search; its gap is told.")] = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="Write the best mapping; of a space, all results (.csv, .json).")
+        str | None,
+        typer.Option(
+            "--out", "-o", callback=to_write, help="Write the best mapping; of a space, all results (.csv, .json)."
+        ),
     ] = None,
-    plot: Annotated[str | None, typer.Option(help="Draw area against latency and energy (.svg, .pdf, .png).")] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option("--plot", callback=to_write, help="Draw area against latency and energy (.svg, .pdf, .png)."),
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="Where a space's results are kept; else in the user's cache.")
     ] = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fusemodel.cli.options import Json, app, listed, print_json
+from fusemodel.cli.options import Json, app, listed, print_json, to_write
 from fusemodel.errors import InputError
 
 
@@ -16,7 +16,9 @@ def validate_model(
     data: Annotated[
         list[str] | None, typer.Option("--data", help="Measured times, a CSV (or .gz); several may be given.")
     ] = None,
-    plot: Annotated[str | None, typer.Option("--plot", help="Draw predicted against measured time.")] = None,
+    plot: Annotated[
+        str | None, typer.Option("--plot", callback=to_write, help="Draw predicted against measured time.")
+    ] = None,
     by: Annotated[str | None, typer.Option("--by", help="Only groups by gpu, op, kernel, head_dim, ...")] = None,
     fit: Annotated[
         str | None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fusemodel.cli.options import Json, SetOption, app, print_json, sizes_set
+from fusemodel.cli.options import Json, SetOption, app, print_json, sizes_set, to_write
 from fusemodel.errors import InputError, unknown
 
 
@@ -21,7 +21,12 @@ def list_library(
     every: Annotated[bool, typer.Option("--all", help="Every entry (the default).")] = False,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="Write the cascades as a Markdown table, with passes, operations and source."),
+        typer.Option(
+            "--out",
+            "-o",
+            callback=to_write,
+            help="Write the cascades as a Markdown table, with passes, operations and source.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -37,6 +37,15 @@ ArchOption = Annotated[
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="RANK=SIZE, for a rank or a tile; repeatable.")]
 
 
+def to_write(path: str | None) -> str | None:
+    """For options that name a file to write: what is wrong with it is said before the work, not after."""
+    from fusemodel.library import check_writable
+
+    if path is not None:
+        check_writable(path)
+    return path
+
+
 def print_json(data: Any) -> None:
     sys.stdout.write(json.dumps(_plain(data), indent=2, allow_nan=False) + "\n")
 

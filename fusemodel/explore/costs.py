@@ -19,8 +19,11 @@ from fusemodel.explore.frame import Frame, Option, Scene
 from fusemodel.explore.front import Floats
 from fusemodel.mapping.load import group_of
 from fusemodel.mapping.spec import ALL
-from fusemodel.model.cost import cost_of, moved_words, needs_numbers
+from fusemodel.model.cost import GroupCost, cost_of, recurrence_cycles
+from fusemodel.model.frame import loose_ranks, ragged_frames
+from fusemodel.model.movement import moved_words, needs_numbers
 from fusemodel.model.plan import Move, Plan, plan_group
+from fusemodel.model.recurrence import Recurrence
 from fusemodel.model.registers import held_in_registers
 
 
@@ -80,18 +83,16 @@ class Costing:
 
     def measured(self, plan: Plan) -> Iterator[tuple[Any, Any, list[tuple[Move, Any]]]]:
         """Costs and words of every move for all combinations at once, or one by one where counts need numbers."""
-        if not needs_numbers(plan, self.scene.extents):
+        extents = self.scene.extents
+        if not needs_numbers(plan, extents, loose_ranks(plan, self.sizes, extents)):
             self.evaluated += 1
-            yield (
-                slice(None), cost_of(plan, self.sizes, self.scene.extents),
-                moved_words(plan, self.sizes, self.scene.extents),
-            )  # fmt: skip
+            yield slice(None), cost_of(plan, self.sizes, extents), moved_words(plan, self.sizes, extents)
             return
         for n in range(self.length):
             self.check()
             self.evaluated += 1
             one = {x: int(v[n]) if isinstance(v, np.ndarray) else v for x, v in self.sizes.items()}
-            yield n, cost_of(plan, one, self.scene.extents), moved_words(plan, one, self.scene.extents)
+            yield n, cost_of(plan, one, extents), moved_words(plan, one, extents)
 
     # Nests
 
@@ -128,7 +129,7 @@ class Costing:
                 base[busy, at] += cost.einsums[n].cycles
                 base[columns.energy, at] += cost.einsums[n].energy_pj
             for k, recurrence in enumerate(plan.recurrences):
-                base[columns.waits.start + k, at] += self.waiting(recurrence, nest, cost, at)
+                base[columns.waits.start + k, at] += self.waiting(plan, recurrence, nest, cost, at)
             for move, amount in moves:
                 if move.tile.einsum in nest and (move.source is None or move.sink is None):
                     write = move.source is None or move.after_first
@@ -140,16 +141,12 @@ class Costing:
                 base[0] += np.asarray(held.words) > held.room
         return OptionCost(option, base, [(t, write, read, wrote) for (t, _, write), (read, wrote) in words.items()])
 
-    def waiting(self, recurrence: Any, nest: Sequence[str], cost: Any, at: Any) -> Any:
-        total: Any = sum(cost.einsums[n].cycles for n in recurrence.einsums if n in nest)
+    def waiting(self, plan: Plan, recurrence: Recurrence, nest: Sequence[str], cost: GroupCost, at: Any) -> Any:
+        """The part that a nest has in how long the steps of a recurrence wait."""
         sizes = {x: v[at] if isinstance(v, np.ndarray) else v for x, v in self.sizes.items()}
-        for drain in recurrence.drains:
-            if drain.producer in nest:
-                over = np.prod([sizes[x] for x in drain.leaves])
-                total = total + np.minimum(over, drain.length) * np.prod([sizes[x] for x in drain.loops], axis=0)
-        for x in recurrence.between:
-            total = total / sizes[x]
-        return total
+        extents, mine = self.scene.extents, {n: cost.einsums[n] for n in nest}
+        frames = ragged_frames(plan, extents, loose_ranks(plan, sizes, extents))
+        return recurrence_cycles(plan, frames, recurrence, mine, sizes)
 
     # Places
 

@@ -315,8 +315,9 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
         parts=parts, sizes=sizes, loops=loops, keeps=tuple(keeps), reserve=reserve, budget_bytes=budget,
         bindings=bindings, stages=tuple(tuple(s) for s in stages), interleave=spec.interleave, variant=variant,
         grid=grid, order=spec.order, resident=spec.resident, skip=spec.skip, launch=spec.launch,
-        prologue=spec.prologue, step=spec.step, warm=spec.warm, fill=spec.fill,
-        multicast=spec.multicast, exposed=tuple(spec.exposed), places=places,
+        prologue=spec.prologue, step=spec.step, persistent=spec.persistent, warm=spec.warm, fill=spec.fill,
+        multicast=spec.multicast, exposed=tuple(spec.exposed), exact=frozenset(i for _, i in cascade.split.values()),
+        places=places,
     )  # fmt: skip
     check_group(group, cascade, arch)
     return group

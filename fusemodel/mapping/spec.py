@@ -78,10 +78,11 @@ class GroupSpec(Spec):
     time it takes beside the others that are ``resident``, as many as are on an instance together. Steps of the shared
     loops in which the Einsum ``skip`` has no point are skipped. ``launch``, ``prologue`` and ``step`` name overheads
     of the machine: of the group, of each block, and what each step of the shared loops waits, which other resident
-    blocks hide. ``warm``: caches hold what they could keep from a run of the same before. ``fill``: nothing else is
-    done while a block loads its first tiles. ``multicast``: tiles of a tensor are read once for so many blocks. A
-    stage takes no less than its Einsums' traffic at levels that are ``exposed``; that of others hides behind all
-    stages.
+    blocks hide. ``persistent``: blocks begin and end beside the work and traffic of others, so that prologues, but
+    for the first, add to a group's time only what is beyond those. ``warm``: caches hold what they could keep from a
+    run of the same before. ``fill``: nothing else is done while a block loads its first tiles. ``multicast``: tiles
+    of a tensor are read once for so many blocks. A stage takes no less than its Einsums' traffic at levels that are
+    ``exposed``; that of others hides behind all stages.
     """
 
     name: str = ""
@@ -101,6 +102,7 @@ class GroupSpec(Spec):
     launch: str | None = None
     prologue: str | None = None
     step: str | None = None
+    persistent: bool = False
     warm: bool = False
     fill: bool = False
     multicast: dict[str, Annotated[int, Field(ge=1, le=64)]] = Field({})
@@ -167,7 +169,8 @@ TileSize = Expr | Auto | tuple[int, ...]
 @dataclass(frozen=True)
 class Group:
     """Einsums under shared temporal ``loops``, outermost first. ``parts`` maps a tiled rank to its parts, outermost
-    first, and ``sizes`` gives those parts that are fixed, listed or to be found; the outermost is what is left."""
+    first, and ``sizes`` gives those parts that are fixed, listed or to be found; the outermost is what is left. The
+    last tile of a rank may be smaller than the others, except of ``exact`` ones: inner parts that a cascade makes."""
 
     name: str
     parts: Mapping[str, tuple[str, ...]]
@@ -187,10 +190,12 @@ class Group:
     launch: str | None = None
     prologue: str | None = None
     step: str | None = None
+    persistent: bool = False
     warm: bool = False
     fill: bool = False
     multicast: Mapping[str, int] = field(default_factory=dict)
     exposed: tuple[str, ...] = ()
+    exact: frozenset[str] = frozenset()
     places: Mapping[str, Where] = field(default_factory=dict, compare=False)
 
     def leaves(self, rank: str, cascade: Cascade) -> tuple[str, ...]:

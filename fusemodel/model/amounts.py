@@ -56,6 +56,8 @@ def floor_div(a: Amount, b: Amount) -> Amount:
 
 
 def where(condition: Amount, a: Amount, b: Amount) -> Amount:
+    if condition.__class__ is bool:
+        return a if condition else b
     if graph := _graph(condition, a, b):
         return graph.apply("select", condition, a, b)
     return np.where(condition, a, b) if isinstance(condition, np.ndarray) else a if condition else b

@@ -25,6 +25,7 @@ from fusemodel.model.evaluate import plans_of
 from fusemodel.model.plan import EinsumPlan, Move, Plan
 
 Array: TypeAlias = Any
+_PJ = 1e-12
 Sizes: TypeAlias = Mapping[str, Array]
 
 
@@ -38,6 +39,11 @@ class GroupCounts:
     once_bytes: Array
     moved: Mapping[str, Mapping[str, tuple[Array, Array]]]
     element_bytes: Mapping[str, Array]
+
+    def levels(self, arch: Architecture, warm: bool | None) -> Mapping[str, Mapping[str, tuple[Array, Array]]]:
+        """Bytes read and written by level and tensor, from caches that are warm (None: as the mapping says)."""
+        keeps = self.plan.group.warm if warm is None else warm
+        return cached(arch, self.moved, self.element_bytes, self.plan.group, keeps)
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,24 @@ class BatchCounts:
         arch = arch or self.design.arch
         found = []
         for g in self.groups:
-            keeps = g.plan.group.warm if warm is None else warm
-            levels = cached(arch, g.moved, g.element_bytes, g.plan.group, keeps)
+            levels = g.levels(arch, warm)
             level_bytes = {n: sum(r + w for r, w in tensors.values()) for n, tensors in levels.items() if tensors}
             work = replace(g.work, level_bytes=level_bytes)
             found.append(block_time(work, g.plan.group, arch))
         return found
+
+    def energy_j(self, arch: Architecture | None = None, *, warm: bool | None = None) -> Array:
+        """Energy of the operations, of what is moved, and of rest meanwhile, in joules."""
+        arch = arch or self.design.arch
+        total: Array = arch.idle_w * self.seconds(arch, warm=warm)
+        for g in self.groups:
+            total = total + g.counter.operations_pj() * _PJ
+            for name, tensors in g.levels(arch, warm).items():
+                level = arch.levels[name]
+                for read, written in tensors.values():
+                    moved_pj = (read * level.read_pj + written * level.write_pj) / level.access_bytes
+                    total = total + moved_pj * _PJ
+        return total
 
     def roofline_seconds(self) -> Array:
         """The longest of each unit's operations and the outermost level's compulsory bytes, at data-sheet rates; summed
@@ -197,6 +215,17 @@ class _Counter:
             own = (einsum.unit, 1, einsum.cycles_per_point, einsum.cycles_per_output)
             for unit, _, of_point, of_output in (own, *einsum.beside):
                 total[unit] = total.get(unit, 0.0) + points * of_point + outputs * of_output
+        return total
+
+    def operations_pj(self) -> Array:
+        """Energy of the operations at the points that are present."""
+        total: Array = 0.0
+        for einsum in self.plan.einsums.values():
+            band = self.bands[einsum.name]
+            total = total + self.elements(einsum.leaves, band) * einsum.energy_pj_per_point
+            if einsum.cycles_per_output:
+                outputs = self.elements([x for x in einsum.leaves if x not in einsum.reduced], band)
+                total = total + outputs * einsum.energy_pj_per_output
         return total
 
     def elements(self, leaves: Iterable[str], band: Band | None) -> Array:

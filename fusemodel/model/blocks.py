@@ -94,8 +94,9 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
     busy, units = _stages(work, arch)
     blocks, instances = work.blocks, arch.instances
     waiting = busy + work.steps * _overhead(arch, group.step)
+    resident = _resident(work, group, arch)
     longest = waiting * work.longest
-    even = np.maximum(busy, waiting / group.resident) / instances
+    even = np.maximum(busy, waiting / resident) / instances
     per_instance = blocks / instances
     compute = np.maximum(even, longest)
     rounds = np.maximum(per_instance, 1.0)
@@ -104,10 +105,13 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
         compute = np.maximum(even * (1 + wasted), longest)
         rounds = np.maximum(per_instance * (1 + wasted), 1.0)
     if group.order == "listed":
-        queued = np.clip(per_instance / group.resident - 1, 0.0, 1.0)
-        compute = np.maximum(even + queued * longest * group.resident / 2, longest)
+        queued = np.clip(per_instance / resident - 1, 0.0, 1.0)
+        compute = np.maximum(even + queued * longest * resident / 2, longest)
+    if group.order != "static":  # all resident at once: nothing evens out that some instances have one more
+        crowded = np.where(per_instance <= resident, np.ceil(per_instance), 0.0)
+        compute = np.maximum(compute, busy / blocks * crowded)
     first = _overhead(arch, group.prologue) + (_fill(work, arch) if group.fill else 0.0)
-    prologue = first * np.maximum(rounds / group.resident, 1.0)
+    prologue = first * np.maximum(rounds / resident, 1.0)
     level_s: dict[str, Amount] = {}
     for name, moved in work.level_bytes.items():
         level = arch.levels[name]
@@ -126,14 +130,24 @@ def block_time(work: BlockWork, group: Group, arch: Architecture) -> BlockTime:
         slowest = np.maximum(slowest, seconds)
     inner = np.maximum(compute, slowest)
     if group.step is not None:  # the last blocks are too few to keep a level busy while they wait
-        waves = per_instance / group.resident
+        waves = per_instance / resident
         full = np.floor(waves)
         inner = np.where((full > 0) & (waves > full), np.maximum(inner, slowest * full / waves + longest), inner)
+    if group.persistent:  # all but the first prologue beside the work of other blocks
+        prologue = np.maximum(prologue - inner, np.minimum(first, prologue))
     launch = _overhead(arch, group.launch)
     return BlockTime(
         launch + inner + prologue, compute, compute - even, level_s,
         {u: v / instances for u, v in units.items()}, prologue, launch, per_instance,
     )  # fmt: skip
+
+
+def _resident(work: BlockWork, group: Group, arch: Architecture) -> Amount:
+    """Blocks on an instance at a time: as many as the group says, if their tiles fit beside each other."""
+    sizes = [v.size_bytes for v in arch.levels.values() if v.per_instance and v.kind == "sram" and v.size_bytes]
+    if not sizes or group.resident == 1:
+        return group.resident
+    return np.clip(np.floor(min(sizes) / np.maximum(work.tile_bytes, 1.0)), 1, group.resident)
 
 
 def _fill(work: BlockWork, arch: Architecture) -> Amount:

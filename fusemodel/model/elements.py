@@ -14,7 +14,7 @@ from fusemodel.model.domain import MAX_UNION, Linear, count_exactly, count_union
 from fusemodel.model.forms import Form
 
 #: Values enumerated at most to count those of one index.
-_MAX_VALUES = 2**20
+MAX_VALUES = 2**20
 
 
 @dataclass(frozen=True)
@@ -151,23 +151,29 @@ def values(terms: tuple[tuple[int, int], ...], offsets: tuple[int, ...] = (0,)) 
     divisor = gcd(*(s for s, _ in todo)) if todo else 1
     total, reach, solid, regular = 1, 1, True, True
     for stride, size in ((s // divisor, n) for s, n in todo):
-        if stride >= reach:
-            total, solid = total * size, solid and stride == reach
-        elif solid:
-            total = reach + stride * (size - 1)
-        else:
-            total, regular = min(total * size, reach + stride * (size - 1)), False
-        reach += stride * (size - 1)
+        total, reach, solid, regular = widened(total, reach, solid, regular, stride, size)
     if solid:
         return _intervals(total, divisor, offsets)
     if regular and len(offsets) == 1:
         return total
-    if total * len(offsets) > _MAX_VALUES:
+    if total * len(offsets) > MAX_VALUES:
         return total * len(offsets)
     found = np.array(sorted(set(offsets)), dtype=np.int64)
     for stride, size in todo:
         found = np.unique(found[:, None] + stride * np.arange(size))
     return len(found)
+
+
+def widened(total: int, reach: int, solid: bool, regular: bool, stride: int, size: int) -> tuple[int, int, bool, bool]:
+    """Distinct values so far, and one more than the largest, with a term of a stride that is no smaller than those
+    before. ``solid``: they have no gaps; ``regular``: the number is exact."""
+    if stride >= reach:
+        total, solid = total * size, solid and stride == reach
+    elif solid:
+        total = reach + stride * (size - 1)
+    else:
+        total, regular = min(total * size, reach + stride * (size - 1)), False
+    return total, reach + stride * (size - 1), solid, regular
 
 
 def _intervals(length: int, step: int, starts: tuple[int, ...]) -> int:

@@ -15,14 +15,15 @@ import numpy as np
 
 from fusemodel.cascade.ir import Expr, accesses, rank_values
 from fusemodel.mapping.check import main_einsums
-from fusemodel.model.amounts import Amount, Sizes, minimum, where
+from fusemodel.model.amounts import Amount, Sizes, minimum, product, where
 from fusemodel.model.domain import MAX_WITNESSES, Conditions, Linear, Quotients, count_union, linear, on_leaves, regions
 from fusemodel.model.elements import Touch, values
 from fusemodel.model.expression import Node
-from fusemodel.model.forms import Form, Piece, linear_on_leaves, with_numbers
+from fusemodel.model.forms import Form, Piece, linear_on_leaves, narrowed, with_numbers
 from fusemodel.model.grid import value_on
 from fusemodel.model.pieces import MAX_PIECES, Case, IndexCase, computed_index, index_cases, indexed
 from fusemodel.model.plan import Dim, EinsumPlan, Plan, Tile
+from fusemodel.model.ragged import Root, Taken, summed
 
 _ASIDE = 16  # extents for which the frames of a plan are kept
 
@@ -30,7 +31,7 @@ _ASIDE = 16  # extents for which the frames of a plan are kept
 class Frame:
     """An Einsum's indices and conditions as linear forms over its ranks, for given extents. ``pieces`` are where it has
     points, no two with one in common; ``other`` its conditions that depend on data; ``limits`` the extents that amounts
-    are computed with."""
+    are computed with; ``roots`` the ranks whose last tile is smaller, which the pieces do not say."""
 
     def __init__(self, plan: Plan, conditions: Conditions, einsum: EinsumPlan, extents: Mapping[str, int]) -> None:
         self.einsum, self.extents = einsum, extents
@@ -47,6 +48,12 @@ class Frame:
         self._cases: dict[int, list[Case] | None] = {}
         self._distinct: dict[tuple[int, frozenset[str]], int] = {}
         self.other: list[Expr] = []
+        #: Whether every tile takes what a whole one does: blocks run a program of their own.
+        self.fixed = bool(plan.group.grid) or plan.group.skip is not None or plan.arch.instances > 1
+        self.splits = () if self.fixed else self._splits(plan)
+        self.roots = tuple(root for root, _ in self.splits)
+        #: Ranks that the tiles of the mapping do not divide (:meth:`with_ragged`).
+        self.loose: frozenset[str] = frozenset()
         self.pieces = self.where(einsum.conditions)
         doubts = conditions.doubts.get(einsum.name, ())
         #: Whether more points may be absent than the conditions say.
@@ -58,10 +65,59 @@ class Frame:
         other.limits = limits
         return other
 
+    def _splits(self, plan: Plan) -> tuple[tuple[Root, frozenset[object]], ...]:
+        """The ragged splits of the cascade whose padding the Einsum does not have, with the forms that say so."""
+        pieces, _ = regions(self.einsum.conditions, self.extents, self.quotients)
+        found = []
+        for whole, (outer, inner) in plan.cascade.split.items():
+            last = 1 - self.extents[whole]
+            ways = Linear({whole: 1}, last), Linear({outer: self.extents[inner], inner: 1}, last)
+            said = {f.key() for way in ways for f in narrowed([way], self.ranges) or ()}
+            forms = {f.key() for piece in pieces for f in piece} & said
+            parts = [plan.group.leaves(x, plan.cascade) for x in (outer, inner)]
+            if whole in self.ragged and forms and len(pieces) == 1 and {*parts[0], *parts[1]} <= {*self.einsum.leaves}:
+                found.append((Root(whole, (*parts[0], *parts[1]), len(parts[0])), frozenset(said)))
+        return tuple(found)
+
+    def with_ragged(self, ranks: frozenset[str]) -> Frame:
+        """The same frame, where the tiles of some ranks of the mapping do not divide them."""
+        own = {r: self.einsum.ranks[r] for r in ranks if r in self.einsum.ranks}
+        other = copy(self)
+        leaves = {x for r in own.values() for x in r}
+        roots = [replace(r, exact=0) if leaves & {*r.leaves[: r.exact]} else r for r in self.roots]
+        inside = {x for r in roots for x in r.leaves}
+        other.roots = (*roots, *(Root(r, own[r]) for r in own if not inside & {*own[r]}))
+        other.loose = ranks
+        return other
+
     @property
     def conditional(self) -> bool:
-        """Whether some point is absent."""
-        return self.pieces != [()]
+        """Whether some point is absent otherwise than for being past the end of a rank."""
+        return self.pieces != [()] or (self.fixed and bool(self.roots))
+
+    def steps(self, loops: Sequence[str], sizes: Sizes) -> Amount:
+        """Steps of some leaves that exist, where no other point is absent."""
+        if not self.roots:
+            return product(loops, sizes)
+        return self.combinations(dict.fromkeys(loops, True), sizes)
+
+    def combinations(self, taken: Taken, sizes: Sizes) -> Amount:
+        """Combinations that exist of the leaves ``taken``, each surely, not at all, or on a condition."""
+        total: Amount = 1
+        rooted = {x for r in self.roots for x in r.leaves}
+        for leaf, held in taken.items():
+            if leaf not in rooted and held is not False:
+                total = total * (sizes[leaf] if held is True else where(held, sizes[leaf], 1))
+        for root in self.roots:
+            if any(taken.get(x, False) is not False for x in root.leaves):
+                total = total * root.combinations(self.limits[root.rank], taken, sizes)
+        return total
+
+    def summed(
+        self, loops: Sequence[str], spaces: Sequence[Sequence[str]], of: Callable[..., Amount], sizes: Sizes
+    ) -> Amount:
+        """The sum over the steps of some loops that exist of a function of the lanes in each of some spaces."""
+        return summed(self.roots, self.limits, sizes, loops, spaces, of)
 
     def with_quotients(self, sizes: Sizes) -> Sizes:
         """Sizes of leaves, and of the coordinates that forms define."""
@@ -70,7 +126,11 @@ class Frame:
     def where(self, conditions: tuple[Expr, ...]) -> list[Piece]:
         """Where conditions hold, as forms over ranks in pieces that have no point in common."""
         if conditions not in self._pieces:
-            self._pieces[conditions], other = regions(conditions, self.extents, self.quotients)
+            pieces, other = regions(conditions, self.extents, self.quotients)
+            if self.splits:
+                said = {key for _, keys in self.splits for key in keys}
+                pieces = [tuple(f for f in piece if f.key() not in said) for piece in pieces]
+            self._pieces[conditions] = pieces
             self.other += [c for c in other if c not in self.other]
         return self._pieces[conditions]
 
@@ -80,7 +140,9 @@ class Frame:
         return count_union(pieces, loops, self.with_quotients(sizes), apart=True)
 
     def on_leaves(self, forms: Sequence[Form], sizes: Sizes) -> list[Form]:
-        return on_leaves(forms, self.einsum.ranks, self.with_quotients(sizes))
+        """Forms over ranks as forms over leaves, with those that leave out what is past the end of a rank."""
+        ends = [r.form(self.extents[r.rank], sizes) for r in self.roots]
+        return [*on_leaves(forms, self.einsum.ranks, self.with_quotients(sizes)), *ends]
 
     def index(self, dim: Dim) -> Linear | None:
         """The index as a form over ranks (and quotients); None if it depends on data or is not linear."""
@@ -286,6 +348,19 @@ def brought(loops: Iterable[tuple[str, bool]], sizes: Sizes) -> Amount:
     return total
 
 
+def bringing(loops: Iterable[tuple[str, bool]], sizes: Sizes) -> dict[str, Amount]:
+    """Whether each loop is one of those of :func:`brought`: True, False or a condition."""
+    found: dict[str, Amount] = {}
+    active: Amount = False
+    for leaf, changes in loops:
+        if changes and active is not True:
+            steps = sizes[leaf] > 1
+            active = active | steps if active is not False else steps
+            active = bool(active) if isinstance(active, (bool, np.bool_)) else active
+        found[leaf] = active
+    return found
+
+
 def frames_of(plan: Plan, extents: Mapping[str, int]) -> dict[str, Frame]:
     """The forms of every Einsum. What a plan keeps (``memo``) is for the extents asked for last; that of a few others
     is laid aside."""
@@ -304,6 +379,32 @@ def frames_of(plan: Plan, extents: Mapping[str, int]) -> dict[str, Frame]:
         memo.clear()
         memo.update(known, aside=aside)
     return memo["frames"]
+
+
+def loose_ranks(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> frozenset[str]:
+    """The ranks that the tiles of a mapping do not divide (some of them, for arrays)."""
+    if "tiled" not in plan.memo:
+        group = plan.group
+        plan.memo["tiled"] = [(r, group.leaves(r, plan.cascade)) for r in group.parts if r in plan.cascade.ranks]
+    found = []
+    for rank, leaves in plan.memo["tiled"]:
+        total: Amount = 1
+        for leaf in leaves:
+            total = total * sizes[leaf]
+        ragged = total != extents[rank]
+        if ragged is True or (ragged is not False and np.any(ragged)):
+            found.append(rank)
+    return frozenset(found)
+
+
+def ragged_frames(plan: Plan, extents: Mapping[str, int], loose: frozenset[str]) -> dict[str, Frame]:
+    """:func:`frames_of`, where the tiles of some ranks do not divide them."""
+    frames = frames_of(plan, extents)
+    if not loose:
+        return frames
+    if ("frames", loose) not in plan.memo:
+        plan.memo["frames", loose] = {n: f.with_ragged(loose) for n, f in frames.items()}
+    return plan.memo["frames", loose]
 
 
 def settled(plan: Plan) -> Plan:

@@ -133,7 +133,7 @@ class Plan:
     recurrences: tuple[Recurrence, ...]
     reductions: Mapping[str, Mapping[str, frozenset[str]]]
     passed_on: Mapping[str, tuple[str, ...]]
-    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # for the extents last evaluated
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # for the extents last evaluated
 
 
 def plan_group(group: Group, cascade: Cascade, arch: Architecture, needed_later: frozenset[str]) -> Plan:

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from fusemodel.model.amounts import Amount, Sizes, product, where
-from fusemodel.model.frame import Frame, brought, untiled, words
-from fusemodel.model.plan import Tile
+from fusemodel.model.frame import Frame, bringing, brought, span, untiled, words
+from fusemodel.model.plan import Dim, Tile
+from fusemodel.model.ragged import Taken
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
     """Accesses that share a tile whatever the sizes. ``loops``, innermost first, are outside it, with whether each
-    brings another; ``leaves`` those whose sizes multiply to its words, or None where words are no such product."""
+    brings another; ``leaves`` those whose sizes multiply to its words, or None where words are no such product;
+    ``ragged``: not all combinations of loops and leaves exist."""
 
     tiles: tuple[Tile, ...]
     loops: tuple[tuple[str, bool], ...]
     leaves: tuple[str, ...] | None
+    ragged: bool
 
     def words(self, frames: Mapping[str, Frame], sizes: Sizes) -> Amount:
+        if self.ragged:
+            return self._existing(frames, {}, sizes)
         return plain_words(frames, self.tiles, sizes) if self.leaves is None else product(self.leaves, sizes)
 
     def moved(self, frames: Mapping[str, Frame], sizes: Sizes) -> Amount:
+        if self.ragged:
+            return self._existing(frames, bringing(self.loops, sizes), sizes)
         return brought(self.loops, sizes) * self.words(frames, sizes)
+
+    def _existing(self, frames: Mapping[str, Frame], loops: Taken, sizes: Sizes) -> Amount:
+        """Pairs of a step of loops and an element."""
+        tile = self.tiles[0]
+        frame = frames[tile.einsum]
+        taken = dict(loops)
+        others: Amount = 1
+        for i, dim in enumerate(tile.dims):
+            inside = [x for x in dim.all_leaves if x not in tile.outside]
+            if self.leaves is not None or ends(frame, dim, (*inside, *loops)):
+                taken |= dict.fromkeys(inside, True)
+            else:
+                apart = tuple(sorted({frames[t.einsum].offsets(t)[i] for t in self.tiles}))
+                others = others * span(frame, dim, frozenset(inside), sizes, apart)
+        return others * frame.combinations(taken, sizes)
 
 
 def shared_tiles(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> tuple[Shared, ...] | None:
@@ -40,13 +62,43 @@ def shared_tiles(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> tuple[Sh
         offsets = {frozenset(frames[t.einsum].offsets(t) for t in alike) for alike in found}
         if len(dims) > 1 or len(offsets) > 1 or not _ordered([alike[0].outside for alike in found]):
             return None
-    return tuple(_shared(frames, alike) for alike in found)
+    return tuple(shared_tile(frames, alike) for alike in found)
 
 
-def _shared(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> Shared:
+def shared_tile(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> Shared:
+    """Accesses that share a tile whatever the sizes."""
     tile = tiles[0]
-    used = {x for d in tile.dims for x in frames[tile.einsum].changes(d)}
-    return Shared(tuple(tiles), tuple((x, x in used) for x in reversed(tile.outside)), simple_leaves(frames, tiles))
+    frame = frames[tile.einsum]
+    used = {x for d in tile.dims for x in frame.changes(d)}
+    loops = tuple((x, x in used) for x in reversed(tile.outside))
+    concerned = {*tile.outside, *(x for d in tile.dims for x in d.all_leaves)}
+    ragged = not frame.fixed and any(r.concerns(concerned) for r in frame.roots)
+    return Shared(tuple(tiles), loops, simple_leaves(frames, tiles), ragged)
+
+
+def ends(frame: Frame, dim: Dim, beside: Collection[str]) -> bool:
+    """Whether the last tile has fewer values of an index, as far as it and the leaves ``beside`` go."""
+    roots = [r for r in frame.roots if r.concerns({*dim.all_leaves, *beside})]
+    return any(x in r.leaves for r in roots for x in dim.all_leaves)
+
+
+def simple(frame: Frame, dim: Dim) -> bool:
+    """Whether an index tells the coordinates in it apart."""
+    if frame.fixed and dim.split in frame.ragged:
+        return False
+    return (len(dim.leaves) <= 1 or dim.split == dim.rank) and frame.index(dim) is not None and not frame.quotient(dim)
+
+
+def counts_apart(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> bool:
+    """Whether accesses of a tile in the last, smaller tile of a rank have to be counted one by one."""
+    for i, dim in enumerate(tiles[0].dims):
+        frame = frames[tiles[0].einsum]
+        some = {x for t in tiles for x in (*t.outside, *(y for d in t.dims for y in d.all_leaves))}
+        if any(ends(frames[t.einsum], t.dims[i], some) for t in tiles):
+            offsets = {frames[t.einsum].offsets(t)[i] for t in tiles}
+            if len(offsets) > 1 or not simple(frame, dim):
+                return True
+    return False
 
 
 def _ordered(nests: Sequence[Sequence[str]]) -> bool:
@@ -103,9 +155,7 @@ def simple_leaves(frames: Mapping[str, Frame], tiles: Sequence[Tile]) -> tuple[s
     outside = set(tile.outside)
     leaves: list[str] = []
     for dim in tile.dims:
-        if dim.split in frame.ragged or (len(dim.leaves) > 1 and dim.split != dim.rank):
-            return None
-        if frame.index(dim) is None or frame.quotient(dim):
+        if not simple(frame, dim):
             return None
         leaves += [x for x in dim.all_leaves if x not in outside]
     return tuple(leaves)

@@ -18,7 +18,7 @@ from fusemodel.model.elements import Touch, touched
 from fusemodel.model.expression import Node
 from fusemodel.model.frame import Frame, words
 from fusemodel.model.plan import Footprint, Plan, Tile
-from fusemodel.model.products import Shared, in_all, plain, plain_words, shared_tiles
+from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tiles
 
 
 @dataclass
@@ -135,13 +135,15 @@ def amount_of(expr: Expr, sizes: Sizes) -> Amount:
 def _simple(plan: Plan, frames: Mapping[str, Frame]) -> dict[tuple[str, str], tuple[Shared, ...] | None]:
     """For each kept tensor by level, the tiles that its accesses share, where they are products (for the extents asked
     for last)."""
-    if "footprints" not in plan.memo:
+    key = ("footprints", next(iter(frames.values())).loose)
+    if key not in plan.memo:
         found: dict[tuple[str, str], tuple[Shared, ...] | None] = {}
         for f in plan.footprints:
-            alone = len({nest for nest, _ in f.tiles}) == 1
-            found[f.keep.level, f.keep.tensor] = shared_tiles(frames, [t for _, t in f.tiles]) if alone else None
-        plan.memo["footprints"] = found
-    return plan.memo["footprints"]
+            tiles = [t for _, t in f.tiles]
+            alone = len({nest for nest, _ in f.tiles}) == 1 and not counts_apart(frames, tiles)
+            found[f.keep.level, f.keep.tensor] = shared_tiles(frames, tiles) if alone else None
+        plan.memo[key] = found
+    return plan.memo[key]
 
 
 def _footprint(plan: Plan, footprint: Footprint, frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> Amount:
@@ -164,7 +166,7 @@ def _footprint(plan: Plan, footprint: Footprint, frames: Mapping[str, Frame], si
 def _joint_words(tiles: list[Tile], frames: Mapping[str, Frame], sizes: Sizes) -> tuple[Amount, bool]:
     """Words of the tile that several accesses share, where it is largest (every point present, outer loops still), and
     whether that is exact."""
-    if plain(frames, tiles):
+    if plain(frames, tiles) and not counts_apart(frames, tiles):
         return plain_words(frames, tiles, sizes), True
     apart = {frames[t.einsum].shape(t): words(frames[t.einsum], t, sizes) for t in tiles}
     divided = any(frames[t.einsum].quotient(d) for t in tiles for d in t.dims)
@@ -179,7 +181,8 @@ def _joint_words(tiles: list[Tile], frames: Mapping[str, Frame], sizes: Sizes) -
         moved.append([Linear(f.coefficients, f.constant - least) for f in forms])
         limits.append(max(high for _, high in bounds) - least + 1)
     shifted = [
-        Touch(tuple(index), p.data, tuple(limits), ()) for index, p in zip(zip(*moved, strict=True), parts, strict=True)
+        Touch(tuple(index), p.data, tuple(limits), p.forms)
+        for index, p in zip(zip(*moved, strict=True), parts, strict=True)
     ]
     most = prod(parts[0].limits)
     found, exact = touched(shifted, (), still)

@@ -15,8 +15,9 @@ from fusemodel.cascade.extents import evaluate, integer
 from fusemodel.cascade.ir import Expr, Number
 from fusemodel.errors import InputError, Where
 from fusemodel.mapping.spec import Auto, Candidates, Group, TileSize
-from fusemodel.model.amounts import Amount
-from fusemodel.model.cost import GroupCost, cost_of, excess_of, needs_numbers
+from fusemodel.model.amounts import Amount, ceil_div
+from fusemodel.model.cost import GroupCost, cost_of, excess_of
+from fusemodel.model.movement import needs_numbers
 from fusemodel.model.plan import Plan
 from fusemodel.quantities import size
 
@@ -239,7 +240,8 @@ def chains(group: Group) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def sizes_of(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) -> dict[str, int]:
-    """Sizes of a group without choices: ``max`` parts take, one after another, the largest divisor that fits."""
+    """Sizes of a group without choices: ``max`` parts take, one after another, the largest divisor (of the tiles that
+    the other parts leave) that fits."""
     group = plan.group
     requested = _requested(group, sets)
     known = {**extents, **_fixed(group, extents, requested)}
@@ -249,8 +251,8 @@ def sizes_of(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) ->
         rank, parts = next((r, ps) for r, ps in group.parts.items() if name in ps)
         whole = _whole(group, rank, trial)
         others = prod(trial[p] for p in parts[1:] if p != name)
-        _check_divides(group, rank, parts, whole, {**trial, name: 1})
-        options, completed = _dividing(group, trial, name, divisors(whole // others))
+        _tiles_in(group, rank, parts, whole, {**trial, name: 1})
+        options, completed = _dividing(group, trial, name, divisors(ceil_div(whole, others)))
         fits = np.ones(len(options), dtype=bool)
         if not needs_numbers(plan, extents):
             varying = {n for sizes in completed for n in sizes if sizes[n] != completed[0][n]}
@@ -267,19 +269,19 @@ def sizes_of(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) ->
 def _dividing(
     group: Group, trial: Mapping[str, int], name: str, options: Sequence[int]
 ) -> tuple[list[int], list[dict[str, int]]]:
-    """Those sizes of a part for which every other part divides, each with the sizes of all parts."""
-    found: list[int] = []
-    completed: list[dict[str, int]] = []
+    """Those sizes of a part with which every rank is whole tiles (or, where no size does that, each), with the sizes of
+    all parts."""
+    found: list[tuple[int, dict[str, int]]] = []
     problem: InputError | None = None
     for option in options:
         try:
-            completed.append(_completed(group, {**trial, name: option}))
-            found.append(option)
+            found.append((option, _completed(group, {**trial, name: option})))
         except InputError as error:
             problem = error
     if not found and problem:
         raise problem
-    return found, completed
+    whole = [x for x in found if all(x[1][r] == prod(x[1][p] for p in ps) for r, ps in group.parts.items())]
+    return [n for n, _ in whole or found], [sizes for _, sizes in whole or found]
 
 
 def _whole(group: Group, rank: str, sizes: Mapping[str, int]) -> int:
@@ -287,38 +289,56 @@ def _whole(group: Group, rank: str, sizes: Mapping[str, int]) -> int:
     if rank in sizes:
         return sizes[rank]
     parent, parts = next((r, ps) for r, ps in group.parts.items() if rank in ps)
-    return _whole(group, parent, sizes) // prod(sizes[p] for p in parts if p != rank and p in sizes)
+    return ceil_div(_whole(group, parent, sizes), prod(sizes[p] for p in parts if p != rank and p in sizes))
 
 
 def _completed(group: Group, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Sizes with every outermost part filled in as what is left; InputError where parts do not divide."""
+    """Sizes with every outermost part filled in as what is left, the last tile ragged; InputError where parts must
+    divide and do not."""
     result = dict(sizes)
     for rank, parts in chains(group):
         whole = result[rank]
-        rest = _check_divides(group, rank, parts, whole, result)
-        if parts[0] in result and result[parts[0]] * rest != whole:
+        outer, rest = _tiles_in(group, rank, parts, whole, result)
+        if result.get(parts[0], outer) != outer:
             raise InputError(
                 f"the parts of {rank!r} make {result[parts[0]] * rest}, not {whole}",
                 group.places.get(f"tile.{parts[0]}", group.places.get(f"tile.{rank}", Where())),
-                expected=f"{parts[0]} = {whole // rest}, or none given",
+                expected=f"{parts[0]} = {outer}, or none given",
             )
-        result[parts[0]] = whole // rest
+        result[parts[0]] = outer
     return result
 
 
-def _check_divides(group: Group, rank: str, parts: tuple[str, ...], whole: int, sizes: Mapping[str, int]) -> int:
+def outer_parts(group: Group, rank: str) -> list[str]:
+    """The outermost part of a rank, that part's own outermost part, and so on."""
+    found = []
+    while rank in group.parts:
+        rank = group.parts[rank][0]
+        found.append(rank)
+    return found
+
+
+def may_be_ragged(group: Group, rank: str) -> bool:
+    """Whether the last tile of a rank may be smaller than the others: not where it is an inner part itself, of which
+    there are many."""
+    inner = {p for ps in group.parts.values() for p in ps[1:]}
+    return rank not in inner and rank not in group.exact
+
+
+def _tiles_in(group: Group, rank: str, parts: tuple[str, ...], whole: int, sizes: Mapping[str, int]) -> tuple[int, int]:
+    """How many tiles a rank has, and their size."""
     rest = 1
     for part in parts[1:]:
         size = sizes[part]
         rest *= size
-        if whole % rest:
+        if whole % rest and not may_be_ragged(group, rank):
             fitting = [d for d in divisors(whole) if d <= size] or [1]
             raise InputError(
                 f"tile {part} = {size} does not divide {rank} = {whole}"
                 + (f" / {rest // size}" if rest != size else ""),
                 group.places.get(f"tile.{part}", Where()), expected=f"a divisor, such as {fitting[0]}",
             )  # fmt: skip
-    return rest
+    return ceil_div(whole, rest), rest
 
 
 Block = tuple[dict[str, Amount], int]
@@ -355,17 +375,19 @@ def _combinations(
             f"{rank!r} is divided further while its size is chosen", group.places.get(f"tile.{rank}", Where())
         )
     whole = known[rank]
-    result: list[tuple[int, ...]] = [()]
-    for part in reversed(parts[1:]):
-        size = requested.get(part)
-        grown = []
-        for inner in result:
-            left = whole // prod(inner)
-            allowed = size if isinstance(size, tuple) else divisors(left) if isinstance(size, Auto) else (known[part],)
-            grown += [(n, *inner) for n in allowed if left % n == 0]
-        result = grown
     given = known.get(parts[0])
-    result = [inner for inner in result if given is None or whole // prod(inner) == given]
-    if not result:
-        raise InputError(f"no tile sizes listed for {rank!r} divide {whole}", group.places.get(f"tile.{rank}", Where()))
-    return [(whole // prod(inner), *inner) for inner in result]
+    for ragged in (False, True)[: 1 + may_be_ragged(group, rank)]:  # ragged tiles where no others are left
+        result: list[tuple[int, ...]] = [()]
+        for part in reversed(parts[1:]):
+            size = requested.get(part)
+            grown = []
+            for inner in result:
+                left = ceil_div(whole, prod(inner))
+                listed = size if isinstance(size, tuple) else () if isinstance(size, Auto) else (known[part],)
+                allowed = divisors(left) if isinstance(size, Auto) else listed
+                grown += [(n, *inner) for n in allowed if left % n == 0 or (ragged and n <= max(left, min(allowed)))]
+            result = grown
+        found = [(ceil_div(whole, prod(inner)), *inner) for inner in result]
+        if found := [sizes for sizes in found if given is None or sizes[0] == given]:
+            return found
+    raise InputError(f"no tile sizes listed for {rank!r} divide {whole}", group.places.get(f"tile.{rank}", Where()))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fusemodel.report.plain import PlainTable
 from fusemodel.validate.errors import Errors
-from fusemodel.validate.report import MODELS, Validation
+from fusemodel.validate.report import MODELS, EnergyErrors, Validation
 
 _HEAD = ("points", "calibrated %", "median %", "p90 %", "bias %", "tau", "mechanistic %", "roofline %")
 
@@ -31,6 +31,8 @@ def validation_table(result: Validation, by: str | None = None) -> RenderableTyp
                     table.add_row(value, *_cells(errors))
             parts.append(table)
     parts.append(_worst(result))
+    if result.energy:
+        parts.append(_energy(result.energy))
     if result.skipped:
         counted = Counter(s.reason for s in result.skipped)
         table = PlainTable("rows", "first line", "reason", title=f"Left out: {len(result.skipped)} rows")
@@ -55,6 +57,26 @@ def _cells(errors: dict[str, Errors]) -> list[str]:
         f"{own.points:,}", f"{own.mape:.1f}", f"{own.median_ape:.1f}", f"{own.p90_ape:.1f}", f"{own.bias:+.1f}", tau,
         f"{errors['mechanistic'].mape:.1f}", f"{errors['roofline'].mape:.1f}",
     ]  # fmt: skip
+
+
+def _energy(energy: EnergyErrors) -> RenderableType:
+    """Predicted energies against measured ones, row by row, and the mean absolute errors."""
+    mean = ", ".join(f"{m} {e.mape:.1f} %" for m, e in energy.errors.items())
+    table = PlainTable(title=f"Energy of a launch, {len(energy.rows)} rows, mean absolute error: {mean}")
+    for column in ("line", "gpu", "kernel", "op", "shape"):
+        table.add_column(column, no_wrap=True)
+    for column in ("measured\nmJ", "calibrated\nmJ", "%", "mechanistic\nmJ", "%"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in energy.rows:
+        shape = " ".join(f"{row[c]}" for c in _EXTENTS if c in row)
+        cells = [f"{1e3 * row['measured_j']:.1f}"]
+        for model in energy.errors:
+            cells += [f"{1e3 * row[f'{model}_j']:.1f}", f"{100 * (row[f'{model}_j'] / row['measured_j'] - 1):+.0f}"]
+        table.add_row(row["line"], row["gpu"], row["kernel"], row["op"], shape, *cells)
+    return table
+
+
+_EXTENTS = ("batch", "heads", "kv_heads", "seq_q", "seq_kv", "head_dim", "M", "N", "K")
 
 
 def _worst(result: Validation) -> RenderableType:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fusemodel.model.amounts import product
-from fusemodel.model.cost import _brought, _ends, _together
 from fusemodel.model.elements import Touch, touched
 from fusemodel.model.forms import Form, Linear
 from fusemodel.model.frame import Frame
+from fusemodel.model.movement import brought_tiles, brought_words, ends_of, keyed
 from fusemodel.model.plan import Move, Plan
 from fusemodel.model.space import Space
 from fusemodel.simulate.tables import table_of, total_of
@@ -37,34 +37,19 @@ def brings(
     plan: Plan, frames: Mapping[str, Frame], sizes: Mapping[str, int], space: Space, notes: list[str]
 ) -> list[Bring]:
     """Every movement of a plan (settled), as :func:`fusemodel.model.cost.cost_of` counts it."""
-    keyed: dict[tuple[object, ...], list[Move]] = {}
-    for move in plan.moves:
-        if not move.separators or product(move.separators, sizes) > 1:
-            keyed.setdefault(move.key, []).append(move)
     found: list[Bring] = []
-    for moves in keyed.values():
-        pools: list[list[Move]] = []
-        for move in moves:
-            pool = next((p for p in pools if _together(plan, p[0], move, sizes)), None)
-            if pool is None:
-                pools.append([move])
-            else:
-                pool.append(move)
+    for moves in keyed(plan, sizes):
         # what a move is worth at each level is linear in its words, and the same for all moves of one key
-        flows = tuple((level, write, float(share)) for level, share, write in _ends(plan, moves[0], 1.0, space))
-        for pool in pools:
-            classes: dict[object, list[Move]] = {}
-            for move in pool:
-                classes.setdefault(frames[move.tile.einsum].motion(move.tile, sizes), []).append(move)
-            for (loops, _), alike in classes.items():  # type: ignore[misc]
-                words = float(_brought(alike, loops, frames, sizes, notes))
-                first = alike[0]
-                kind = str(first.key[3])
-                einsums = tuple(dict.fromkeys(m.tile.einsum for m in alike))
-                found.append(
-                    Bring(first.tensor, first.source, first.sink, kind, einsums, tuple(alike), loops, words, flows,
-                          first.nest is not None)
-                )  # fmt: skip
+        flows = tuple((level, write, float(share)) for level, share, write in ends_of(plan, moves[0], 1.0, space))
+        for alike, loops in brought_tiles(plan, moves, frames, sizes):
+            words = float(brought_words(alike, loops, frames, sizes, notes))
+            first = alike[0]
+            kind = str(first.key[3])
+            einsums = tuple(dict.fromkeys(m.tile.einsum for m in alike))
+            found.append(
+                Bring(first.tensor, first.source, first.sink, kind, einsums, tuple(alike), loops, words, flows,
+                      first.nest is not None)
+            )  # fmt: skip
     return found
 
 
@@ -84,7 +69,7 @@ def words_of(
             return mean, bring.words == 0
     exact, conditional = (
         True,
-        any(frames[e].conditional for e in bring.einsums) or any(m.tile.guards for m in bring.moves),
+        any(frames[e].conditional or frames[e].roots for e in bring.einsums) or any(m.tile.guards for m in bring.moves),
     )
     table: Table | None = mean
     if conditional:

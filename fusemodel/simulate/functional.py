@@ -1,55 +1,44 @@
 """The functional mode: tasks move and compute real numbers, through buffers of the declared size.
 
 Tasks run in the order of the plain event engine. A tile is at a level from the end of the transfer (or of the task)
-that puts it there until as many others have taken its place as there is room for. A task that reads what is not there
-yet, or not any more, ends the run with a message; so does a buffer that holds more than it has room for.
+that puts it there until another takes its place. A task that reads what is not there yet, or not any more, ends the run
+with a message; so does a buffer that holds more than it has room for.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fusemodel.cascade.ir import (
-    Access,
-    Apply,
-    Cascade,
-    Einsum,
-    Expr,
-    Extent,
-    Number,
-    RankValue,
-    iteration_ranks,
-    reduced_ranks,
-    reduction_op,
-)
+from fusemodel.cascade.ir import Access, Cascade, Einsum, accesses, iteration_ranks, reduced_ranks, reduction_op
+from fusemodel.cascade.plan import Compute, Plan
 from fusemodel.cascade.workload import Workload
 from fusemodel.errors import InputError
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.spec import Design
 from fusemodel.model.evaluate import choices
 from fusemodel.model.frame import settled
-from fusemodel.model.plan import Plan, Tile, dims_of
+from fusemodel.model.plan import Tile, dims_of
 from fusemodel.model.tiles import Chosen
 from fusemodel.numerics import random_inputs
 from fusemodel.numerics import run as interpret
-from fusemodel.numerics.operators import apply
+from fusemodel.numerics.regroup import regrouped
+from fusemodel.simulate.held import Held
+from fusemodel.simulate.inside import Inside, main, stepped_inside
 from fusemodel.simulate.lower import lower
-from fusemodel.simulate.machine import machine_of
+from fusemodel.simulate.machine import Deadlock, machine_of
+from fusemodel.simulate.points import Array, Grid, Reader, Tensors, Where
+from fusemodel.simulate.run import deadlock_error
 from fusemodel.simulate.stepwise import Stepwise, Task
-from fusemodel.simulate.tasks import Buffer, Tasks, steps_of
+from fusemodel.simulate.tasks import Actor, Buffer, Tasks, steps_of
 
-Array = NDArray[Any]
-Where = tuple[Array, ...]
-
+#: How points are combined, and what there is without any.
 _FOLDS: dict[str, tuple[Any, float]] = {
     "sum": (np.add, 0.0), "max": (np.maximum, -np.inf), "min": (np.minimum, np.inf), "prod": (np.multiply, 1.0),
-    "mean": (np.add, 0.0),
+    "mean": (np.add, 0.0), "any": (np.maximum, 0.0), "all": (np.minimum, 1.0),
 }  # fmt: skip
 
 
@@ -65,108 +54,99 @@ def execute(
 ) -> dict[str, Array]:
     """The outputs of a design's cascade, computed task by task; absent elements are NaN. Meant for small sizes.
 
-    ``inputs`` are random (from ``seed``) where not given. InputError says which task reads what is not there, and what
-    of a cascade this mode does not run (selections, scatters and reductions but sum, mean, max, min and prod).
+    ``inputs`` are random (from ``seed``) where not given. Blocks of a ``grid`` run one after another. InputError says
+    which task reads what is not there, and what of a cascade this mode does not run (selections and scatters).
     """
     extents, chosen = choices(design, workload, seq, sets)
     given = random_inputs(design.cascade, extents, seed=seed) if inputs is None else dict(inputs)
     world = _World(design.cascade, extents, given)
     for c in chosen:
-        _Group(world, c, asap=schedule == "asap").run()
-    return {n: np.where(world.present[n], world.values[n], np.nan) for n in design.cascade.outputs}
+        group = _Group(world, c, asap=schedule == "asap")
+        try:
+            group.run()
+        except Deadlock as stuck:
+            raise deadlock_error(design, c, group.machine, stuck) from None
+    return {n: world.output(n) for n in design.cascade.outputs}
 
 
 class _World:
-    """Values of every tensor, and which elements a run of the cascade makes. Starts of recurrences are there at
-    once."""
+    """Values of every tensor, which elements a run of the cascade makes, and which are made. Starts of recurrences are
+    there at once."""
 
     def __init__(self, cascade: Cascade, extents: Mapping[str, int], inputs: Mapping[str, Any]) -> None:
         self.cascade, self.extents = cascade, extents
         self.main = main_einsums(cascade)
         for einsum in self.main.values():
-            simple = all(isinstance(i, RankValue | Apply) for i in einsum.target.indices)
-            if einsum.selection or not simple or (reduced_ranks(einsum) and reduction_op(einsum) not in _FOLDS):
+            if einsum.selection or any(accesses(i) for i in einsum.target.indices):
+                what = f"selects with `{einsum.selection.op}`" if einsum.selection else "scatters"
                 raise InputError(
-                    f"the functional mode does not run {einsum.name!r}", einsum.at,
-                    expected="elementwise operators, and sums, means, maxima, minima and products",
+                    f"the functional mode does not run {einsum.name!r}, which {what}", einsum.at,
+                    expected="elementwise operators and reductions",
                 )  # fmt: skip
         truth = interpret(cascade, inputs, extents)
-        self.values: dict[str, Array] = {}
-        self.present: dict[str, Array] = {}
+        self.tensors = Tensors(extents, {}, {})
         self.made: dict[str, Array] = {}
-        for name, values in truth.tensors.items():
-            if name in cascade.shapes and cascade.full_ranks(name) != cascade.declared_ranks(name):
-                raise InputError(f"the functional mode does not run cascades that declare {name!r} in other ranks")
-            there = np.broadcast_to(truth.present.get(name, np.True_), values.shape)
-            self.present[name] = there
+        for name in truth.tensors:
+            there = np.broadcast_to(truth.present.get(name, np.True_), truth.tensors[name].shape)
+            values = self._held(name, truth.tensors[name], np.nan)
+            self.tensors.present[name] = self._held(name, there, 0)
             if name in cascade.inputs:
-                self.values[name], self.made[name] = values, np.ones(values.shape, bool)
+                self.tensors.values[name], self.made[name] = values, np.ones(values.shape, bool)
                 continue
             started = np.zeros(values.shape, bool)
             for d, rank in enumerate(cascade.full_ranks(name)):
                 if rank in cascade.tensors[name].iterative:
                     started[(slice(None),) * d + (0,)] = True
-            self.values[name] = np.where(started, values, np.nan).astype(np.float64)
+            self.tensors.values[name] = np.where(started, values, np.nan).astype(np.float64)
             self.made[name] = started
 
+    def _held(self, name: str, array: Array, fill: float) -> Array:
+        """An array by the ranks that a tensor is computed by."""
+        ranks, held = self.cascade.full_ranks(name), self.cascade.declared_ranks(name)
+        return array if ranks == held else regrouped(array, held, ranks, self.cascade.split, self.extents, fill)
 
-@dataclass
-class _Tile:
-    """Elements at a level: those that the last so many firings of its writer put there. Of a state, the value before a
-    step and the one after it, in every place."""
-
-    buffer: Buffer
-    count: NDArray[np.int64]
-    versions: int = 0
-    pieces: deque[Where] = field(default_factory=deque)
-
-    @property
-    def room(self) -> int:
-        return self.versions * self.buffer.places if self.versions else self.buffer.pieces
-
-    def put(self, where: Where) -> None:
-        if len(self.pieces) >= self.room:
-            self.drop()
-        self.pieces.append(where)
-        np.add.at(self.count, where, 1)
-        held = int((self.count > 0).sum())
-        if held > self.buffer.room_words * max(1, self.versions) * (1 + 1e-9) + 1e-9:
-            raise InputError(f"{self.buffer.tile} holds {held} words in room for {self.buffer.room_words:.0f}")
-
-    def drop(self) -> None:
-        np.subtract.at(self.count, self.pieces.popleft(), 1)
+    def output(self, name: str) -> Array:
+        held, ranks = self.cascade.full_ranks(name), self.cascade.declared_ranks(name)
+        values = np.where(self.tensors.present[name], self.tensors.values[name], np.nan)
+        return values if ranks == held else regrouped(values, held, ranks, self.cascade.split, self.extents, np.nan)
 
 
 class _Group:
     def __init__(self, world: _World, chosen: Chosen, *, asap: bool) -> None:
-        self.world, self.plan = world, settled(chosen.plan)
-        self.sizes = chosen.sizes
+        self.world, self.cascade, self.tensors = world, world.cascade, world.tensors
+        self.plan, self.sizes = settled(chosen.plan), chosen.sizes
         self.machine = machine_of(lower(chosen, world.extents, asap=asap))
         self.tasks: Tasks = self.machine.tasks
         self.levels = list(self.plan.arch.levels)
-        for name in self.plan.einsums:
-            for rank in world.cascade.tensors[name].iterative:
-                leaves = self.plan.group.leaves(rank, world.cascade)
-                if any(self.sizes[x] > 1 and x not in self.tasks.loops for x in leaves):
-                    raise InputError(f"the functional mode does not run {name!r}, which steps inside a task",
-                                     expected=f"{rank!r} among the shared loops")  # fmt: skip
-        self.tiles: dict[tuple[str, str], list[_Tile]] = {}
-        self.by_writer: dict[int, list[_Tile]] = {}
+        self.grid = Grid(self.sizes)
+        inside = stepped_inside(self.cascade, self.plan.group, self.plan.einsums, self.tasks.loops, self.sizes)
+        self.inside = {n: i for i in inside for n in i.members}
+        self.ended_inside: dict[tuple[Inside, tuple[int, ...]], list[tuple[int, dict[str, int]]]] = {}
+        self.held: dict[tuple[str, str], list[Held]] = {}
+        self.by_writer: dict[int, list[Held]] = {}
         for b in self.tasks.buffers:
-            state = 2 if world.cascade.tensors[b.tensor].iterative else 0
-            tile = _Tile(b, np.zeros(world.values[b.tensor].shape, np.int64), state)
-            self.tiles.setdefault((b.tensor, b.level), []).append(tile)
-            self.by_writer.setdefault(b.writer, []).append(tile)
-        out = {a.tensor for a in self.tasks.actors if a.kind == "store" and self._sink(a.flows) == self.levels[0]}
+            held = self._empty(b, chosen)
+            self.held.setdefault((b.tensor, b.level), []).append(held)
+            self.by_writer.setdefault(b.writer, []).append(held)
+        out = {a.tensor for a in self.tasks.actors if a.kind == "store" and _sink(a) == self.levels[0]}
         self.stored_later = out & set(self.plan.einsums)
         #: What is at home, or on its way there: in the outermost level.
         self.home = {n: m if n not in self.plan.einsums else m.copy() for n, m in world.made.items()}
-        self.points = {n: np.zeros(world.values[n].shape, np.int64) for n in self.plan.einsums}  # for means
-        self.touched = {n: np.zeros(world.values[n].shape, bool) for n in self.plan.einsums}
+        shapes = {n: self.tensors.values[n].shape for n in self.plan.einsums}
+        self.counted = {n: np.zeros(shape, np.int64) for n, shape in shapes.items()}  # points, for means
+        self.touched = {n: np.zeros(shape, bool) for n, shape in shapes.items()}
 
-    @staticmethod
-    def _sink(flows: Sequence[tuple[str, bool, float]]) -> str:
-        return next((level for level, write, _ in flows if write), "")
+    def _empty(self, buffer: Buffer, chosen: Chosen) -> Held:
+        shape = self.tensors.values[buffer.tensor].shape
+        writer = self.tasks.actors[buffer.writer]
+        iterative = self.cascade.tensors[buffer.tensor].iterative
+        steps = {x for r in iterative for x in self.plan.group.leaves(r, self.cascade)}
+        stepped = tuple(x for x in writer.loops if x in steps) if iterative else ()
+        spilled = float(chosen.cost.spill.get(buffer.level, 0)) > 0
+        versions = buffer.versions / buffer.copies if iterative else 1
+        words = None if spilled else buffer.room_words * versions
+        sizes = dict(zip(writer.loops, writer.sizes, strict=True))
+        return Held(buffer, sizes, stepped, words, np.zeros(shape, np.int64), np.zeros(shape, bool))
 
     def run(self) -> None:
         with np.errstate(all="ignore"):
@@ -174,229 +154,177 @@ class _Group:
         for name in self.plan.einsums:
             self.world.made[name] = self.world.made[name] | self.touched[name]
 
-    # Elements
-
-    def counters(self, actor: int, firing: int) -> dict[str, int]:
-        a = self.tasks.actors[actor]
-        return dict(zip(a.loops, steps_of(firing, a.sizes), strict=True))
-
-    def elements(self, tensor: str, tile: Tile, counters: Mapping[str, int]) -> Where:
-        """The present elements of a tensor that an access touches at some steps."""
-        leaves = dict.fromkeys(x for d in tile.dims for x in d.all_leaves)
-        at = self.grid(tuple(leaves), counters)
-        index = []
-        for dim in tile.dims:
-            ranks = {r: self.coordinate(parts, at) for r, parts in dim.leaves.items()}
-            index.append(np.broadcast_to(np.asarray(self.plain(dim.index, ranks)), at["#"].shape))
-        return self.present_at(tensor, index)
-
-    def grid(self, leaves: Sequence[str], counters: Mapping[str, int]) -> dict[str, Array]:
-        """Coordinates of leaves at every point of some steps, in one long axis (its length is that of ``#``)."""
-        shape = [1 if x in counters else self.sizes[x] for x in leaves]
-        axes = np.indices(shape).reshape(len(shape), -1)
-        at = {x: axes[i] + counters.get(x, 0) for i, x in enumerate(leaves)}
-        return {**at, "#": np.zeros(int(np.prod(shape)), np.int64)}
-
-    def coordinate(self, parts: Sequence[str], at: Mapping[str, Array]) -> Array:
-        value: Array = np.zeros_like(at["#"])
-        for leaf in parts:
-            value = value * self.sizes[leaf] + at[leaf]
-        return value
-
-    def plain(self, expr: Expr, ranks: Mapping[str, Array]) -> Array:
-        """An index that reads no tensor."""
-        match expr:
-            case Number(value):
-                return np.asarray(value)
-            case Extent(rank):
-                return np.asarray(self.world.extents[rank])
-            case RankValue(rank):
-                return ranks[rank]
-            case Apply(op, args):
-                return np.asarray(apply(op, [self.plain(a, ranks) for a in args], np.float64))
-        raise InputError("the functional mode does not run indices that are read from tensors")
-
-    def present_at(self, tensor: str, index: Sequence[Array]) -> Where:
-        shape = self.world.values[tensor].shape
-        inside = np.ones(index[0].shape if index else (1,), bool)
-        for i, n in zip(index, shape, strict=True):
-            inside &= (i >= 0) & (i < n)
-        where = tuple(np.asarray(i)[inside].astype(np.int64) for i in index)
-        there = self.world.present[tensor][where] if where else np.ones(1, bool)
-        flat = (
-            np.unique(np.ravel_multi_index(tuple(w[there] for w in where), shape)) if where else np.zeros(1, np.int64)
-        )
-        return tuple(np.unravel_index(flat, shape)) if shape else ()
-
     # What is where
 
     def there(self, tensor: str, level: str) -> Array:
-        """Which elements are at a level (``""``: in registers), or where it has them from."""
-        if tensor in self.plan.einsums and level == "" and not self.tiles.get((tensor, "")):
+        """Which elements are at a level (see :meth:`level`), or where it has them from."""
+        if level == "-" or (level == "" and (tensor, "") not in self.held):
             return self.touched[tensor] | self.world.made[tensor]
         for at in [level] if level == "" else reversed(self.levels[: self.levels.index(level) + 1]):
-            if tiles := self.tiles.get((tensor, at)):
-                found = np.any([t.count > 0 for t in tiles], axis=0)
-                return found | self.started_state(tensor)
+            if tiles := self.held.get((tensor, at)):
+                found = np.any([t.there for t in tiles], axis=0)
+                return found | self.world.made[tensor] if self.cascade.tensors[tensor].iterative else found
         return self.home[tensor]
 
-    def started_state(self, tensor: str) -> Array:
-        iterative = self.world.cascade.tensors[tensor].iterative
-        return self.world.made[tensor] if iterative else np.zeros(1, bool)
-
     def check(self, who: str, tensor: str, level: str, where: Where) -> None:
-        there = np.broadcast_to(self.there(tensor, level), self.world.values[tensor].shape)
-        missing = ~there[where]
-        if np.any(missing):
-            at = [int(np.atleast_1d(w)[np.atleast_1d(missing)][0]) for w in where]
-            place = level or "registers"
-            made = tensor in self.world.cascade.inputs or bool(
-                np.atleast_1d(self.touched.get(tensor, self.world.made[tensor])[tuple(at)])[0]
-            )
-            why = "it has been replaced" if made else "it has not been written"
-            raise InputError(f"{who} reads {tensor}[{', '.join(map(str, at))}] from {place}, where {why}")
+        missing = ~np.broadcast_to(self.there(tensor, level), self.tensors.values[tensor].shape)[where]
+        if not np.any(missing):
+            return
+        at = tuple(int(np.atleast_1d(w)[np.atleast_1d(missing)][0]) for w in where)
+        made = tensor in self.cascade.inputs or bool(self.touched.get(tensor, self.world.made[tensor])[at])
+        raise InputError(
+            f"{who} reads {tensor}[{', '.join(map(str, at))}] from {level.strip('-') or 'registers'}, where it has "
+            f"{'been replaced' if made else 'not been written'}"
+        )
+
+    def level(self, name: str, access: Access) -> str:
+        """Where an Einsum reads an access from; registers (``""``) if it is kept nowhere; ``-`` if it is made in the
+        same task."""
+        if access.tensor in self.inside and name in self.inside[access.tensor].members:
+            return "-"
+        dims = tuple(d.index for d in dims_of(access, self.plan.group, self.cascade))
+        found = [m for m in self.plan.moves if m.key[0] == access.tensor and m.key[3:] == ("read", name)]
+        exact = [m for m in found if tuple(d.index for d in m.tile.dims) == dims] or found
+        return str(exact[0].source) if exact else ""
 
     # Tasks
 
+    def steps(self, actor: Actor, firing: int) -> dict[str, int]:
+        return dict(zip(actor.loops, steps_of(firing, actor.sizes), strict=True))
+
     def started(self, task: Task) -> None:
         actor = self.tasks.actors[task.actor]
+        steps = self.steps(actor, task.firing)
         if actor.unit >= 0:
-            self.operands(actor.name, self.counters(task.actor, task.firing))
-        for tile in self.by_writer.get(task.actor, ()):
-            if actor.kind == "load" and len(tile.pieces) >= tile.room:
-                tile.drop()  # it is overwritten from now on
+            inside = self.inside.get(actor.name)
+            self.value(self.world.main[actor.name], steps, lambda x: not inside or x not in inside.members)
+        for held in self.by_writer.get(task.actor, ()):
+            held.start(steps)
 
     def ended(self, a: int, firing: int) -> None:
         actor = self.tasks.actors[a]
-        counters = self.counters(a, firing)
-        if actor.unit >= 0:
-            where = self.compute(actor.name, counters)
+        steps = self.steps(actor, firing)
+        if actor.unit < 0:
+            self.put(a, steps, self.moved(actor, steps))
+        elif inside := self.inside.get(actor.name):
+            self.ended_together(inside, a, steps)
         else:
-            parts = [self.elements(actor.tensor, t, counters) for t in actor.tiles]
-            where = tuple(np.concatenate(axis) for axis in zip(*parts, strict=True)) if parts else ()
-            if actor.kind == "store" and self._sink(actor.flows) == self.levels[0]:
-                self.home[actor.tensor][where] = True
-        for tile in self.by_writer.get(a, ()):
-            tile.put(where)
+            self.put(a, steps, self.compute(actor.name, steps))
 
-    def operands(self, name: str, counters: Mapping[str, int]) -> None:
-        """Everything a task reads is where it reads it from."""
-        self.value(self.world.main[name], counters, check=True)
+    def moved(self, actor: Actor, steps: Mapping[str, int]) -> Where:
+        """The elements that a transfer moves: those that an access touches, or the part of them whose turn it is."""
+        parts = [self.touches(actor.tensor, t, steps) for t in actor.tiles]
+        where = tuple(np.concatenate(axis) for axis in zip(*parts, strict=True))
+        if actor.loops and actor.loops[-1] not in self.sizes:
+            part, many = steps[actor.loops[-1]], actor.sizes[-1]
+            where = tuple(w[len(w) * part // many : len(w) * (part + 1) // many] for w in where)
+        if actor.kind == "store" and _sink(actor) == self.levels[0]:
+            self.home[actor.tensor][where] = True
+        return where
 
-    def compute(self, name: str, counters: Mapping[str, int]) -> Where:
+    def touches(self, tensor: str, tile: Tile, steps: Mapping[str, int]) -> Where:
+        many, at = self.grid.points(tuple(dict.fromkeys(x for d in tile.dims for x in d.all_leaves)), steps)
+        index = []
+        for dim in tile.dims:
+            ranks = {r: self.grid.coordinate(parts, many, at) for r, parts in dim.leaves.items()}
+            index += self.tensors.index([dim.index], ranks, many)
+        return self.tensors.elements(tensor, index)
+
+    def put(self, a: int, steps: Mapping[str, int], where: Where) -> None:
+        for held in self.by_writer.get(a, ()):
+            held.put(steps, where)
+            share = held.buffer.share
+            for other in (t for tiles in self.held.values() for t in tiles if share and t.buffer.share == share):
+                alike = self.cascade.full_ranks(other.buffer.tensor) == self.cascade.full_ranks(held.buffer.tensor)
+                if alike and other.buffer.level == held.buffer.level and other.buffer.tensor != held.buffer.tensor:
+                    other.replaced(where)
+
+    def ended_together(self, inside: Inside, a: int, steps: dict[str, int]) -> None:
+        """Einsums that need each other step by step in their tasks: computed when the last of these tasks is done."""
+        actors = [x for x in self.tasks.actors if x.unit >= 0 and x.name in inside.members]
+        common = [x for x in actors[0].loops if all(x in y.loops for y in actors)]
+        key = inside, tuple(steps[x] for x in common)
+        done = self.ended_inside.setdefault(key, [])
+        done.append((a, steps))
+        if len(done) < sum(x.firings for x in actors) // int(np.prod([self.sizes[x] for x in common])):
+            return
+        made: dict[str, list[Where]] = {n: [] for n in inside.members}
+        self.step((inside.loop,), {x: steps[x] for x in common}, made)
+        for b, of_task in self.ended_inside.pop(key):
+            parts = made[self.tasks.actors[b].name]
+            self.put(b, of_task, tuple(np.concatenate(axis) for axis in zip(*parts, strict=True)))
+
+    def step(self, items: Sequence[Plan], steps: dict[str, int], made: dict[str, list[Where]]) -> None:
+        for item in items:
+            if isinstance(item, Compute):
+                name = main(self.cascade, item.equation)
+                if name in made:
+                    self.value(self.world.main[name], steps, lambda x: x in made)
+                    made[name].append(self.compute(name, steps))
+                continue
+            leaves = [x for x in self.plan.group.leaves(item.rank, self.cascade) if x not in steps]
+            for at in product(*(range(self.sizes[x]) for x in leaves)):
+                self.step(item.body, {**steps, **dict(zip(leaves, at, strict=True))}, made)
+
+    # Values
+
+    def compute(self, name: str, steps: Mapping[str, int]) -> Where:
         """Run a task's points; the elements that it writes."""
         einsum = self.world.main[name]
-        at, data, there = self.value(einsum, counters, check=False)
-        ranks = self.ranks(einsum, at)
-        index = tuple(
-            np.broadcast_to(np.asarray(self.plain(i, ranks)), at["#"].shape).astype(np.int64)
-            for i in einsum.target.indices
-        )
-        values, touched = self.world.values[name], self.touched[name]
-        inside = np.ones(at["#"].shape, bool)
-        for i, n in zip(index, values.shape, strict=True):
-            inside &= (i >= 0) & (i < n)
-        index = tuple(np.clip(i, 0, n - 1) for i, n in zip(index, values.shape, strict=True))
-        exist = inside & np.broadcast_to(self.world.present[name][index], at["#"].shape)
-        op = reduction_op(einsum) if reduced_ranks(einsum) else ""
-        if op:
+        ranks, data, there = self.value(einsum, steps)
+        index = self.tensors.index(einsum.target.indices, ranks, len(data))
+        where, exist = self.tensors.inside(name, index)
+        exist = np.broadcast_to(exist, data.shape)
+        live = exist & there
+        values, touched, counted = self.tensors.values[name], self.touched[name], self.counted[name]
+        places = tuple(i[live] for i in where)
+        if reduced_ranks(einsum):
+            op = reduction_op(einsum)
             fold, identity = _FOLDS[op]
-            new = exist & ~np.broadcast_to(touched[index], exist.shape)
-            values[tuple(i[new] for i in index)] = identity
-            live = exist & there
-            places = tuple(i[live] for i in index)
-            points = self.points[name]
+            new = exist & ~np.broadcast_to(touched[where], exist.shape)
+            values[tuple(i[new] for i in where)] = identity
             if op == "mean":  # of the points so far
-                values *= np.maximum(points, 1)
-                np.add.at(points, places, 1)
-            fold.at(values, places, data[live])
+                values *= np.maximum(counted, 1)
+                np.add.at(counted, places, 1)
+            fold.at(values, places, data[live] != 0 if op in ("any", "all") else data[live])
             if op == "mean":
-                values /= np.maximum(points, 1)
+                values /= np.maximum(counted, 1)
         else:
-            live = exist & there
-            values[tuple(i[live] for i in index)] = data[live]
-        written = tuple(i[exist] for i in index)
+            values[places] = data[live]
+        written = tuple(i[exist] for i in where)
         touched[written] = True
         if name not in self.stored_later:
             self.home[name][written] = True
-        return self.present_at(name, [i[inside] for i in index])
+        return self.tensors.elements(name, index)
 
-    def ranks(self, einsum: Einsum, at: Mapping[str, Array]) -> dict[str, Array]:
-        group, cascade = self.plan.group, self.world.cascade
+    def value(self, einsum: Einsum, steps: Mapping[str, int], checked: Callable[[str], bool] | None = None):
+        """Ranks at the points of a task, the value of the body at each, and at which there is one. Reads of tensors
+        that are ``checked`` must find what they read."""
+        group, cascade = self.plan.group, self.cascade
+        many, at = self.grid.points(self.plan.einsums[einsum.name].leaves, steps)
         every = [*iteration_ranks(einsum), *(r for r in cascade.split if set(cascade.split[r]) <= set(at))]
-        return {r: self.coordinate(group.leaves(r, cascade), at) for r in every}
-
-    def value(self, einsum: Einsum, counters: Mapping[str, int], *, check: bool):
-        """Points of a task, the value of the body at each, and at which there is one."""
-        plan = self.plan.einsums[einsum.name]
-        at = self.grid(plan.leaves, counters)
-        ranks = self.ranks(einsum, at)
-        there = np.ones(at["#"].shape, bool)
+        ranks = {r: self.grid.coordinate(group.leaves(r, cascade), many, at) for r in every}
+        there = np.ones(many, bool)
         for rank in iteration_ranks(einsum):
             there = there & (ranks[rank] < self.world.extents[rank])
-        who = f"{einsum.name} at {', '.join(f'{x} = {n}' for x, n in counters.items()) or 'its only task'}"
-        reader = _Reader(self, einsum.name, ranks, at["#"].shape, who, check)
+        name = einsum.name
+
+        def check(access: Access, where: Where) -> None:
+            if checked and checked(access.tensor):
+                who = f"{name} at {', '.join(f'{x} = {n}' for x, n in steps.items()) or 'its only task'}"
+                self.check(who, access.tensor, self.level(name, access), where)
+
+        reader = Reader(self.tensors, ranks, many, check if checked else None, there)
         if einsum.where is not None:
             held, known = reader.eval(einsum.where)
             there = there & known & held.astype(bool)
         reader.needed = there
         data, known = reader.eval(einsum.body)
-        return at, np.broadcast_to(data, there.shape).astype(np.float64), there & known
+        return ranks, np.broadcast_to(data, there.shape).astype(np.float64), there & known
 
 
-@dataclass
-class _Reader:
-    """Evaluates expressions at the points of a task, and checks that what they read is there."""
-
-    group: _Group
-    name: str
-    ranks: Mapping[str, Array]
-    shape: tuple[int, ...]
-    who: str
-    check: bool
-    needed: Array | None = None
-
-    def eval(self, expr: Expr) -> tuple[Array, Array]:
-        match expr:
-            case Number() | Extent() | RankValue():
-                return np.broadcast_to(self.group.plain(expr, self.ranks), self.shape), np.ones(self.shape, bool)
-            case Access():
-                return self.read(expr)
-            case Apply("coalesce", args):
-                parts = [self.eval(a) for a in args]
-                data, there = parts[-1]
-                for value, known in reversed(parts[:-1]):
-                    data, there = np.where(known, value, data), known | there
-                return data, there
-            case Apply(op, args):
-                parts = [self.eval(a) for a in args]
-                known = np.ones(self.shape, bool)
-                for _, part in parts:
-                    known = known & part
-                return np.asarray(apply(op, [np.asarray(d) for d, _ in parts], np.float64)), known
-        raise TypeError(expr)
-
-    def read(self, access: Access) -> tuple[Array, Array]:
-        group, tensor = self.group, access.tensor
-        index = [np.broadcast_to(np.asarray(group.plain(i, self.ranks)), self.shape) for i in access.indices]
-        shape = group.world.values[tensor].shape
-        inside = np.ones(self.shape, bool)
-        for i, n in zip(index, shape, strict=True):
-            inside &= (i >= 0) & (i < n)
-        where = tuple(np.clip(i, 0, n - 1).astype(np.int64) for i, n in zip(index, shape, strict=True))
-        there = inside & np.broadcast_to(group.world.present[tensor][where], self.shape)
-        if self.check:
-            used = there if self.needed is None else there & self.needed
-            group.check(self.who, tensor, self.level(access), tuple(w[used] for w in where))
-        return np.broadcast_to(group.world.values[tensor][where], self.shape), there
-
-    def level(self, access: Access) -> str:
-        """Where an Einsum reads an access from; registers (``""``) if it is kept nowhere."""
-        plan: Plan = self.group.plan
-        dims = tuple(d.index for d in dims_of(access, plan.group, plan.cascade))
-        found = [m for m in plan.moves if m.key[0] == access.tensor and m.key[3:] == ("read", self.name)]
-        exact = [m for m in found if tuple(d.index for d in m.tile.dims) == dims] or found
-        return str(exact[0].source) if exact else ""
+def _sink(actor: Actor) -> str:
+    return next((level for level, write, _ in actor.flows if write), "")
 
 
 __all__ = ["execute"]

@@ -41,6 +41,7 @@ def with_lags(tasks: Tasks, register_words: float | None, *, interleave: bool, p
     lags = [0] * len(tasks.actors)
     if tasks.ordered:
         needs = [n for n in needs if not n.tile.endswith("in registers")]
+        tasks = _in_order(tasks, needs)
         found = None
         if packed and interleave and tasks.stages == 1 and (starts := _starts(tasks, needs)):
             found, places = starts
@@ -58,13 +59,30 @@ def with_lags(tasks: Tasks, register_words: float | None, *, interleave: bool, p
         replace(a, lag=lags[i], edges=tuple(_with_room(e, room) for e in a.edges)) for i, a in enumerate(tasks.actors)
     )
     buffers = tuple(
-        replace(b, pieces=room[b.tile], places=room[b.tile]) if b.tile in room else b for b in tasks.buffers
+        replace(b, pieces=room[b.tile], places=room[b.tile], copies=room[b.tile]) if b.tile in room else b
+        for b in tasks.buffers
     )
     wanted = sum(b.room_words for b in buffers if not b.level)
     notes = tasks.notes
     if register_words is not None and wanted > register_words:
         notes += (f"{tasks.name}: the tiles in flight keep {wanted:,.0f} words in registers of {register_words:,.0f}",)
     return replace(tasks, actors=actors, buffers=buffers, notes=notes)
+
+
+def _in_order(tasks: Tasks, needs: Sequence[_Need]) -> Tasks:
+    """The tasks with places that follow what one step needs: values that it makes, and states that something still
+    reads before they are overwritten. Places are free within a stage."""
+    first: dict[int, set[int]] = {i: set() for i, a in enumerate(tasks.actors) if a.unit >= 0}
+    for n in needs:
+        if n.distance <= 0 and tasks.actors[n.earlier].stage == tasks.actors[n.later].stage:
+            first[n.later].add(n.earlier)
+    left = sorted(first, key=lambda i: tasks.actors[i].place)
+    places: dict[int, int] = {}
+    while left:
+        free = next((i for i in left if not first[i] - places.keys()), left[0])
+        places[free] = len(places)
+        left.remove(free)
+    return replace(tasks, actors=tuple(replace(a, place=places.get(i, a.place)) for i, a in enumerate(tasks.actors)))
 
 
 def _with_room(edge: Edge, room: dict[str, int]) -> Edge:

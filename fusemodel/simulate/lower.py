@@ -11,16 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from fusemodel.cascade.ir import Apply, Einsum, Extent, Number, RankValue, reads
+from fusemodel.cascade.ir import Apply, Einsum, Expr, Extent, Number, RankValue, reads
+from fusemodel.cascade.plan import equations, plan
 from fusemodel.mapping.check import main_einsums
 from fusemodel.model.amounts import ceil_div, product
 from fusemodel.model.cost import EinsumCost
 from fusemodel.model.domain import count_union
-from fusemodel.model.frame import Frame, frames_of, settled
+from fusemodel.model.frame import Frame, loose_ranks, ragged_frames, settled
 from fusemodel.model.plan import Move, Plan
+from fusemodel.model.ragged import classes_of
 from fusemodel.model.space import Space, space_of
 from fusemodel.model.tiles import Chosen
 from fusemodel.simulate.bring import brings
+from fusemodel.simulate.inside import main, stepped_inside
 from fusemodel.simulate.lags import with_lags
 from fusemodel.simulate.room import wait_for_room
 from fusemodel.simulate.tables import table_of
@@ -71,9 +74,12 @@ class Lowering:
         self.plan: Plan = settled(self.chosen.plan)
         self.sizes = self.chosen.sizes
         self.group, self.cascade, self.arch = self.plan.group, self.plan.cascade, self.plan.arch
-        self.frames: dict[str, Frame] = frames_of(self.plan, self.extents)
+        loose = loose_ranks(self.plan, self.sizes, self.extents)
+        self.frames: dict[str, Frame] = ragged_frames(self.plan, self.extents, loose)
         self.inside: dict[str, Einsum] = {n: e for n, e in main_einsums(self.cascade).items() if n in self.plan.einsums}
         self.shared = tuple(x for x in self.group.loops if self.sizes[x] > 1)
+        every = (main(self.cascade, e) for item in plan(self.cascade) for e in equations(item))
+        self.computed = [n for n in every if n in self.inside]  # each after those it is computed from in a step
         self.loops = (*self.shared, *self._common_own())
         self.space: Space = space_of(self.plan, self.frames, self.sizes, self.extents, [])
         self.timed = {n for n, level in self.arch.levels.items() if level.bandwidth_bytes_per_s}
@@ -82,6 +88,8 @@ class Lowering:
         self.leaving: dict[tuple[str, str], list[int]] = {}  # transfers that take it out of one
         self.untimed: list[tuple[str, str, bool, float]] = []
         self.serves: dict[int, frozenset[object]] = {}  # the accesses that a load is for
+        inside = stepped_inside(self.cascade, self.group, self.inside, self.loops, self.sizes)
+        self.together = {n: i.members for i in inside for n in i.members}  # there when the last of them is done
 
     # Loops
 
@@ -125,8 +133,7 @@ class Lowering:
     def tasks(self) -> Tasks:
         units = tuple(dict.fromkeys(e.unit for e in self.plan.einsums.values()))
         stage = {n: i for i, names in enumerate(self.group.stages) for n in names}
-        computed = list(self.plan.reductions)  # each after those it is computed from
-        place = {n: i for i, n in enumerate(sorted(stage, key=lambda n: (stage[n], computed.index(n))))}
+        place = {n: i for i, n in enumerate(sorted(stage, key=lambda n: (stage[n], self.computed.index(n))))}
         for name in self.inside:
             self._einsum(name, units.index(self.plan.einsums[name].unit), stage[name], place[name])
         moved = [m for b in brings(self.plan, self.frames, self.sizes, self.space, []) if (m := transfer(self, b))]
@@ -186,13 +193,16 @@ class Lowering:
         firings = product(loops, self.sizes)
         mean = uniform(float(cost.cycles) / firings)
         last = tuple(x for x in loops if x in plan.reduced)
-        folds = prod(ceil_div(product(x, self.sizes), n) for n, x in plan.folds)
+        folds = self._folds(frame, plan.temporal, plan.folds)
         kept = [(n, [x for x in leaves if x not in plan.reduced]) for n, leaves in plan.folds]
-        folds_out = prod(ceil_div(product(x, self.sizes), n) for n, x in kept)
+        folds_out = self._folds(frame, [x for x in plan.temporal if x not in plan.reduced], kept)
+        if folds is None or folds_out is None:
+            self.notes.append(f"{name}: every task takes the mean of its cycles")
+            return mean
         inner = [x for x in plan.temporal if x not in loops]
         inner_out = [x for x in inner if x not in plan.reduced]
         per, per_out = folds * plan.cycles_per_point, folds_out * plan.cycles_per_output
-        if not frame.conditional:
+        if not frame.conditional and not frame.roots:
             if not per_out or not last:
                 return mean
             steps = product(inner, self.sizes) * per
@@ -217,11 +227,21 @@ class Lowering:
             self.notes.append(f"{name}: every task takes the mean of its cycles")
         return table or mean
 
+    def _folds(self, frame: Frame, loops: Sequence[str], spread: Sequence[tuple[int, Sequence[str]]]) -> int | None:
+        """How often a unit is filled at every step of some loops; None where the last tile fills it less often."""
+        spaces = [leaves for _, leaves in spread]
+        if frame.fixed or not frame.roots:
+            return prod(ceil_div(product(x, self.sizes), n) for n, x in spread)
+        found = {
+            prod(ceil_div(lanes, n) for lanes, (n, _) in zip(c.lanes, spread, strict=True))
+            for c in classes_of(frame.roots, self.extents, self.sizes, loops, spaces)
+        }
+        return found.pop() if len(found) == 1 else None
+
     # Dependences between Einsums
 
     def _reads(self, name: str, einsum: Einsum) -> None:
         me = self.of[name]
-        computed = list(self.plan.reductions)
         streamed = {s for stream in self.actors[me].streams for s in self.serves[stream]}
         for move in self.plan.moves:
             if move.key[3:] == ("read", name) and access_of(move) not in streamed:
@@ -229,13 +249,14 @@ class Lowering:
         for access in dict.fromkeys(reads(einsum)):
             if access.tensor not in self.of:
                 continue
-            other = self.of[access.tensor]
-            back, there = self.step_of(access)
+            back, there = self.step_of(access.tensor, access.indices)
             # what is computed later is there from a step before, if of no lowered loop, then from inside the task
-            later = computed.index(access.tensor) >= computed.index(name)
+            later = self.computed.index(access.tensor) >= self.computed.index(name)
             if not there or (later and not back):
                 continue
-            self.wait(me, other, VALID, DEPENDENCE, back=back)
+            fellows = self.together.get(access.tensor, ())
+            for made in (access.tensor, *(() if name in fellows else fellows)):
+                self.wait(me, self.of[made], VALID, DEPENDENCE, back=back)
 
     def _from_kept(self, me: int, move: Move) -> None:
         order = list(self.arch.levels)
@@ -249,13 +270,15 @@ class Lowering:
             if put:
                 return
 
-    def step_of(self, access) -> tuple[dict[str, int], bool]:
-        """By how many steps an access looks back along an iterative rank, and whether anything is made for it."""
-        tensor = self.cascade.tensors[access.tensor]
-        for rank, index in zip(self.cascade.full_ranks(access.tensor), access.indices, strict=True):
-            if rank not in tensor.iterative:
+    def step_of(self, tensor: str, indices: Sequence[Expr]) -> tuple[dict[str, int], bool]:
+        """By how many steps an access looks back along an iterative rank, and whether the group makes anything for
+        it."""
+        if tensor not in self.inside:
+            return {}, True
+        for rank, index in zip(self.cascade.full_ranks(tensor), indices, strict=True):
+            if rank not in self.cascade.tensors[tensor].iterative:
                 continue
-            leaves = [x for x in self.group.leaves(rank, self.cascade) if x in self.lowered(access.tensor)]
+            leaves = [x for x in self.group.leaves(rank, self.cascade) if x in self.lowered(tensor)]
             match index:
                 case Number(0):
                     return {}, False

@@ -39,10 +39,7 @@ def wait_for_room(low: Lowering) -> None:
 def _generation(low: Lowering, keep: Keep) -> tuple[str, ...]:
     """The loops whose steps put another tile in the place of one. A state stays from step to step, with all that
     the loops inside the stepped one make."""
-    if keep.under == ALL:
-        return ()
-    loop = innermost(keep.under, low.group, low.cascade)
-    found = [x for x in low.shared if low.group.loops.index(x) <= low.group.loops.index(loop)]
+    found = _outside(low, keep)
     used = {x for r in low.cascade.full_ranks(keep.tensor) for x in low.group.leaves(r, low.cascade)}
     used |= {x for m in low.plan.moves if m.tensor == keep.tensor for d in m.tile.dims for x in d.all_leaves}
     while found and found[-1] not in used:
@@ -59,6 +56,14 @@ def _generation(low: Lowering, keep: Keep) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _outside(low: Lowering, keep: Keep) -> list[str]:
+    """The loops that a kept tile is under."""
+    if keep.under == ALL:
+        return []
+    loop = innermost(keep.under, low.group, low.cascade)
+    return [x for x in low.shared if low.group.loops.index(x) <= low.group.loops.index(loop)]
+
+
 def _tile_space(low: Lowering, keep: Keep, tensors: Sequence[str]) -> None:
     generation = _generation(low, keep)
     writers = [a for a in low.at_level.get((keep.tensor, keep.level), []) if low.actors[a].kind == "load"]
@@ -71,11 +76,31 @@ def _tile_space(low: Lowering, keep: Keep, tensors: Sequence[str]) -> None:
         size = dict(zip(loops, low.actors[me].sizes, strict=True))
         inner = [x for x in loops if x not in generation]
         pieces = copies * product(inner, size)
-        places = copies * product([x for x in inner if _own_place(low, keep.tensor, x, me)], size)
+        own = tuple(x for x in inner if _own_place(low, keep.tensor, x, me))
+        places = copies * product(own, size)
         tile = f"{keep.tensor} in {keep.level}"
-        loaded = low.actors[me].kind == "load"
-        each = float(low.actors[me].amount.values.max()) if loaded else words * copies / places
-        low.buffers.append(Buffer(tile, keep.level, keep.tensor, me, pieces, places, each))
+        # a state is there for every step of the loops inside the one that steps it
+        each = words * product([x for x in own if x in _outside(low, keep)], size) * copies / places
+        if low.actors[me].kind == "load":
+            loaded = float(low.actors[me].amount.values.max())
+            each = max(each, loaded) if len(writers) == 1 else loaded
+        renewed = tuple(x for x in loops if x in generation)
+        low.buffers.append(
+            Buffer(
+                tile,
+                keep.level,
+                keep.tensor,
+                me,
+                pieces,
+                places,
+                each,
+                copies,
+                renewed,
+                own,
+                keep.share,
+                _versions(low, keep.tensor, [copies]),
+            )
+        )
         if not any(x in generation for x in loops):
             continue  # there is one, for good
         for other in _readers(low, tensors, keep.level, me):
@@ -121,17 +146,23 @@ def _register_space(low: Lowering, name: str) -> None:
     leaves = {x for r in low.cascade.full_ranks(name) for x in low.group.leaves(r, low.cascade)}
     words = float(product(leaves - set(low.lowered(name)), low.sizes))
     tile = f"{name} in registers"
-    low.buffers.append(Buffer(tile, "", name, me, 2, 2, words))
+    low.buffers.append(Buffer(tile, "", name, me, 2, 2, words, 2, low.lowered(name)))
     for reader in readers:
         low.wait(me, low.of[reader], ENDED, BUFFER, slack=2, tile=tile)
 
 
+def _versions(low: Lowering, name: str, copies: Sequence[int]) -> int:
+    """How many values of a state there are in each place: what needs the old value and the new one finds both."""
+    after, before = _made_from(low, name, set()), set()
+    for reader, einsum in low.inside.items():
+        if any(a.tensor == name and low.step_of(name, a.indices)[0] for a in reads(einsum)):
+            before.add(reader)
+    return max([*copies, 1]) + bool(after & before)
+
+
 def _in_place(low: Lowering, name: str, copies: Sequence[int]) -> None:
     """A state is overwritten step by step: its readers of the step before come first."""
-    after = _made_from(low, name, set())
-    before = {n for n, e in low.inside.items() for a in reads(e) if a.tensor == name and low.step_of(a)[0]}
-    # what needs the old value and the new one finds both
-    me, versions = low.of[name], max([*copies, 1]) + bool(after & before)
+    me, versions = low.of[name], _versions(low, name, copies)
     leaves = [
         x for r in low.cascade.tensors[name].iterative for x in low.group.leaves(r, low.cascade)
         if x in low.lowered(name)
@@ -144,7 +175,7 @@ def _in_place(low: Lowering, name: str, copies: Sequence[int]) -> None:
         for access in dict.fromkeys(reads(einsum)):
             if access.tensor != name or reader == name:
                 continue
-            back, there = low.step_of(access)
+            back, there = low.step_of(access.tensor, access.indices)
             ends = leaves[0] not in low.lowered(reader)
             if not there and not back:
                 continue
@@ -166,7 +197,7 @@ def _made_from(low: Lowering, name: str, found: set[str]) -> set[str]:
     """What is computed, in one step, from a value of that step."""
     for reader, einsum in low.inside.items():
         for access in reads(einsum):
-            if access.tensor == name and reader not in found and not low.step_of(access)[0]:
+            if access.tensor == name and reader not in found and not low.step_of(access.tensor, access.indices)[0]:
                 found.add(reader)
                 _made_from(low, reader, found)
     return found

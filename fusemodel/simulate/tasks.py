@@ -109,7 +109,9 @@ class Actor:
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """A kept tile, or values in registers: so many firings of ``writer`` fit in (``pieces``), in ``places`` of
-    ``words`` each (firings that add to what others wrote have no place of their own)."""
+    ``words`` each (firings that add to what others wrote have no place of their own). Of the writer's loops, each step
+    of ``generation`` begins a new tile, in the place of that ``copies`` ago, and each step of ``own`` has a place of
+    its own in a tile. Tensors with one ``share`` take each other's place. Of a state there are so many ``versions``."""
 
     tile: str
     level: str
@@ -118,6 +120,11 @@ class Buffer:
     pieces: int
     places: int
     words: float
+    copies: int = 1
+    generation: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    share: str | None = None
+    versions: int = 1
 
     @property
     def room_words(self) -> float:

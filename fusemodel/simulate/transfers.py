@@ -105,7 +105,7 @@ def _streamed_in(low: Lowering, me: int, bring: Bring) -> None:
     if bring.kind == "partial":
         _after_store(low, me, bring)
     elif bring.source:
-        _from(low, me, bring.tensor, bring.source)
+        _from(low, me, bring, bring.source)
 
 
 def _loaded(low: Lowering, me: int, bring: Bring) -> None:
@@ -114,7 +114,7 @@ def _loaded(low: Lowering, me: int, bring: Bring) -> None:
         _after_store(low, me, bring)
         low.wait(low.of[bring.einsums[0]], me, VALID, INPUT)
     elif bring.source:
-        _from(low, me, bring.tensor, bring.source)
+        _from(low, me, bring, bring.source)
 
 
 def _after_store(low: Lowering, me: int, bring: Bring) -> None:
@@ -141,15 +141,20 @@ def _stored(low: Lowering, me: int, bring: Bring, stream: bool) -> None:
         low.wait(made, me, ENDED, BUFFER, before=2)
 
 
-def _from(low: Lowering, me: int, tensor: str, level: str) -> None:
-    """Whoever takes a tensor from a level waits for those that put it there."""
-    order = list(low.arch.levels)
+def _from(low: Lowering, me: int, bring: Bring, level: str) -> None:
+    """Whoever takes a tensor from a level waits for those that put it there; of a state, a step before where that is
+    what is used."""
+    order, tensor = list(low.arch.levels), bring.tensor
+    looks = [low.step_of(tensor, [d.index for d in m.tile.dims]) for m in bring.moves]
+    if not any(there or back for back, there in looks):
+        return
+    back = min((back for back, _ in looks), key=len)
     while True:
         put = [a for a in low.at_level.get((tensor, level), []) if a != me and same_tile(low, a, me)]
         for other in put:
-            low.wait(me, other, VALID, INPUT)
+            low.wait(me, other, VALID, INPUT, back=back)
         if tensor in low.of:
-            low.wait(me, low.of[tensor], VALID, DEPENDENCE)
+            low.wait(me, low.of[tensor], VALID, DEPENDENCE, back=back)
         outer = order.index(level) - 1
         if put or outer < 0:
             return

@@ -91,6 +91,7 @@ def _of_machine(names_of: Calibration, arch: Architecture) -> Calibration:
         {n: min(arch.achieved.get(n, 1.0), 1.0) for n in names_of.achieved},
         {n: arch.overheads_s[n] for n in names_of.overheads_s}, arch.overlap, arch.tail,
         {n: arch.cycles_of[n] for n in names_of.cycles_of},
+        copies={arch.outermost: arch.achieved[arch.outermost]} if arch.outermost in arch.achieved else {},
     )  # fmt: skip
 
 
@@ -122,7 +123,9 @@ def _calibration(start: Calibration, names: Sequence[tuple[str, str]], x: Floats
             of[kind][name] = value
         else:
             of[kind] = value
-    return Calibration(of["achieved"], of["overheads"], of["overlap"], of["tail"], of["cycles"], slow)
+    return Calibration(
+        of["achieved"], of["overheads"], of["overlap"], of["tail"], of["cycles"], slow, copies=start.copies
+    )
 
 
 def _weights(operations: NDArray[Any]) -> Floats:
@@ -232,6 +235,9 @@ def _text(calibration: Calibration, tables, parts, machine: str, names) -> str:
             f"median_ape: {errors.median_ape:.2f}}}"
         )
     lines += ["achieved:", *(f"  {n}: {v:.4f}" for n, v in calibration.achieved.items())]
+    if calibration.copies:
+        lines.append("copies:                               # what they reach on the machine fitted on")
+        lines += [f"  {n}: {v:.4f}" for n, v in calibration.copies.items()]
     lines += ["overheads:", *(f"  {n}: {v * 1e6:.3f} us" for n, v in calibration.overheads_s.items())]
     lines += ["overhead_cycles:", *(f"  {n}: {v:.0f}" for n, v in calibration.cycles_of.items())]
     lines += [f"overlap: {calibration.overlap:.4f}", f"tail: {calibration.tail:.4f}"]

@@ -17,7 +17,7 @@ from fusemodel.mapping import Design, load_design
 from fusemodel.model.batch import BatchCounts, count_batch
 from fusemodel.validate.calibration import Calibration
 from fusemodel.validate.rules import Chosen, Rules, choose_rules
-from fusemodel.validate.table import LAUNCHES, Skipped, Table
+from fusemodel.validate.table import ENERGY, LAUNCHES, Skipped, Table
 
 Floats = NDArray[np.float64]
 
@@ -52,6 +52,13 @@ class Counted:
         share = 1 / self.launches - self.chosen.rule.spec.replay
         return np.where(np.isnan(share), 0.0, share) * arch.overheads_s.get("replay", 0.0)
 
+    def energy_j(self, arch: Architecture) -> Floats:
+        """Joules of the fastest option for each row."""
+        taken = self.each(arch).argmin(axis=0)
+        shape = self.chosen.rows.shape
+        each = [np.broadcast_to(c.energy_j(arch, warm=self.warm), shape) for c in self.counts]
+        return np.stack(each)[taken, np.arange(len(taken))] + arch.idle_w * self.replay(arch)
+
     def roofline(self) -> Floats:
         """The least of the options' rooflines."""
         shape = self.chosen.rows.shape
@@ -72,6 +79,27 @@ class Predictions:
     rule: NDArray[Any]
     arch: NDArray[Any]
     counted: tuple[Counted, ...]
+
+    def energies(self, calibration: Calibration) -> Energies | None:
+        """Energies of the rows that have one, on machines whose energies are known; None if there are none."""
+        length = len(self.table)
+        measured = self.table.numbers.get(ENERGY, np.full(length, np.nan))
+        found = {"calibrated": np.zeros(length), "mechanistic": np.zeros(length)}
+        for c in self.counted:
+            if np.isfinite(measured[c.chosen.rows]).any():
+                found["mechanistic"][c.chosen.rows] += c.energy_j(c.chosen.arch)
+                found["calibrated"][c.chosen.rows] += c.energy_j(calibration.tuned(c.chosen.arch))
+        rows = np.flatnonzero(np.isfinite(measured) & (found["mechanistic"] > 0))
+        return Energies(rows, measured[rows], {m: v[rows] for m, v in found.items()}) if len(rows) else None
+
+
+@dataclass(frozen=True)
+class Energies:
+    """Rows of a table, and their energies in joules: measured, and predicted by model."""
+
+    rows: NDArray[np.int64]
+    measured_j: Floats
+    predicted_j: Mapping[str, Floats]
 
 
 @lru_cache(maxsize=256)
@@ -168,4 +196,4 @@ def bounds_of(predictions: Predictions, calibration: Calibration, rows: Mapping[
     return found
 
 
-__all__ = ["Counted", "Predictions", "bounds_of", "count_table", "predict", "times_of"]
+__all__ = ["Counted", "Energies", "Predictions", "bounds_of", "count_table", "predict", "times_of"]

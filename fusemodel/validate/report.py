@@ -20,6 +20,24 @@ _SHOWN = ("batch", "heads", "kv_heads", "seq_q", "seq_kv", "head_dim", "window",
 
 
 @dataclass(frozen=True)
+class EnergyErrors:
+    """Errors of predicted energies: of all rows that have one, by what was run on which machine, and each row."""
+
+    errors: dict[str, Errors]
+    groups: list[tuple[str, str, dict[str, Errors]]]
+    rows: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "points": len(self.rows), **{m: e.to_dict() for m, e in self.errors.items()},
+            "groups": [{"by": by, "value": value, **{m: e.to_dict() for m, e in errors.items()}}
+                       for by, value, errors in self.groups],
+            "rows": self.rows,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Validation:
     """Predictions with their errors: of every model over all points and by group, and the worst points."""
 
@@ -29,6 +47,7 @@ class Validation:
     worst: list[dict[str, Any]]
     skipped: tuple[Skipped, ...]
     files: tuple[str, ...]
+    energy: EnergyErrors | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON. The numbers at the top are the calibrated model's."""
@@ -43,6 +62,7 @@ class Validation:
                 for by, value, e in self.groups
             ],
             "worst": self.worst,
+            "energy": self.energy and self.energy.to_dict(),
             "skipped": [{"reason": r, "rows": n, "lines": [s.line for s in self.skipped if s.reason == r][:20]}
                         for r, n in reasons.most_common()],
             "skipped_rows": len(self.skipped),
@@ -59,7 +79,28 @@ def validation_of(predictions: Predictions, calibration: Calibration, files: tup
     }  # fmt: skip
     found = groups_of({k: v for k, v in columns.items() if v is not None})
     groups = [(by, value, _errors(p, mask)) for (by, value), mask in found.items()]
-    return Validation(p, _errors(p, every), groups, _worst(p, calibration), p.table.skipped, files)
+    return Validation(
+        p, _errors(p, every), groups, _worst(p, calibration), p.table.skipped, files, _energy(p, calibration)
+    )
+
+
+def _energy(p: Predictions, calibration: Calibration) -> EnergyErrors | None:
+    """The errors of energies, where some were measured."""
+    found = p.energies(calibration)
+    if found is None:
+        return None
+
+    def errors(mask: NDArray[np.bool_]) -> dict[str, Errors]:
+        return {m: errors_of(v[mask], found.measured_j[mask]) for m, v in found.predicted_j.items()}
+
+    columns = {"gpu": p.arch[found.rows], "op": p.table.text["op"][found.rows]}
+    groups = [(by, value, errors(mask)) for (by, value), mask in groups_of(columns).items()]
+    rows = [
+        {**_shape(p, int(row)), "measured_j": float(found.measured_j[i]),
+         **{f"{m}_j": float(v[i]) for m, v in found.predicted_j.items()}}
+        for i, row in enumerate(found.rows)
+    ]  # fmt: skip
+    return EnergyErrors(errors(np.ones(len(rows), dtype=bool)), groups, rows)
 
 
 def _errors(p: Predictions, mask: NDArray[np.bool_]) -> dict[str, Errors]:
@@ -90,15 +131,21 @@ def _worst(p: Predictions, calibration: Calibration) -> list[dict[str, Any]]:
     bounds = bounds_of(p, calibration, dict.fromkeys(rows))
     found = []
     for i in rows:
-        numbers = {c: p.table.numbers[c][i] for c in _SHOWN if c in p.table.numbers}
-        shape = {c: int(v) for c, v in numbers.items() if v == v}
         found.append(
-            {"line": int(p.table.lines[i]), "gpu": p.table.text["gpu"][i], "kernel": p.table.text["kernel"][i],
-             "op": p.table.text["op"][i], **shape, "measured_us": p.measured_s[i] * 1e6,
+            {**_shape(p, i), "measured_us": p.measured_s[i] * 1e6,
              "calibrated_us": p.calibrated_s[i] * 1e6, "mechanistic_us": p.mechanistic_s[i] * 1e6,
              "rule": p.rule[i], "bound": bounds.get(i, "")}
         )  # fmt: skip
     return found
 
 
-__all__ = ["MODELS", "Validation", "validation_of"]
+def _shape(p: Predictions, i: int) -> dict[str, Any]:
+    """Where a row stands, and what was run."""
+    numbers = {c: p.table.numbers[c][i] for c in _SHOWN if c in p.table.numbers}
+    return {
+        "line": int(p.table.lines[i]), "gpu": p.table.text["gpu"][i], "kernel": p.table.text["kernel"][i],
+        "op": p.table.text["op"][i], **{c: int(v) for c, v in numbers.items() if v == v},
+    }  # fmt: skip
+
+
+__all__ = ["MODELS", "EnergyErrors", "Validation", "validation_of"]

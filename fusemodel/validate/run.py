@@ -38,13 +38,14 @@ def validate(data: Sequence[str] = (), *, rules: str | None = None, calibration:
 
 
 def _nothing(table: Table, file: str) -> InputError:
-    """Why no row of a table can be predicted: the most frequent reason, where it is first met."""
+    """Why no row of a table can be predicted: the most frequent reasons, the first where it is first met."""
     reasons = Counter(s.reason for s in table.skipped)
     if not reasons:
         return InputError("there are no rows", Where(file, 1, 1), expected="measured times")
-    reason, count = reasons.most_common(1)[0]
-    line = next(s.line for s in table.skipped if s.reason == reason)
-    return InputError(f"no row can be predicted; {count} of {len(table.skipped)}: {reason}", Where(file, line, 1),
+    first = next(s.line for s in table.skipped if s.reason == reasons.most_common(1)[0][0])
+    why = "; ".join(f"{count} of {len(table.skipped)}: {reason}" for reason, count in reasons.most_common(3))
+    more = f"; and {len(reasons) - 3} further reasons" if len(reasons) > 3 else ""
+    return InputError(f"no row can be predicted; {why}{more}", Where(file, first, 1),
                       expected="rows of known GPUs and kernels")  # fmt: skip
 
 

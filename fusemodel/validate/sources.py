@@ -22,6 +22,11 @@ _OURS = (
     "gpu", "kernel", "op", "dtype", "batch", "heads", "kv_heads", "seq_q", "seq_kv", "head_dim", "window", "causal",
     "latency_us", "source",
 )  # fmt: skip
+#: What rows of recurrent layers (gated delta rule, state spaces) have: the first of each that is filled in.
+_RECURRENT = {
+    "heads": ("num_v_heads", "nheads"), "kv_heads": ("num_k_heads", "n_groups"), "head_dim": ("head_v_dim", "head_dim"),
+    "seq_q": ("seq_len",), "seq_kv": ("seq_len",),
+}  # fmt: skip
 _PRODUCT = ("gpu", "kernel", "op", "dtype", "batch", "M", "N", "K", "latency_us", "source")
 
 
@@ -50,6 +55,8 @@ def _converted(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[lis
 def _value(column: str, old: Mapping[str, str]) -> str:
     """The value of one of our columns."""
     decode = "generation" in old.get("op_name", "")
+    if column in _RECURRENT and "seq_len" in old:
+        return next((old[c] for c in _RECURRENT[column] if old.get(c)), "")
     match column:
         case "dtype":
             own = next((old[c] for c in ("attn_dtype", "gemm_dtype", "dtype") if c in old), "")

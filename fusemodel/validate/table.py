@@ -22,6 +22,8 @@ TEXT = ("gpu", "kernel", "op", "dtype", "scope", "source", "l2", "group")
 SHAPES = (("batch", "heads", "kv_heads", "seq_q", "seq_kv", "head_dim", "window", "causal"), ("M", "N", "K"))
 #: Launches that one replay of a graph holds, of which the time is one's share; a table may leave it out.
 LAUNCHES = "launches"
+#: Energy of one launch; a table may leave it out, or write 0 for it.
+ENERGY = "energy_j"
 MAX_BYTES = 2**31
 _TRUTH = {"true": "1", "false": "0"}
 _DTYPES = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32"}
@@ -74,7 +76,7 @@ def table_of(path: str | Path, lines: Sequence[int], rows: Sequence[Sequence[str
             skipped.append(Skipped(line, f"{len(row)} fields, not {len(header)}"))
         else:
             good.append((line, row))
-    wanted = [*TEXT, *(c for shape in SHAPES for c in shape), "B", "latency_us", LAUNCHES]
+    wanted = [*TEXT, *(c for shape in SHAPES for c in shape), "B", "latency_us", LAUNCHES, ENERGY]
     by_name = {c: [row[i] for _, row in good] for i, c in enumerate(header) if c in wanted}
     text = {c: np.array([v.strip() for v in by_name[c]] if c in by_name else [""] * len(good), object) for c in TEXT}
     text["dtype"] = np.array([_DTYPES.get(v.lower(), v.lower()) for v in text["dtype"]], dtype=object)
@@ -170,8 +172,12 @@ def _checked(table: Table, raw: Mapping[str, Sequence[str]]) -> Table:
         spare[LAUNCHES] = blank[LAUNCHES]
     latency = numbers["latency_us"]
     refuse(~np.isfinite(latency) | (latency <= 0), "latency_us", "no positive time")
+    if ENERGY in numbers:
+        given = numbers[ENERGY]
+        refuse(~blank[ENERGY] & ~(np.isfinite(given) & (given >= 0)), ENERGY, "no energy")
+        given[given == 0] = np.nan
     for column, values in numbers.items():
-        if column == "latency_us":
+        if column in ("latency_us", ENERGY):
             continue
         least = 0 if column in ("window", "causal") else 1
         with np.errstate(invalid="ignore"):
@@ -209,4 +215,4 @@ def _all(blank: Mapping[str, NDArray[np.bool_]], shape: Sequence[str], length: i
     return found
 
 
-__all__ = ["LAUNCHES", "Skipped", "Table", "read_rows", "table_of"]
+__all__ = ["ENERGY", "LAUNCHES", "Skipped", "Table", "read_rows", "table_of"]

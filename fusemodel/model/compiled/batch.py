@@ -20,6 +20,7 @@ from fusemodel.model.compiled.tape import Tape, run, tape_of
 from fusemodel.model.compiled.trace import Traced, labels_of, signature_of, trace
 from fusemodel.model.evaluate import Identity, extents_in, plans_of
 from fusemodel.model.expression import Choice, Node, Untraceable
+from fusemodel.model.frame import loose_ranks, settled
 from fusemodel.model.numbers import numbers_of, on_machine
 from fusemodel.model.plan import Plan
 
@@ -31,6 +32,8 @@ OBJECTIVES = ("latency_s", "energy_j", "edp_js", "dram_bytes", "fits")
 _FLAGS = ("fits", "registers_hold", "valid")
 
 Column = int | Sequence[int] | np.ndarray
+#: Ranks that tiles do not divide, for each group; nothing where there are none.
+Loose = Sequence[frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Batch:
     :class:`fusemodel.model.Evaluation`.
 
     Besides those there are ``edp_js``, ``need_bytes.LEVEL`` (space wanted, before spilling), ``fits``,
-    ``registers_hold`` (what stays in registers has room there) and ``valid``: the tiles divide their ranks. Where they
-    do not, all else is nan. ``tiles`` are the sizes taken. ``one_by_one`` says why the mappings were not computed
+    ``registers_hold`` (what stays in registers has room there) and ``valid``: the parts make up their ranks. Where they
+    cannot, all else is nan. ``tiles`` are the sizes taken. ``one_by_one`` says why the mappings were not computed
     together.
     """
 
@@ -99,23 +102,26 @@ class CompiledMapping:
         tiles: Mapping[str, Column],
         columns: Sequence[str] = OBJECTIVES,
         threads: int | None = None,
+        *,
+        ragged: bool = False,
     ) -> dict[str, np.ndarray]:
-        """Results for tile sizes that are known to divide their ranks: every part of every group by name (after the
-        name of its group and a dot, where there are several). A column that is the same for all is one number, spread
-        (read-only). Untraceable if counts need plain numbers."""
-        traced = self.traced(extents)
-        wanted = [self._node(traced, name) for name in columns]
+        """Results for complete tile sizes: every part of every group by name (after the name of its group and a dot,
+        where there are several); unless ``ragged``, they are known to divide their ranks. A column that is the same for
+        all is one number, spread (read-only). Untraceable if counts need plain numbers."""
         length = max((len(c) for c in tiles.values() if np.ndim(c)), default=1)  # pyright: ignore[reportArgumentType]
         given = {n: np.broadcast_to(np.asarray(c, dtype=float), (length,)) for n, c in tiles.items()}
+        traced = self.traced(extents, self._loose(extents, given) if ragged else ())
+        wanted = [self._node(traced, name) for name in columns]
         found = self._run(traced, extents, given, length, [_node(w) for w in wanted], tuple(columns), threads)
         return dict(zip(columns, map(_decoded, columns, wanted, found), strict=True))
 
-    def traced(self, extents: Mapping[str, int]) -> Traced:
-        """The trace that holds at some extents."""
-        key = signature_of(self.plans, extents), self._none
+    def traced(self, extents: Mapping[str, int], loose: Loose = ()) -> Traced:
+        """The trace that holds at some extents; ``loose``: ranks that some tiles do not divide, for each group."""
+        loose = tuple(loose) if any(loose) else ()
+        key = signature_of(self.plans, extents), self._none, loose
         if key not in self._traces:
             try:
-                self._traces[key] = trace(self.design, self.plans, extents)
+                self._traces[key] = trace(self.design, self.plans, extents, loose)
             except Untraceable as error:
                 self._traces[key] = str(error)
         found = self._traces[key]
@@ -140,6 +146,15 @@ class CompiledMapping:
         """What the machine has and has not: names of numbers that are 0, and of all."""
         return frozenset([*self.numbers, *(f"no {n}" for n, v in self.numbers.items() if not v)])
 
+    def _loose(self, extents: Mapping[str, int], tiles: Mapping[str, np.ndarray]) -> Loose:
+        """The ranks of each group that some tiles do not divide."""
+        labels = labels_of([p.group for p in self.plans])
+        found = [
+            loose_ranks(settled(p), {**extents, **_own(tiles, label, p)}, extents)
+            for p, label in zip(self.plans, labels, strict=True)
+        ]
+        return tuple(found)
+
     def _node(self, traced: Traced, name: str) -> Node | Choice:
         if name not in traced.columns:
             raise unknown("column", name, traced.columns)
@@ -153,22 +168,24 @@ class CompiledMapping:
         groups = [p.group for p in self.plans]
         for group in groups:
             sizes.check_chosen(group, rows)
-        try:
-            traced = self.traced(extents)
-        except Untraceable as error:
-            return Batch(*one_by_one(self.design, self.plans, extents, rows, length, columns), str(error))
 
         def fits(i: int, tiles: Mapping[str, np.ndarray], many: int) -> np.ndarray:
             given = {labels[i] + n: c for n, c in tiles.items()}
+            loose = loose_ranks(settled(self.plans[i]), {**extents, **tiles}, extents)
+            traced = self.traced(extents, tuple(loose if j == i else frozenset() for j in range(len(groups))))
             return self._run(traced, extents, given, many, [traced.fits[i]], ("fits", i), threads)[0] > 0
 
         labels = labels_of(groups)
         tiles: dict[str, np.ndarray] = {}
         valid = np.ones(length, dtype=bool)
-        for i, group in enumerate(groups):
-            found, divides = sizes.completed(group, extents, rows, length, lambda t, n, i=i: fits(i, t, n))
-            tiles |= {labels[i] + n: c for n, c in found.items()}
-            valid &= divides
+        try:
+            for i, group in enumerate(groups):
+                found, divides = sizes.completed(group, extents, rows, length, lambda t, n, i=i: fits(i, t, n))
+                tiles |= {labels[i] + n: c for n, c in found.items()}
+                valid &= divides
+            traced = self.traced(extents, self._loose(extents, {n: c[valid] for n, c in tiles.items()}))
+        except Untraceable as error:
+            return Batch(*one_by_one(self.design, self.plans, extents, rows, length, columns), str(error))
         names = list(columns if columns is not None else traced.columns)
         if columns is not None and set(OBJECTIVES) <= set(columns):
             names += [n for n in traced.columns if n.startswith("need_bytes.") and n not in names]
@@ -224,6 +241,11 @@ def blocks_of(options: Mapping[str, Sequence[int]], most: int = 2**18) -> Iterat
     while rows := list(islice(combinations, most)):
         table = np.array(rows, dtype=float).T
         yield {name: np.ascontiguousarray(table[i]) for i, name in enumerate(options)}
+
+
+def _own(tiles: Mapping[str, np.ndarray], label: str, plan: Plan) -> dict[str, np.ndarray]:
+    """The sizes of the parts of one group."""
+    return {p: tiles[label + p] for ps in plan.group.parts.values() for p in ps}
 
 
 def _node(wanted: Node | Choice) -> Node:

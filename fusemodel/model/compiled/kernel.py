@@ -11,8 +11,9 @@ import numpy as np
 from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
+from fusemodel.model.elements import MAX_VALUES, widened
+
 BLOCK = 512  # candidates for which an instruction is run at a time
-_MAX_VALUES = 2**20  # values enumerated to count those of one index, as in fusemodel.model.elements
 
 #: Operations: of slots; of a slot and a value that is fixed; others.
 ADD, MUL, MAX, MIN, GREATER, AT_LEAST, CEIL_DIV, FLOOR_DIV, RATIO, RECIPROCAL = range(10)
@@ -28,6 +29,9 @@ def _pointer(_context, address):
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.float64)(address), generate
+
+
+_widened = njit(nogil=True, error_model="numpy")(widened)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -49,19 +53,12 @@ def distinct(strides, counts, offsets):
         stride, size = strides[i] // step, counts[i]
         if size <= 1 or stride <= 0:
             continue
-        if stride >= reach:
-            solid = solid and stride == reach
-            total = total * size
-        elif solid:
-            total = reach + stride * (size - 1)
-        else:
-            total, regular = min(total * size, reach + stride * (size - 1)), False
-        reach += stride * (size - 1)
+        total, reach, solid, regular = _widened(total, reach, solid, regular, stride, size)
     if solid:
         return _runs(total, step, offsets)
     if regular and len(offsets) == 1:
         return total
-    if total * len(offsets) > _MAX_VALUES:
+    if total * len(offsets) > MAX_VALUES:
         return total * len(offsets)
     return _enumerated(strides, counts, offsets, total * len(offsets))
 

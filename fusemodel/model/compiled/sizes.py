@@ -12,7 +12,7 @@ from fusemodel.cascade.ir import Expr, Extent, Number, walk
 from fusemodel.errors import InputError, Where, listed
 from fusemodel.mapping.spec import Auto, Group
 from fusemodel.model.space import amount_of
-from fusemodel.model.tiles import chains, divisors
+from fusemodel.model.tiles import chains, divisors, may_be_ragged
 
 _EXPANDED = 2**20  # trial sizes looked at at a time
 
@@ -62,7 +62,8 @@ def check_chosen(group: Group, given: Mapping[str, Any]) -> None:
 def completed(
     group: Group, extents: Mapping[str, int], rows: Mapping[str, Any], length: int, fits: Fits
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The size of every part of a group in every row, and whether the parts of each rank divide it there."""
+    """The size of every part of a group in every row, and whether the parts make up each rank there (the last tile may
+    be smaller than the others)."""
     own = [p for ps in group.parts.values() for p in ps]
     requested: dict[str, Any] = {p: s for p, s in group.sizes.items() if p in own and p not in rows}
     requested |= {p: rows[p] for p in own if p in rows}
@@ -100,7 +101,7 @@ def _needs(expr: Expr) -> set[str]:
 def _filled(
     group: Group, extents: Mapping[str, int], given: Mapping[str, np.ndarray], length: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """All parts, the outermost of each rank being what is left, and whether they divide."""
+    """All parts, the outermost of each rank being what is left, and whether they can be."""
     result = dict(given)
     order = chains(group)
     inner = {p for ps in group.parts.values() for p in ps[1:]}
@@ -116,8 +117,8 @@ def _filled(
         rest = np.ones(length)
         for part in parts[1:]:
             rest = rest * result[part]
-        left = whole / rest
-        divides = left == np.floor(left)
+        left = np.ceil(whole / rest)
+        divides = np.full(length, True) if may_be_ragged(group, rank) else left * rest == whole
         if parts[0] in result:
             divides &= result[parts[0]] == left
         valid &= divides
@@ -132,7 +133,7 @@ def _largest(
     rank, parts = next((r, ps) for r, ps in group.parts.items() if name in ps)
     whole = _whole(group, rank, extents, trial, length)
     others = prod((trial[p] for p in parts[1:] if p != name), start=np.ones(length))
-    left = np.floor(whole / others)
+    left = np.ceil(whole / others)
     unique, of = np.unique(left, return_inverse=True)
     options = [np.array(divisors(int(n)), dtype=float) for n in unique]
     result = np.ones(length)
@@ -143,10 +144,22 @@ def _largest(
         at = np.repeat(rows, counts)
         size = np.concatenate([options[i] for i in of.reshape(-1)[rows]])
         tiles, divides = _filled(group, extents, {**{n: c[at] for n, c in trial.items()}, name: size}, len(at))
-        good = np.flatnonzero(fits(tiles, len(at)) & divides)
+        exact = _exact(group, extents, tiles, len(at)) & divides
+        some = np.zeros(length, dtype=bool)
+        some[at[exact]] = True  # rows that some size divides into whole tiles
+        good = np.flatnonzero(fits(tiles, len(at)) & np.where(some[at], exact, divides))
         first, place = np.unique(at[good], return_index=True)  # options are in falling order
         result[first] = size[good[place]]
     return result
+
+
+def _exact(group: Group, extents: Mapping[str, int], tiles: Mapping[str, np.ndarray], length: int) -> np.ndarray:
+    """Whether every rank is whole tiles."""
+    found = np.full(length, True)
+    for rank, parts in group.parts.items():
+        held = tiles[rank] if rank in tiles else extents[rank]
+        found &= held == prod((tiles[p] for p in parts), start=np.ones(length))
+    return found
 
 
 def _whole(
@@ -158,7 +171,7 @@ def _whole(
         return np.full(length, float(extents[rank]))
     parent, parts = next((r, ps) for r, ps in group.parts.items() if rank in ps)
     rest: Sequence[np.ndarray] = [sizes[p] for p in parts if p != rank and p in sizes]
-    return np.floor(_whole(group, parent, extents, sizes, length) / prod(rest, start=np.ones(length)))
+    return np.ceil(_whole(group, parent, extents, sizes, length) / prod(rest, start=np.ones(length)))
 
 
 __all__ = ["Fits", "Number", "alike", "columns_of", "completed"]

@@ -8,15 +8,16 @@ from typing import Any
 
 from fusemodel.mapping.spec import Design, Group
 from fusemodel.model.amounts import Amount, maximum
-from fusemodel.model.cost import cost_in, needs_numbers
+from fusemodel.model.cost import cost_in
 from fusemodel.model.evaluate import total
 from fusemodel.model.expression import Choice, Graph, Node, Untraceable
-from fusemodel.model.frame import Frame, frames_of, settled
+from fusemodel.model.frame import Frame, frames_of, ragged_frames, settled
+from fusemodel.model.movement import needs_numbers
 from fusemodel.model.numbers import with_numbers
 from fusemodel.model.plan import Plan
 from fusemodel.model.registers import held_in_registers
 from fusemodel.model.result import EinsumResult
-from fusemodel.model.tiles import Chosen, chains
+from fusemodel.model.tiles import Chosen, chains, outer_parts
 
 #: Fields of an evaluation that are no results: names, and what was given.
 _NAMES = {"mapping", "cascade", "arch", "workload", "seq", "name", "unit", "group", "operations", "variant",
@@ -63,19 +64,23 @@ def _facts(frame: Frame, plan: Plan) -> tuple[object, ...]:
     dims = {d.index: d for t in tiles if t.einsum == name for d in t.dims if not d.split}
     forms = tuple((repr(i), form.key() if (form := frame.index(d)) else None) for i, d in dims.items())
     counted = tuple(frame.extents.items()) if any(map(frame.quotient, dims.values())) else ()  # values of an index
-    return frame.conditional, frame.doubtful, tuple(map(repr, frame.other)), frame.ragged, forms, counted
+    return frame.conditional, frame.doubtful, tuple(map(repr, frame.other)), frame.ragged, frame.roots, forms, counted
 
 
-def trace(design: Design, plans: Sequence[Plan], extents: Mapping[str, int]) -> Traced:
+def trace(
+    design: Design, plans: Sequence[Plan], extents: Mapping[str, int], loose: Sequence[frozenset[str]] = ()
+) -> Traced:
     """The evaluation of a design, one plan for each group, in symbols. Untraceable names the group whose counts need
-    plain numbers. ``extents`` only say what a count is made of (:func:`signature_of`), not how much it is."""
+    plain numbers. ``extents`` only say what a count is made of (:func:`signature_of`), not how much it is. ``loose``:
+    for each group the ranks that tiles may not divide."""
     graph = Graph()
     known = {r: graph.symbol(r) for r in extents}
     labels = labels_of([p.group for p in plans])
     for whole, parts in design.cascade.split.items():
         if extents[whole] == extents[parts[0]] * extents[parts[1]]:
             graph.wholes.append((known[whole], tuple(known[p] for p in parts)))
-    chosen = [_group(settled(p), label, graph, known, extents) for p, label in zip(plans, labels, strict=True)]
+    each = zip(plans, labels, loose or [frozenset()] * len(plans), strict=True)
+    chosen = [_group(settled(p), label, graph, known, extents, some) for p, label, some in each]
     found = total(design, chosen, known, None, None)
     columns = {n: v if isinstance(v, (Node, Choice)) else _constant(graph, v) for n, v in named(found)}
     fits = [graph.all(graph.node(x) <= 0 for x in c.cost.excess_words.values()) for c in chosen]
@@ -97,14 +102,19 @@ def trace(design: Design, plans: Sequence[Plan], extents: Mapping[str, int]) -> 
     return Traced(graph, columns, tuple(fits), tuple(reserved), tuple(found.notes))
 
 
-def _group(plan: Plan, label: str, graph: Graph, known: Mapping[str, Node], extents: Mapping[str, int]) -> Chosen:
-    if needs_numbers(plan, extents):
+def _group(
+    plan: Plan, label: str, graph: Graph, known: Mapping[str, Node], extents: Mapping[str, int], loose: frozenset[str]
+) -> Chosen:
+    if needs_numbers(plan, extents, loose):
         raise Untraceable(f"{plan.group.name or 'a group'}: some point may be absent, and counts need plain numbers")
-    frames = {n: f.with_limits(known) for n, f in frames_of(plan, extents).items()}
+    frames = {n: f.with_limits(known) for n, f in ragged_frames(plan, extents, loose).items()}
     parts = [p for ps in plan.group.parts.values() for p in ps]
     sizes = {**known, **{p: graph.symbol(label + p, varies=True) for p in parts}}
     before = len(graph.wholes)
+    ragged = {x for r in loose for x in (r, *outer_parts(plan.group, r))}
     for rank, inner in reversed(chains(plan.group)):
+        if rank in ragged:
+            continue
         graph.wholes.append((sizes[rank], tuple(sizes[p] for p in inner)))
     symbolic = with_numbers(plan, lambda name, value: graph.symbol(name) if value else 0)
     cost = cost_in(symbolic, frames, sizes, known, products=True)

@@ -143,7 +143,7 @@ def halonet(x, n):
 def sliding_window_causal(x, n):
     """A full matrix; keys not later, fewer than w dilated steps back, at multiples of the dilation."""
     back = np.arange(n["p"])[:, None] - np.arange(n["m"])
-    return _masked(x["Q"], x["K"], x["V"], (back >= 0) & (back < n["d"] * n["w"]) & (back % n["d"] == 0))
+    return _masked(x["Q"], x["K"], x["V"], (back >= 0) & (back < n["dil"] * n["w"]) & (back % n["dil"] == 0))
 
 
 def block_local(x, n):
@@ -207,21 +207,21 @@ def _neighbors(p, size, window, dilation=1):
 
 
 def neighborhood_1d(x, n):
-    return dilated_neighborhood_1d(x, {**n, "d": 1})
+    return dilated_neighborhood_1d(x, {**n, "dil": 1})
 
 
 def dilated_neighborhood_1d(x, n):
     mask = np.zeros((n["p"], n["m"]), dtype=bool)
     for p in range(n["p"]):
-        mask[p, _neighbors(p, n["p"], n["w"], n["d"])] = True
+        mask[p, _neighbors(p, n["p"], n["w"], n["dil"])] = True
     return _masked(x["Q"], x["K"], x["V"], mask)
 
 
 def neighborhood_causal_1d(x, n):
     """The window of each group of t positions of a remainder ends with the last of them; later keys are left out."""
     mask = np.zeros((n["p"], n["m"]), dtype=bool)
-    for c in range(n["d"]):
-        same = list(range(c, n["p"], n["d"]))
+    for c in range(n["dil"]):
+        same = list(range(c, n["p"], n["dil"]))
         for first in range(0, len(same), n["t"]):
             group = same[first : first + n["t"]]
             last = first + n["t"] if first + n["t"] < len(same) else len(same)
@@ -234,12 +234,12 @@ def neighborhood_causal_1d(x, n):
 def neighborhood_strided_1d(x, n):
     """All of a group of t positions of a remainder have the neighborhood of the one in its middle."""
     mask = np.zeros((n["p"], n["m"]), dtype=bool)
-    for c in range(n["d"]):
-        same = list(range(c, n["p"], n["d"]))
+    for c in range(n["dil"]):
+        same = list(range(c, n["p"], n["dil"]))
         for first in range(0, len(same), n["t"]):
             middle = same[min(first + n["t"] // 2, len(same) - 1)]
             for p in same[first : first + n["t"]]:
-                mask[p, _neighbors(middle, n["p"], n["w"], n["d"])] = True
+                mask[p, _neighbors(middle, n["p"], n["w"], n["dil"])] = True
     return _masked(x["Q"], x["K"], x["V"], mask)
 
 
@@ -250,11 +250,11 @@ def neighborhood(x, n):
 
 
 def neighborhood_biased(x, n):
-    return dilated_neighborhood(x, {**n, "d": 1})
+    return dilated_neighborhood(x, {**n, "dil": 1})
 
 
 def dilated_neighborhood(x, n):
-    d, table = n["d"], _table(x["RPB"], n["wy"], n["wx"])
+    d, table = n["dil"], _table(x["RPB"], n["wy"], n["wx"])
     return _per_pixel(
         x["Q"], x["K"], x["V"],
         lambda y, c: _box(_neighbors(y, n["y"], n["wy"], d), _neighbors(c, n["x"], n["wx"], d)),
@@ -364,7 +364,7 @@ def outlook(x, n):
 
 def _convolved(x, n, masked):
     """Windows of images padded with zeros; the padding is masked, or scores 0 against every query."""
-    margin = [n["d"] * (n["ky"] // 2), n["d"] * (n["kx"] // 2)]
+    margin = [n["dil"] * (n["ky"] // 2), n["dil"] * (n["kx"] // 2)]
     k, v, real = (
         np.pad(a, [(0, 0)] * (a.ndim - 2) + [(m, m) for m in margin])
         for a in (x["K"], x["V"], np.ones((n["y"], n["x"])))
@@ -372,7 +372,7 @@ def _convolved(x, n, masked):
     out = np.zeros((*v.shape[:-2], n["y"], n["x"]))
     for y in range(n["y"]):
         for c in range(n["x"]):
-            box = np.s_[..., y : y + n["d"] * n["ky"] : n["d"], c : c + n["d"] * n["kx"] : n["d"]]
+            box = np.s_[..., y : y + n["dil"] * n["ky"] : n["dil"], c : c + n["dil"] * n["kx"] : n["dil"]]
             key, value = (a[box].reshape(*a.shape[:-2], -1) for a in (k, v))
             mask = real[box].reshape(-1) > 0 if masked else True
             out[..., y, c] = _masked(x["Q"][..., y, [c]], key, value, mask)[..., 0]
@@ -393,7 +393,7 @@ def msa_conv_shifted(x, n):
     rolls = [(-up, 0), (up, 0), (0, -left), (0, left)]
     image = np.stack([np.roll(x["IN"][:, u], rolls[u], axis=(-2, -1)) for u in range(4)], axis=1)
     q, k, v = (np.einsum("heuc,bucyx->bheyx", x[w], image) for w in ("WQ", "WK", "WV"))
-    return _convolved({"Q": q, "K": k, "V": v}, {**n, "d": 1}, masked=False)
+    return _convolved({"Q": q, "K": k, "V": v}, {**n, "dil": 1}, masked=False)
 
 
 def msa_conv_pooled(x, n):

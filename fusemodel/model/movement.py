@@ -1,0 +1,216 @@
+"""Words that the moves of a group bring: each a product of sizes where it can be, else counted from the points
+present."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fusemodel.model.amounts import Amount, Sizes, are_numbers, maximum, product
+from fusemodel.model.elements import touched
+from fusemodel.model.frame import Frame, loose_ranks, ragged_frames, settled
+from fusemodel.model.plan import Move, Plan, Tile, depth_of
+from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tile, shared_tiles
+from fusemodel.model.space import Space
+
+
+def moved_words(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> list[tuple[Move, Amount]]:
+    """Words of every move of a plan (one move for all that share a key)."""
+    plan = settled(plan)
+    loose = loose_ranks(plan, sizes, extents)
+    frames = ragged_frames(plan, extents, loose)
+    if not are_numbers(sizes) or is_product(plan, extents, loose):
+        return by_products(plan, frames, sizes)
+    return one_by_one(plan, frames, sizes, [])
+
+
+def needs_numbers(plan: Plan, extents: Mapping[str, int], loose: frozenset[str] = frozenset()) -> bool:
+    """Whether counts need plain numbers: some point may be absent, or a tile is not a product over its indices.
+    ``loose``: ranks that tiles do not divide."""
+    plan = settled(plan)
+    frames = ragged_frames(plan, extents, loose)
+    key = ("needs_numbers", loose)
+    if key not in plan.memo:
+        plan.memo[key] = _needs_numbers(plan, frames)
+    return plan.memo[key]
+
+
+def is_product(plan: Plan, extents: Mapping[str, int], loose: frozenset[str] = frozenset()) -> bool:
+    """Whether every count is a product of sizes, exactly."""
+    if needs_numbers(plan, extents, loose):
+        return False
+    plan = settled(plan)
+    key = ("product", loose)
+    if key not in plan.memo:
+        frames = ragged_frames(plan, extents, loose)
+        plan.memo[key] = all(frames[m.tile.einsum].index(d) is not None for m in plan.moves for d in m.tile.dims)
+    return plan.memo[key]
+
+
+def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
+    if plan.group.grid or plan.arch.instances > 1:  # :mod:`fusemodel.model.batch` counts those for arrays
+        return True
+    if any(f.conditional for f in frames.values()) or any(m.separators for m in plan.moves):
+        return True
+    together: dict[object, list[tuple[str | None, Tile]]] = {}
+    for move in plan.moves:
+        if move.tile.guards and frames[move.tile.einsum].where(move.tile.guards) != [()]:
+            return True
+        together.setdefault(move.key, []).append((move.nest, move.tile))
+    for held in (*together.values(), *(f.tiles for f in plan.footprints)):
+        tiles = [t for _, t in held]
+        if not tiles:
+            continue
+        if len({nest for nest, _ in held}) > 1 or shared_tiles(frames, tiles) is None or counts_apart(frames, tiles):
+            return True
+    # in one nest, with a reduction between them over a loop outside the tile
+    reduced = {x for read in plan.reductions.values() for leaves in read.values() for x in leaves}
+    nested = [m for m in plan.moves if m.nest and reduced & set(m.tile.outside)]
+    return len({m.key for m in nested}) < len(nested)
+
+
+def brought_tiles(
+    plan: Plan, moves: Sequence[Move], frames: Mapping[str, Frame], sizes: Sizes
+) -> list[tuple[list[Move], tuple[str, ...]]]:
+    """Moves with one key, those that bring one tile together, each with the loops whose steps bring it."""
+    pools: list[list[Move]] = []
+    for move in moves:
+        pool = next((p for p in pools if _together(plan, p[0], move, sizes)), None)
+        if pool is None:
+            pools.append([move])
+        else:
+            pool.append(move)
+    found: list[tuple[list[Move], tuple[str, ...]]] = []
+    for pool in pools:
+        classes: dict[tuple[tuple[str, ...], object], list[Move]] = {}
+        for move in pool:
+            classes.setdefault(frames[move.tile.einsum].motion(move.tile, sizes), []).append(move)
+        found += [(alike, loops) for (loops, _), alike in classes.items()]
+    return found
+
+
+def _together(plan: Plan, a: Move, b: Move, sizes: Sizes) -> bool:
+    """Whether two Einsums find one tile: under a shared loop, or bound together with no reduction over a loop outside
+    the tile completed between them."""
+    if a.nest != b.nest:
+        return False
+    if a.nest is None:
+        return True
+    over = frozenset(x for x in a.tile.outside if sizes[x] > 1)
+    return depth_of(a.tile.einsum, plan.reductions, over) == depth_of(b.tile.einsum, plan.reductions, over)
+
+
+def brought_words(
+    moves: list[Move], loops: tuple[str, ...], frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]
+) -> Amount:
+    """Words of accesses that share a tile, brought at each step of ``loops``."""
+    every_part = (p for m in moves for p in frames[m.tile.einsum].touches(m.tile, sizes))
+    parts = list({p.key(): p for p in every_part}.values())
+    move = moves[0]
+    frame = frames[move.tile.einsum]
+    tiles = [m.tile for m in moves]
+    if not parts:
+        return 0
+    if not any(p.forms for p in parts) and plain(frames, tiles):
+        moved = product(loops, sizes) * plain_words(frames, tiles, sizes)
+        exact = None not in parts[0].index
+    else:
+        every = {x: n for m in moves for x, n in frames[m.tile.einsum].with_quotients(sizes).items()}
+        moved, exact = touched(parts, loops, every)
+    if move.after_first:
+        first, known = touched(parts, (), frame.with_quotients(sizes))
+        moved = max(moved - first, 0) if known else moved
+        exact = exact and known
+    if not exact:
+        notes.append(f"{move.tile.einsum}: the traffic of {move.tensor} is an upper bound")
+    return moved
+
+
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """Moves with one key, by the tiles they share; ``whole`` is the whole tensor of the first one."""
+
+    moves: tuple[Move, ...]
+    classes: tuple[Shared, ...]
+    whole: Shared
+
+
+def _compiled(plan: Plan, frames: Mapping[str, Frame]) -> list[_Product]:
+    """The moves of a plan whose counts are products, kept for the extents asked for last."""
+    key = ("moves", next(iter(frames.values())).loose)
+    if key not in plan.memo:
+        groups: dict[tuple[object, ...], list[Move]] = {}
+        for move in plan.moves:
+            groups.setdefault(move.key, []).append(move)
+        found = []
+        for moves in groups.values():
+            classes = shared_tiles(frames, [m.tile for m in moves])
+            assert classes is not None  # else the plan needs plain numbers
+            whole = shared_tile(frames, [replace(moves[0].tile, outside=())])
+            found.append(_Product(tuple(moves), classes, whole))
+        plan.memo[key] = found
+    return plan.memo[key]
+
+
+def by_products(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> list[tuple[Move, Amount]]:
+    """Words of every move, each a product of sizes (numbers or arrays)."""
+    found: list[tuple[Move, Amount]] = []
+    for item in _compiled(plan, frames):
+        move, classes = item.moves[0], item.classes
+        amount = in_all(classes, lambda shared: shared.moved(frames, sizes), sizes)
+        if move.after_first:  # the move of one Einsum, that of its output
+            amount = maximum(amount - item.whole.words(frames, sizes), 0)
+        found.append((move, amount))
+    return found
+
+
+def one_by_one(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> list[tuple[Move, Amount]]:
+    """Words of every move counted from the points present (plain numbers)."""
+    found: list[tuple[Move, Amount]] = []
+    for moves in keyed(plan, sizes):
+        tiles = brought_tiles(plan, moves, frames, sizes)
+        found.append((moves[0], sum(brought_words(alike, loops, frames, sizes, notes) for alike, loops in tiles)))
+    return found
+
+
+def keyed(plan: Plan, sizes: Sizes) -> list[list[Move]]:
+    """The moves that happen at these sizes, by their keys."""
+    groups: dict[tuple[object, ...], list[Move]] = {}
+    for move in plan.moves:
+        if not move.separators or product(move.separators, sizes) > 1:
+            groups.setdefault(move.key, []).append(move)
+    return list(groups.values())
+
+
+def ends_of(plan: Plan, move: Move, amount: Amount, space: Space) -> list[tuple[str, Amount, bool]]:
+    """Where a move reads and writes (level, words, whether written). What spills is one level further out (and part of
+    that further still, if it spills there too), and does not move if it is brought from there or taken there."""
+    if not move.spills:
+        ends = ((move.source, False), (move.sink, True))
+        return [(level, amount, write) for level, write in ends if level is not None]
+    order = list(plan.arch.levels)
+    fractions = {k.level: space.fraction[k.level, move.tensor] for k in move.spills}
+    further = {level: order[order.index(level) - 1] for level in fractions}
+    for level, other in ((move.source, move.sink), (move.sink, move.source)):
+        if level in fractions and other == further[level]:
+            amount = amount * (1 - fractions.pop(level))
+    found: list[tuple[str, Amount, bool]] = []
+    for level, write in ((move.source, False), (move.sink, True)):
+        if level is None:
+            continue
+        spilled = fractions.get(level, 0)
+        found.append((level, amount * (1 - spilled), write))
+        if level in fractions and not move.forwarded:
+            found += [
+                (outer, part, write) for outer, part in _beyond(space, order, move.tensor, level, amount * spilled)
+            ]
+    return found
+
+
+def _beyond(space: Space, order: list[str], tensor: str, level: str, amount: Amount) -> list[tuple[str, Amount]]:
+    """Where the part of a tensor that spills from a level is."""
+    outer = order[order.index(level) - 1]
+    spilled = space.fraction.get((outer, tensor))
+    if spilled is None:
+        return [(outer, amount)]
+    return [(outer, amount * (1 - spilled)), *_beyond(space, order, tensor, outer, amount * spilled)]
