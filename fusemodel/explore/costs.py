@@ -218,7 +218,10 @@ class Costing:
         for b in sorted({self.nest_of[n] for n in self.users[tensor]}):
             within = all(self.nest_of[n] == b for n in self.users[tensor])
             outside = [p for p in cost.places if p.shared and p.shared[-1][0] != levels[-1]]
-            outside += [Place()] if within or not made else []
+            if within and made:  # nobody reads it further out, where writing it would only cost more
+                outside = [Place()]
+            elif not made:
+                outside.append(Place())
             for level, loop in self.own_loops(tensor, b):
                 before = len(added)
                 if self.tile(tensor, b, level, loop, options, columns, within and made):
@@ -228,7 +231,8 @@ class Costing:
                     ]  # fmt: skip
                 assert len(added) >= before
         if added:
-            rows = [cost.columns[cost.places.index(Place(p.shared))] for p in added]
+            alone = np.zeros_like(cost.columns[0])  # made, read and forgotten inside a nest: there is its tile, no more
+            rows = [cost.columns[cost.places.index(Place(p.shared))] if p.shared or not made else alone for p in added]
             cost.columns = np.concatenate([cost.columns, np.stack(rows)])
             cost.places = [*cost.places, *added]
 

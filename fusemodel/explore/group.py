@@ -147,9 +147,13 @@ class GroupSearch:
                 self.problem = self.problem or order.problem
                 self.tally.pruned["not legal"] += order.space
                 continue
-            spills = self.mixed(self.mix(look, costs, bound), order.loops, order.space // costs.length, best)
+            mix = self.mix(look, costs, bound)
+            spills = self.mixed(mix, order.loops, order.space // costs.length, best)
+            spills.sort(key=lambda x: self.goal.score(x[2]))
+            for at, spill, _ in spills[:_LOOKS]:
+                self.offer(Tight(mix, at, 0.0), order.loops, best, spill, beam=_BEAM)
             if spills:
-                least = min(self.goal.score(x) for _, _, x in spills)
+                least = self.goal.score(spills[0][2])
                 self.spilling.append(_Spilling(look, order, bound, [(at, spill) for at, spill, _ in spills], least))
 
     def mix(self, look: Look, costs: Costs, bound: Any) -> Mix:
