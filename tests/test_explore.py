@@ -322,3 +322,20 @@ def test_unknown_objective_and_nothing_that_computes():
         best_mapping(cascade, arch, extents_of(cascade))
     with pytest.raises(InputError, match="unknown objective 'speed'"):
         best_mapping(cascade, arch, extents_of(cascade), ("speed",))
+
+
+def test_a_tile_inside_a_nest_is_kept_nowhere_else():
+    """SN of three-pass attention, made and read by Einsums bound together: its tile is all there is of it."""
+    cascade = load_cascade("attention-3pass")
+    scene = Scene(cascade, load_architecture("flat-cloud"), main_einsums(cascade), extents_of(cascade))
+    frame = next(f for f in frames(scene, list(scene.einsums)) if ("GM", "SN", "SD", "A") in f.nests)
+    sizes, length = middles(scene, frame)
+    choices = [options(scene, frame, nest) for nest in frame.nests]
+    costs = Costing(scene, frame, orders(scene, frame)[0], frozenset(), choices, sizes, length).run()
+    assert costs
+    mine = [(p, x) for p, x in zip(costs.tensors["SN"].places, costs.tensors["SN"].columns, strict=True) if p.own]
+    assert mine
+    for place, columns in mine:
+        assert not place.shared
+        assert not columns.any()
+    assert any(p.own and p.shared for p in costs.tensors["QK"].places)  # read by another nest than it is made in
