@@ -12,10 +12,12 @@ from test_explore import SMALL
 from fusemodel import compare, evaluate, load_cascade, load_design, parse_cascade
 from fusemodel.arch import parse_architecture
 from fusemodel.cascade import extents_of
+from fusemodel.cascade.workload import load_workload
 from fusemodel.explore import best_mapping
 from fusemodel.library import names
 from fusemodel.report import Request, Section
 from fusemodel.report.draw import bars, cascade_svg
+from fusemodel.simulate import simulate
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -118,3 +120,23 @@ def test_text_is_escaped():
     assert "a<b>" not in svg
     assert "a<b>&" in texts(svg)
     assert "<i>" not in bars("<i>", {"<i>": {"<i>": 0.5}})
+
+
+def test_a_simulation_shows_its_waterfall():
+    found = simulate(load_design("fusemax-arch"), load_workload("bert"), 2**12, window=60, window_from=1000)
+    svg = found._repr_svg_()
+    shown = texts(svg)
+    window = found.windows[0]
+    assert {"array_2d", "array_1d", "dram", "QK", "SLNV", "wait", window.what} <= set(shown)
+    tips = [t.text or "" for t in ElementTree.fromstring(svg).iter(f"{SVG}title")]
+    assert len([t for t in tips if ", cycles " in t]) - 1 == len(window.spans)
+    assert any(t.startswith("wait: drain") for t in tips)
+    drawn = [(float(b.get("x")), float(b.get("width"))) for b in ElementTree.fromstring(svg).iter(f"{SVG}rect")
+             if b.find(f"{SVG}title") is not None]  # fmt: skip
+    longest = max(window.spans, key=lambda s: s.end_cycles - s.begin_cycles)
+    scale = 860 / (window.end_cycles - window.begin_cycles)
+    assert max(w for _, w in drawn) == pytest.approx((longest.end_cycles - longest.begin_cycles) * scale, abs=0.1)
+    html = found._repr_html_()
+    assert svg in html
+    assert "in the simulation)" in html
+    assert "waits: drain" in html

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import islice, pairwise, product
 
 import numpy as np
 import pytest
@@ -15,6 +15,8 @@ from fusemodel.cascade import extents_of, load_cascade, parse_cascade
 from fusemodel.cascade.workload import extents_for, load_workload
 from fusemodel.errors import InputError
 from fusemodel.explore import best_mapping
+from fusemodel.explore import frame as frame_module
+from fusemodel.explore import known as known_module
 from fusemodel.explore.costs import Costing, fields_of, keeps
 from fusemodel.explore.frame import Scene, frames, options, orders
 from fusemodel.explore.front import front
@@ -65,6 +67,21 @@ def mixes(scene):
                 yield frame, fields_of(frame, order, chosen, keep, picked)
 
 
+def steps_that_exist(scene, frame, sizes):
+    """Combinations of the shared loops that some coordinate of every rank has, walked."""
+    steps, loops = 1, frame.loops(frame.ranks)
+    for rank in (*frame.outer, *frame.ranks):
+        leaves = frame.leaves(rank)
+        seen = set()
+        for i in range(scene.extents[rank]):
+            at, digits = i, {}
+            for x in reversed(leaves):
+                digits[x], at = at % int(sizes[x]), at // int(sizes[x])
+            seen.add(tuple(digits[x] for x in leaves if x in loops))
+        steps *= len(seen)
+    return steps
+
+
 def score_of(found, arch, objectives):
     registers = sum(v for k, v in found.energy_breakdown_j.items() if k.endswith(".registers"))
     energy = (found.energy_j - registers) * 1e12
@@ -82,8 +99,7 @@ def evaluated(scene, frame, fields):
         )
         found = evaluate_design(design)
         if len(frame.members) > 1:
-            tiles = found.groups[0].tiles | found.extents
-            steps = np.prod([tiles[x] for x in design.groups[0].groups[0].loops] or [1])
+            steps = steps_that_exist(scene, frame, found.groups[0].tiles | found.extents)
             if steps < len(frame.members):  # every Einsum of these cascades reads the one before
                 fields = {**fields, "schedule": [[n] for n in frame.members]}
                 group = group_of(fields, scene.cascade, scene.arch)
@@ -117,6 +133,33 @@ def test_equals_brute_force(name, size, objectives):
         assert found.score == pytest.approx(best, rel=1e-9)
     else:
         assert best is None or not less(best, found.score)
+
+
+@pytest.mark.parametrize(
+    ("name", "m", "size", "objectives", "every"),
+    [
+        ("product", 7, 4000, ("latency", "dram", "energy"), 1), ("product", 11, 20, ("energy", "dram"), 4),
+        ("pair", 5, 8, ("dram", "energy", "latency"), 5), ("pair", 7, 4000, ("latency", "dram"), 7),
+    ],
+)  # fmt: skip
+def test_no_other_size_is_better(monkeypatch, tmp_path, name, m, size, objectives, every):
+    """Ragged sizes are those that can be best: brute force over every size of every tile finds nothing better (one of
+    ``every`` so many mappings)."""
+    files = [tmp_path / "cascade.yaml", tmp_path / "arch.yaml"]
+    files[0].write_text(f"name: {name}\n{CASCADES[name]}".replace("m: 4", f"m: {m}").replace("k: 3", "k: 2"))
+    files[1].write_text(SMALL.replace("{size}", str(size)))
+    cascade, arch = parse_cascade(files[0].read_text()), parse_architecture(files[1].read_text())
+    scene = scene_of(cascade, arch)
+    found = best_mapping(cascade, arch, scene.extents, objectives)
+    assert found.proven
+    with monkeypatch.context() as patched:
+        for module in (frame_module, known_module):
+            patched.setattr(module, "tile_sizes", lambda whole, most, *_, **__: list(range(min(most, whole), 0, -1)))
+        results = [evaluated(scene, frame, fields) for frame, fields in islice(mixes(scene), 0, None, every)]
+    best = min(score_of(result, arch, objectives) for result in results if result)
+    replayed = evaluate_design(parse_design(found.text(*map(str, files))))
+    assert found.score == pytest.approx(score_of(replayed, arch, objectives), rel=1e-12)
+    assert found.score <= tuple(x * (1 + 1e-9) for x in best)
 
 
 @pytest.mark.parametrize("name", ["product", "pair", "in place"])

@@ -65,6 +65,13 @@ def test_what_is_fixed_stays_and_what_is_open_gets_no_worse(tmp_path):
     assert "Q" in part.groups[0].footprint_bytes["global_buffer"]
 
 
+def test_sizes_need_not_divide(tmp_path):
+    """1,009 tokens, a prime: four tiles of 256, the last one smaller, so many of them together as fit."""
+    found = evaluate(written(tmp_path, FRAME.replace("P1", "auto") + KEEP + BIND), "bert", 1009)
+    assert found.groups[0].tiles == {"p0": 256, "p1": 4, "p2": 1}
+    assert found.cycles == evaluate("fusemax", "bert", 1009).cycles
+
+
 def test_nothing_given_is_the_mapper(tmp_path):
     found = evaluate(written(tmp_path, ""), "bert", "1K")
     assert found.latency_s <= evaluate("fusemax", "bert", "1K").latency_s
@@ -79,7 +86,7 @@ def test_nothing_given_is_the_mapper(tmp_path):
         ("keep: {l9: auto}\nbind: {QK: auto}\n", "unknown level 'l9'"),
         ("keep: {global_buffer: {QK: {under: p, spill: true}}}\nbind: {QK: auto}\n", "details of 'QK'"),
         ("interleave: false\nbind: {QK: auto}\n", "`interleave: false` beside parts that are `auto`"),
-        ("tile: {p: [p1, p0], p0: 300}\nbind: {QK: auto}\n", "no sizes of the parts of 'p' divide it"),
+        ("tile: {m0: [m3, m2], m2: 100}\nbind: {QK: auto}\n", "no sizes of the parts of 'm0' divide it"),
         ("groups: [{bind: auto}]\n", "which Einsums a group has"),
         (FRAME.replace("P1", "auto") + "bind: {QK: {unit: array_2d, spatial: {z: p0}}}\n", "nothing completes"),
     ],

@@ -153,6 +153,6 @@ def test_what_registers_cannot_hold_is_said(tmp_path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text(text.replace("QK: {under: p2, spill: true, share: block}, ", ""))
     (note,) = [n for n in evaluate(str(mine), "bert", "16K").notes if "registers" in n]
-    assert note.startswith("QK is kept nowhere: 32 MiB of it")
+    assert note.startswith("QK, GM, SD are kept nowhere but in array_1d and array_2d: 32 MiB of it")
     for design in ("fusemax", "fusemax-arch", "fusemax-cascade", "flat", "flat-best", "unfused"):
         assert evaluate(design, "bert", "64K").notes == []

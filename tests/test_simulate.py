@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -28,12 +29,14 @@ from fusemodel.model.evaluate import choices
 from fusemodel.model.tiles import Chosen
 from fusemodel.simulate import simulate
 from fusemodel.simulate.array import product, reduction
-from fusemodel.simulate.engine import run
+from fusemodel.simulate.engine import pace, run
 from fusemodel.simulate.lower import lower
 from fusemodel.simulate.machine import Counts, Deadlock, Machine, machine_of
-from fusemodel.simulate.run import deadlock_error
-from fusemodel.simulate.stepwise import Stepwise
+from fusemodel.simulate.path import critical_path
+from fusemodel.simulate.run import deadlock_error, machines
+from fusemodel.simulate.stepwise import UNDER_WAY, Stepwise
 from fusemodel.simulate.tasks import REASONS
+from fusemodel.simulate.window import record, window_of
 
 
 def outcome(machine: Machine, **options: Any) -> Counts | tuple[Any, ...]:
@@ -250,7 +253,7 @@ def test_utilisation_is_the_published_one() -> None:
         seq = parse_size(row["seq"], "seq", Where())
         copies = 2 if row["mapping"] == "flat" else 1  # published as if a second block always fitted
         design = load_design(row["mapping"])
-        found = simulate(design, load_workload(row["workload"]), seq, copies=copies, path_tasks=0)
+        found = simulate(design, load_workload(row["workload"]), seq, copies=copies, window=0)
         tolerance = 0.03 if seq < 2**12 else 0.005  # at 1K the fill of each head shows
         assert found.utilization["array_2d"] == pytest.approx(float(row["utilization.array_2d"]), rel=tolerance)
         assert found.utilization["array_1d"] == pytest.approx(float(row["utilization.array_1d"]), rel=tolerance)
@@ -287,7 +290,11 @@ def test_what_a_window_takes_by_hand() -> None:
             simulate(replace(design, groups=tuple(groups)), None, seq, {"b": 1, "h": 1, "w": 1024}, copies=2).cycles
             for seq in (12288, 16384)
         ]
-        assert (found[1] - found[0]) / 16 == pytest.approx(4 * each + load, abs=0.1)
+        more = (found[1] - found[0]) / 16 - 4 * each
+        if interleave:  # loads of what comes next begin beside the last blocks
+            assert 0.9 * load <= more <= load
+        else:
+            assert more == pytest.approx(load, abs=0.1)
 
 
 def test_blocks_on_instances_are_refused() -> None:
@@ -408,7 +415,96 @@ def test_command_line(tmp_path) -> None:
         assert all(b >= a2 - 1e-9 for (_, a2), (b, _) in pairwise(spans))
     assert "<svg" in picture.read_text()
     assert "QK" in picture.read_text()
-    for wrong, message in ((("fusemax", "--schedule", "soon"), "unknown schedule"), ((), "give one mapping")):
+    lead = fusemodel("simulate", "fusemax", "-w", "bert", "-s", "4K", "--set", "b=1", "--tasks", "50", "--from", "20K",
+                     "--trace", trace)  # fmt: skip
+    assert "Critical path of tasks 20,481 to 20,5" in lead.out
+    named = next(e for e in json.loads(trace.read_text())["traceEvents"] if e["name"] == "process_name")
+    assert "tasks 20,481 to" in named["args"]["name"]
+    wrongs = {
+        ("fusemax", "--schedule", "soon"): "unknown schedule",
+        (): "give one mapping",
+        ("fusemax", "-s", "1K", "--from", "1T"): "there is no task 1,099,511,627,777",
+    }
+    for wrong, message in wrongs.items():
         refused = fusemodel("simulate", *wrong)
         assert refused.code == 2
         assert refused.err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "sets", "first"),
+    [
+        ("fusemax", {"b": 1, "h": 4, "p": 8192, "m": 4096}, 6000),
+        ("causal-cloud", {"b": 1, "h": 2, "p": 8192, "m": 8192}, 9000),
+        ("deltanet-cloud", {"h": 16, "i": 8192}, 7000),
+    ],
+)
+def test_a_window_anywhere_is_part_of_the_whole(mapping: str, sets: dict[str, int], first: int) -> None:
+    """What is recorded after a run with periods left out are the tasks that the plain engine comes to there."""
+    machine = machines(load_design(mapping), sets=sets)[0]
+    whole = {(t.actor, t.firing): t for t in record(machine, first + 2000)}
+    part = record(machine, 500, first)
+    under_way = [t for t in part if t.reason == UNDER_WAY]
+    fresh = [t for t in part if t.reason != UNDER_WAY]
+    assert len(fresh) >= 500
+    begin = min(t.issued for t in part)
+    assert all(whole[t.actor, t.firing].issued <= begin <= whole[t.actor, t.firing].end == t.end for t in under_way)
+    assert {k for k, t in whole.items() if t.issued < begin < t.end} <= {(t.actor, t.firing) for t in under_way}
+    for t in fresh:
+        same_task = whole[t.actor, t.firing]
+        waited = min(same_task.waited, t.waited) if same_task.issued - same_task.waited < begin else same_task.waited
+        assert replace(t, reason=0, waited=waited) == replace(same_task, reason=0, waited=waited)
+    window = window_of(machine, part, first)
+    assert window.what.startswith(f"tasks {first + 1:,} to {first + len(fresh):,} of {machine.tasks.firings:,}, cycles")
+    assert sum(x.ticks for x in critical_path(machine, part)) <= max(t.end for t in part) - begin
+
+
+CAUSAL = """
+cascade: causal-attention-1pass
+arch: fusemax-cloud
+tile: {p: [p1, p0], p0: 64}
+loops: [b, h, p1, m1]
+keep: {global_buffer: {Q: {under: p1, copies: 2}, K: {under: m1, copies: 4}, V: {under: m1, copies: 4}}}
+bind:
+  QK: {unit: array_2d, spatial: {x: p0, y: m0}, loops: [e]}
+  SN: {unit: array_2d, spatial: {x: p0, y: m0}}
+  LGM, LSD: {unit: array_2d, spatial: {x: p0}, loops: [m0]}
+  LSNV: {unit: array_2d, spatial: {x: p0, y: f}, loops: [m0]}
+  RGM, CGM, RSD: {unit: array_1d, spatial: {x: p0}}
+  RSNV, O: {unit: array_1d, spatial: {x: p0}, loops: [f]}
+"""
+
+
+def test_what_absent_blocks_take_by_hand() -> None:
+    """No drains here. A block on or below the diagonal takes the 2D array a scaled product (65), exponentials (7), a
+    maximum, a sum and a product (64 each): 264; any block the 1D array 1 + 9 + 2 + 128 = 140, and a row 64 more. The
+    rows are in order. While the 1D array goes through the absent blocks of a row, the 2D array is ahead by the eight
+    tiles that registers have room for, absent ones among them, which hides 858 cycles of each row and no more."""
+    design = parse_design(CAUSAL)
+
+    def of_a_head(n: int) -> float:
+        sets = {"b": 1, "p": 64 * n, "m": 64 * n, "m0": 64, "e": 64, "f": 64}
+        few, more = (simulate(design, sets={**sets, "h": h}, window=0).cycles for h in (2, 4))
+        return (more - few) / 2
+
+    one_after_another = {n: 264 * n * (n + 1) // 2 + 140 * n * (n - 1) // 2 + 64 * n for n in (24, 32, 48)}
+    hidden = {n: total - of_a_head(n) for n, total in one_after_another.items()}
+    assert hidden[32] - hidden[24] == pytest.approx(8 * 858, abs=0.1)
+    assert hidden[48] - hidden[32] == pytest.approx(16 * 858, abs=0.1)
+
+
+def test_memory_does_not_grow_with_the_run() -> None:
+    """Twenty times as many tasks, all run one by one, take no more memory."""
+    peaks, tasks = [], []
+    for heads in (2, 40):
+        extents, chosen = choices(load_design("fusemax"), sets={"b": 1, "h": heads, "p": 4096, "m": 4096})
+        machine = machine_of(lower(chosen[0], extents))
+        pace(machine, 1)  # loads the engine
+        tracemalloc.start()
+        counts = run(machine, skip=False, block=10**4)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        tasks.append(counts.simulated)
+        assert counts.skipped == 0
+    assert tasks[1] == pytest.approx(20 * tasks[0], rel=0.01)
+    assert peaks[1] <= 1.01 * peaks[0] + 4096

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ from fusemodel.cli.options import (
     sizes_set,
     to_write,
 )
-from fusemodel.errors import InputError, unknown
+from fusemodel.errors import InputError, Where, unknown
 
 if TYPE_CHECKING:
     from fusemodel.report import Comparison, Request
@@ -52,50 +53,64 @@ def evaluate_mapping(
     show(evaluation(result))
 
 
+_Several = " (--all: several)."
+_Workloads = Annotated[
+    str | None, typer.Option("--workload", "-w", help="Extents: a library name or a file" + _Several)
+]
+_Lengths = Annotated[str | None, typer.Option("--seq", "-s", help="Sequence length, such as 1000 or 16K" + _Several)]
+_Schedule = Annotated[
+    str, typer.Option(help="given: the stages of the mapping; asap: whatever is ready, oldest tile first.")
+]
+_Copies = Annotated[
+    int, typer.Option(min=1, max=64, help="Room for at least so many of every kept tile; 2: double buffering.")
+]
+_Trace = Annotated[
+    str | None,
+    typer.Option("--trace", callback=to_write, help="Write the window as a trace for Perfetto or chrome://tracing."),
+]
+_Plot = Annotated[
+    str | None,
+    typer.Option("--plot", callback=to_write, help="Draw the window, a lane for each unit (.svg, .png or .pdf)."),
+]
+_Tasks = Annotated[
+    int, typer.Option("--tasks", min=1, max=10**6, help="Tasks of each group in the window: trace, picture, path.")
+]
+_From = Annotated[
+    str, typer.Option("--from", help="Tasks of each group before the window, such as 0 (from the start) or 10M.")
+]
+_Instances = Annotated[
+    int | None, typer.Option(min=1, max=2**20, help="Arrays that share heads and batches; the architecture's.")
+]
+_Full = Annotated[bool, typer.Option("--full", help="Run every task, also where periods repeat.")]
+_Every = Annotated[
+    bool, typer.Option("--all", help="Every mapping of the library against the closed form, as a table.")
+]
+_Out = Annotated[
+    str | None, typer.Option("--out", "-o", callback=to_write, help="With --all: write the table as Markdown.")
+]
+
+
 @app.command("simulate", epilog="Example: fusemodel simulate fusemax --workload bert --seq 64K")
 def simulate_mapping(
     mapping: Annotated[str | None, typer.Argument(metavar="MAPPING", help="A library name or a file.")] = None,
-    workload: Annotated[
-        str | None, typer.Option("--workload", "-w", help="Extents: a library name or a file (--all: several).")
-    ] = None,
-    seq: Annotated[
-        str | None, typer.Option("--seq", "-s", help="Sequence length, such as 1000 or 16K (--all: several).")
-    ] = None,
+    workload: _Workloads = None,
+    seq: _Lengths = None,
     sets: SetOption = None,
     arch: ArchOption = None,
-    schedule: Annotated[
-        str, typer.Option(help="given: the stages of the mapping; asap: whatever is ready, oldest tile first.")
-    ] = "given",
-    copies: Annotated[
-        int, typer.Option(min=1, max=64, help="Room for at least so many of every kept tile; 2: double buffering.")
-    ] = 1,
-    trace: Annotated[
-        str | None,
-        typer.Option(
-            "--trace", callback=to_write, help="Write the first tasks as a trace for Perfetto or chrome://tracing."
-        ),
-    ] = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(
-            "--plot", callback=to_write, help="Draw the first tasks, a lane for each unit (.svg, .png or .pdf)."
-        ),
-    ] = None,
-    instances: Annotated[
-        int | None, typer.Option(min=1, max=2**20, help="Arrays that share heads and batches; the architecture's.")
-    ] = None,
-    tasks: Annotated[int, typer.Option("--tasks", min=1, max=10**6, help="Tasks in a trace or a picture.")] = 2000,
-    full: Annotated[bool, typer.Option("--full", help="Run every task, also where periods repeat.")] = False,
-    every: Annotated[
-        bool, typer.Option("--all", help="Every mapping of the library against the closed form, as a table.")
-    ] = False,
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", callback=to_write, help="With --all: write the table as Markdown.")
-    ] = None,
+    schedule: _Schedule = "given",
+    copies: _Copies = 1,
+    trace: _Trace = None,
+    plot: _Plot = None,
+    instances: _Instances = None,
+    tasks: _Tasks = 2000,
+    first: _From = "0",
+    full: _Full = False,
+    every: _Every = False,
+    out: _Out = None,
     as_json: Json = False,
 ) -> None:
     """Simulate a mapping tile by tile: cycles against the closed form, and what each unit waits for."""
-    from fusemodel.report.simulating import Files, against_closed_form, simulated
+    from fusemodel.report.simulating import Files, simulated
     from fusemodel.report.tables import show
 
     if schedule not in ("given", "asap"):
@@ -104,36 +119,41 @@ def simulate_mapping(
         raise InputError("give one mapping, or --all", expected="`fusemodel simulate MAPPING`")
     shown = sys.stderr.isatty() and not as_json
     if every:
-        lengths = [sequence_length(s) for s in listed(seq)] or None
-        rows = against_closed_form(list(listed(workload)) or None, lengths, out, progress=shown)
-        if as_json:
-            print_json({"rows": [asdict(r) for r in rows]})
-        elif not out:
-            from fusemodel.report.simulation import differences
-
-            show(differences(rows))
+        _simulate_all(listed(workload), listed(seq), out, as_json=as_json, shown=shown)
         return
     length = None if seq is None else sequence_length(seq)
-    files = Files(trace, plot, tasks)
     result = simulated(
-        str(mapping),
-        workload,
-        length,
-        sizes_set(sets),
-        arch,
-        schedule,
-        files,
-        copies=copies,
-        instances=instances,
-        skip=not full,
-        progress=shown,
-    )
+        str(mapping), workload, length, sizes_set(sets), arch, Files(trace, plot), progress=shown, schedule=schedule,
+        copies=copies, instances=instances, skip=not full, window=tasks, window_from=_number(first),
+    )  # fmt: skip
     if as_json:
         print_json(result.to_dict())
         return
     from fusemodel.report.simulation import simulation
 
     show(simulation(result))
+
+
+def _simulate_all(
+    workloads: Sequence[str], seqs: Sequence[str], out: str | None, *, as_json: bool, shown: bool
+) -> None:
+    from fusemodel.report.simulating import against_closed_form
+    from fusemodel.report.simulation import differences
+    from fusemodel.report.tables import show
+
+    lengths = [sequence_length(s) for s in seqs] or None
+    rows = against_closed_form(list(workloads) or None, lengths, out, progress=shown)
+    if as_json:
+        print_json({"rows": [asdict(r) for r in rows]})
+    elif not out:
+        show(differences(rows))
+
+
+def _number(text: str) -> int:
+    """Tasks left out, such as ``10M``."""
+    from fusemodel.cascade.load import parse_size
+
+    return 0 if text.strip() == "0" else parse_size(text, "--from", Where())
 
 
 @app.command("compare", epilog="Example: fusemodel compare flat fusemax --workload bert,xlm --seq 1K,64K")

@@ -39,6 +39,15 @@ class Bounds:
         """Whether every point of an Einsum is present."""
         return self.points[name] == prod(self.scene.extents[x] for x in self.scene.leaves[name])
 
+    def whole(self, name: str) -> bool:
+        """Whether every point of an Einsum is present but what is past the end of a rank that the cascade splits."""
+        extents, leaves = self.scene.extents, self.scene.leaves[name]
+        there = prod(extents[x] for x in leaves)
+        for rank, (outer, inner) in self.scene.cascade.split.items():
+            if outer in leaves and inner in leaves:
+                there = there // (extents[outer] * extents[inner]) * extents[rank]
+        return self.points[name] == there
+
     @cached_property
     def slots(self) -> dict[str, dict[str, float]]:
         """Cycles of each Einsum on each unit that can compute it, all of the unit being filled."""

@@ -6,9 +6,10 @@ Machines that differ in nothing but the sizes, bandwidths and energies of their 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -243,8 +244,8 @@ class Priced:
     steps: Floats
 
 
-def priced(costs: Costs, arch: Architecture) -> Priced:
-    """Counts as costs on one machine."""
+def priced(costs: Costs, arch: Architecture, caps: Mapping[str, float] = MappingProxyType({})) -> Priced:
+    """Counts as costs on one machine. More than ``caps`` words of a tensor do not fit into registers."""
     columns = Columns(arch, costs.columns)
     options = [
         [
@@ -254,6 +255,8 @@ def priced(costs: Costs, arch: Architecture) -> Priced:
         for mine in costs.options
     ]  # fmt: skip
     tensors = {t: TensorCost(c.places, columns.of(c.columns)) for t, c in costs.tensors.items()}
+    for t in caps.keys() & tensors.keys():
+        tensors[t].columns[:, 0] += tensors[t].columns[:, columns.held] > caps[t]
     return Priced(columns, options, tensors, costs.sizes, costs.length, costs.steps)
 
 

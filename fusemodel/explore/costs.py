@@ -17,14 +17,16 @@ from fusemodel.errors import InputError
 from fusemodel.explore.columns import Costs, Counts, OptionCost, Place, TensorCost
 from fusemodel.explore.frame import Frame, Option, Scene
 from fusemodel.explore.front import Floats
+from fusemodel.explore.ragged import steps as steps_of
 from fusemodel.mapping.load import group_of
 from fusemodel.mapping.spec import ALL
+from fusemodel.model.amounts import product
 from fusemodel.model.cost import GroupCost, cost_of, recurrence_cycles
 from fusemodel.model.frame import loose_ranks, ragged_frames
 from fusemodel.model.movement import moved_words, needs_numbers
 from fusemodel.model.plan import Move, Plan, plan_group
 from fusemodel.model.recurrence import Recurrence
-from fusemodel.model.registers import held_in_registers
+from fusemodel.model.registers import capacity, held_in_registers
 
 
 class Costing:
@@ -47,6 +49,8 @@ class Costing:
         self.evaluated = 0
         self.held: Any = None
         self.problem: InputError | None = None
+        units = scene.arch.units
+        self.registers = capacity(scene.arch, units) if all(u.registers for u in units.values()) else np.inf
 
     def run(self) -> Costs | None:
         """Costs of everything; None if nothing is legal whatever is kept."""
@@ -66,9 +70,8 @@ class Costing:
             if not wanted:
                 return None
             cost.places, cost.columns = [cost.places[i] for i in wanted], cost.columns[wanted]
-        steps = np.ones(self.length)
-        for x in self.loops:
-            steps = steps * self.sizes[x]
+        parts = {r: ps for r in self.scene.extents if len(ps := self.frame.leaves(r)) > 1}
+        steps = np.ones(self.length) * steps_of(parts, self.loops, self.scene.extents, self.sizes)
         return Costs(columns, options, tensors, self.sizes, self.length, self.evaluated, steps)
 
     def plan(self, picks: Sequence[int], keep: Mapping[str, Mapping[str, str]]) -> Plan | None:
@@ -171,10 +174,11 @@ class Costing:
                         for t, size in cost.footprint_words.get(level, {}).items():
                             if t in take:
                                 found[t].columns[i][columns.space.start + k, at] += size
-                for held in held_in_registers(plan, self.sizes):
-                    if held.einsum is None and held.tensor in take:
-                        found[held.tensor].columns[i][0] += np.asarray(held.words) > held.room
-                        found[held.tensor].columns[i][columns.held] += held.words
+                for t, leaves in plan.passed_on.items():
+                    if t in take:
+                        words = np.ones(self.length) * product(leaves, self.sizes)
+                        found[t].columns[i][0] += words > self.registers
+                        found[t].columns[i][columns.held] += words
         return found
 
     def legal(

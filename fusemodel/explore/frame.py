@@ -17,8 +17,9 @@ from fusemodel.arch import Architecture
 from fusemodel.arch.spec import Unit, find_op
 from fusemodel.cascade.ir import Cascade, Einsum, RankValue, iteration_ranks, rank_values, reads, reduced_ranks
 from fusemodel.cascade.work import work_of
-from fusemodel.explore.layout import Layout, Member, Problem, layouts
-from fusemodel.model.tiles import divisors
+from fusemodel.explore.layout import Layout, Member, Problem, Ragged, layouts
+from fusemodel.explore.ragged import tile_sizes
+from fusemodel.model.amounts import ceil_div
 
 _MANY = 3  # so many tiled ranks, and more, have only their longest inner tiles looked at
 _LONGEST = 3
@@ -78,7 +79,7 @@ class Frame:
         if inner is None:
             return [(rank, extent, extent, True)]
         _, middle, last = self.parts(rank)
-        rest = extent // inner
+        rest = ceil_div(extent, inner)
         found = [(last, inner, inner, True)]
         if rank in self.halves:
             found.append((middle, rest, rest, False))
@@ -137,7 +138,12 @@ class Scene:
 
     @cached_property
     def widest(self) -> int:
-        return max(n for u in self.arch.units.values() for n in u.shape.values())
+        return max(self.lengths)
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Those of the dimensions of all units."""
+        return tuple(sorted({n for u in self.arch.units.values() for n in u.shape.values()}))
 
     @cached_property
     def leaves(self) -> dict[str, tuple[str, ...]]:
@@ -171,13 +177,14 @@ def frames(scene: Scene, members: Sequence[str]) -> Iterator[Frame]:
     fixed = [r for r in inside if r in iterative or not _tileable(cascade, r)]
     tiled = [r for r in inside if r not in fixed]
     halves = {
-        r: next(d for d in divisors(extents[r]) if d <= scene.widest)
+        r: tile_sizes(extents[r], scene.widest)[0]
         for r in sorted({x for n in members for x in scene.leaves[n]} - shared)
         if extents[r] > scene.widest and _tileable(cascade, r)
     }
     halves = {r: n for r, n in halves.items() if n > 1}
     alone = tuple((n,) for n in members)
-    options = [[d for d in divisors(extents[r]) if d <= scene.widest] for r in tiled]
+    few = few_sizes(scene, members, tiled)
+    options = [tile_sizes(extents[r], scene.widest, scene.lengths, few=few) for r in tiled]
     if len(tiled) >= _MANY:
         options = [sizes[:_LONGEST] for sizes in options]
     for inner in sorted(product(*options), key=lambda x: -prod(x)):
@@ -186,6 +193,21 @@ def frames(scene: Scene, members: Sequence[str]) -> Iterator[Frame]:
         yield frame
         if tiled and halves and len(members) > 1:  # else there is no loop for the middle ones to be inside of
             yield Frame(frame.members, outer, frame.ranks, tiles, halves, False, _bundled(scene, members))
+
+
+def ragged_splits(scene: Scene) -> dict[tuple[str, str], int]:
+    """The ragged splits of a cascade, with the size of the last tile."""
+    extents, found = scene.extents, {}
+    for rank, (outer, inner) in scene.cascade.split.items():
+        if extents[outer] * extents[inner] != extents[rank]:
+            found[outer, inner] = extents[rank] - (extents[outer] - 1) * extents[inner]
+    return found
+
+
+def few_sizes(scene: Scene, members: Sequence[str], tiled: Sequence[str]) -> bool:
+    """Whether only some of the sizes that do not divide are looked at: there are several tiled ranks, or points are
+    counted one by one."""
+    return len(tiled) > 1 or any(scene.einsums[n].where for n in members)
 
 
 def orders(scene: Scene, frame: Frame) -> list[tuple[str, ...]]:
@@ -264,6 +286,16 @@ def options(scene: Scene, frame: Frame, nest: Sequence[str]) -> list[Option]:
     free = {x: low for x, low, _, spread in parts if spread}
     own = [(x, low, high) for x, low, high, spread in parts if not spread]
     here = {*free, *(x for x, *_ in own)}
+    ragged = tuple(
+        Ragged(inner, last, scene.extents[outer]) for (outer, inner), last in ragged_splits(scene).items()
+        if outer in leaves and outer not in here and inner in free
+    )  # fmt: skip
+    ragged += tuple(
+        Ragged(frame.leaves(x)[-1], extent - (tiles - 1) * free[leaf], tiles)
+        for x in leaves
+        if (leaf := frame.leaves(x)[-1]) in free and len(frame.leaves(x)) > 1
+        and (extent := scene.extents[x]) % free[leaf] and (tiles := ceil_div(extent, free[leaf]))
+    )  # fmt: skip
 
     def names(ranks: Iterable[str]) -> frozenset[str]:
         return frozenset(p for x in scene.split(ranks) for p in frame.leaves(x) if p in here)
@@ -286,8 +318,9 @@ def options(scene: Scene, frame: Frame, nest: Sequence[str]) -> list[Option]:
             )  # fmt: skip
             room = unit.size * unit.registers.words if unit.registers else inf
             problem = Problem(
-                tuple(free.items()), tuple(own), members, tuple(unit.shape.items()), unit.reduce, room, frame.own
-            )
+                tuple(free.items()), tuple(own), members, tuple(unit.shape.items()), unit.reduce, room, frame.own,
+                ragged=ragged,
+            )  # fmt: skip
             found += frame.among(nest, unit_name, pipelined, problem)
     best = {o.unit for o in found if o.pipelined}
     return [o for o in found if o.pipelined or o.unit not in best]

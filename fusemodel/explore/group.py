@@ -65,6 +65,7 @@ class GroupSearch:
     said: bool = False  # the schedule is given
     in_turn: bool = False  # Einsums run one after another
     room: float = inf  # words that registers may hold between Einsums
+    caps: Mapping[str, float] = field(default_factory=dict)  # of which so many at most of some tensors
     problem: InputError | None = None
     part: float = 0.0  # of the frames that were looked at
     best: Best | None = None
@@ -80,7 +81,7 @@ class GroupSearch:
 
     @cached_property
     def exact(self) -> bool:
-        return all(self.bounds.full(n) for n in self.members)
+        return all(self.bounds.whole(n) for n in self.members)
 
     @cached_property
     def looks(self) -> list[Look]:
@@ -158,7 +159,7 @@ class GroupSearch:
 
     def mix(self, look: Look, costs: Costs, bound: Any) -> Mix:
         return Mix(
-            self.scene, look.frame, priced(costs, self.scene.arch), self.later, self.chains, self.depth,
+            self.scene, look.frame, priced(costs, self.scene.arch, self.caps), self.later, self.chains, self.depth,
             float(bound[0][1]) * (1 - 1e-12), self.room, lambda: self.check(self),
         )  # fmt: skip
 

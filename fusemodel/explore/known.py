@@ -18,8 +18,9 @@ from fusemodel.errors import InputError
 from fusemodel.explore.bounds import Bounds, assigned
 from fusemodel.explore.columns import Costs
 from fusemodel.explore.costs import Costing
-from fusemodel.explore.frame import Frame, Option, Scene, frames, options, orders
-from fusemodel.model.tiles import divisors
+from fusemodel.explore.frame import Frame, Option, Scene, few_sizes, frames, options, orders, ragged_splits
+from fusemodel.explore.ragged import tile_sizes
+from fusemodel.model.amounts import ceil_div
 
 _FEW = 4  # sizes of a middle tile that are tried where some points are absent
 _MOST_BYTES = 400 << 20  # of costs; those used longest ago are counted again
@@ -65,14 +66,16 @@ class Look:
         return Costing(self.scene, self.frame, loops, self.later, self.choices, sizes, length, check)
 
     @cached_property
-    def cycles(self) -> float:
-        """When the busiest unit is done at least."""
+    def cycles(self) -> float | None:
+        """When the busiest unit is done at least; None where a last tile of the cascade's own is among other loops."""
         frame, extents = self.frame, self.scene.extents
+        if any(outer not in frame.ranks for outer, _ in ragged_splits(self.scene)):
+            return None
         times = []
         for nest, mine in zip(frame.nests, self.choices, strict=True):
             here = {x for n in nest for x in self.scene.leaves[n]}
-            turns = prod(extents[x] for x in here if x in frame.outer or x in frame.ranks)
-            turns //= prod(n for x, n in frame.tiles.items() if x in here)
+            outside = [x for x in here if x in frame.outer or x in frame.ranks]
+            turns = prod(ceil_div(extents[x], frame.tiles.get(x, 1)) for x in outside)
             each: dict[str, float] = {}
             for o in mine:
                 each[o.unit] = min(each.get(o.unit, np.inf), o.layout.cycles * turns)
@@ -127,7 +130,9 @@ class Known:
 def middles(scene: Scene, frame: Frame) -> tuple[dict[str, Any], int]:
     """Every combination of middle tiles, as columns."""
     sizes: dict[str, Any] = dict(scene.extents)
-    each = [divisors(scene.extents[r] // n) for r, n in frame.tiles.items()]
+    tiles = {r: ceil_div(scene.extents[r], n) for r, n in frame.tiles.items()}
+    few = few_sizes(scene, frame.members, list(tiles))
+    each = [tile_sizes(n, n, few=few) for n in tiles.values()]
     if any(scene.einsums[n].where for n in frame.members):  # counted one by one
         each = [d[:: max(1, -(-len(d) // _FEW))] for d in each]
     combinations = list(product(*each))
@@ -135,10 +140,10 @@ def middles(scene: Scene, frame: Frame) -> tuple[dict[str, Any], int]:
     for i, (rank, inner) in enumerate(frame.tiles.items()):
         outer, middle, innermost = frame.parts(rank)
         sizes[middle], sizes[innermost] = rows[:, i], inner
-        sizes[outer] = scene.extents[rank] // inner / rows[:, i]
+        sizes[outer] = ceil_div(tiles[rank], rows[:, i])
     for rank, inner in frame.halves.items():
         _, middle, innermost = frame.parts(rank)
-        sizes[middle], sizes[innermost] = scene.extents[rank] // inner, inner
+        sizes[middle], sizes[innermost] = ceil_div(scene.extents[rank], inner), inner
     return sizes, len(rows)
 
 

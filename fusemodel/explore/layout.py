@@ -28,11 +28,21 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Ragged:
+    """Of ``tiles``, the last one has ``last`` elements of a leaf."""
+
+    leaf: str
+    last: int
+    tiles: int
+
+
+@dataclass(frozen=True)
 class Problem:
     """A nest on a unit. ``free`` leaves may be spread or loop, ``own`` leaves only loop: name and size each, or the
     smallest and the largest size; ``shape`` has the lengths of the unit's dimensions, along those of ``reduce`` of
     which reduced leaves may be spread; ``room`` the words its registers hold. ``tiled``: tiles of operands may be
-    kept under own loops. ``spatial`` and ``order`` are given, or to be found."""
+    kept under own loops. ``spatial`` and ``order`` are given, or to be found. ``ragged`` leaves have fewer elements in
+    a last tile."""
 
     free: tuple[tuple[str, int], ...]
     own: tuple[tuple[str, int, int], ...]
@@ -43,11 +53,12 @@ class Problem:
     tiled: bool
     spatial: tuple[tuple[str, tuple[str, ...]], ...] | None = None
     order: tuple[str, ...] | None = None
+    ragged: tuple[Ragged, ...] = ()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """``cycles`` that one step of the shared loops takes at least."""
+    """``cycles`` that one step of the shared loops takes at least, on average."""
 
     spatial: tuple[tuple[str, tuple[str, ...]], ...]
     loops: tuple[str, ...]
@@ -60,7 +71,7 @@ def layouts(problem: Problem) -> tuple[Layout, ...]:
     and in what the registers hold; fewest cycles first.
 
     Words are products of sizes, so one that is no worse for the smallest and for the largest size of a loop is no worse
-    between them.
+    between them. It has to be no worse in a last tile that is smaller either.
     """
     rows, found = [], []
     corners = [
@@ -70,7 +81,7 @@ def layouts(problem: Problem) -> tuple[Layout, ...]:
     if problem.spatial is not None:
         spreads = [{**{d: () for d, _ in problem.shape}, **dict(problem.spatial)}]
     elif problem.tiled:  # the unit filled as well as it can be, and without folds where that is as good
-        least = [_cycles(problem, s, frozenset(x for xs in s.values() for x in xs), corners[0]) for s in spreads]
+        least = [_on_average(problem, s, frozenset(x for xs in s.values() for x in xs), corners[0]) for s in spreads]
         spreads = [s for s, n in zip(spreads, least, strict=True) if n <= min(least)]
         sizes, lengths = dict(problem.free), dict(problem.shape)
         flat = [s for s in spreads if all(prod(sizes[x] for x in xs) <= lengths[d] for d, xs in s.items())]
@@ -78,8 +89,9 @@ def layouts(problem: Problem) -> tuple[Layout, ...]:
     for spatial in spreads:
         placed = frozenset(x for xs in spatial.values() for x in xs)
         for order in _orders(problem, placed):
-            rows.append([y for sizes in corners for y in _columns(problem, spatial, placed, order, sizes)])
-            least = _cycles(problem, spatial, placed, corners[0])
+            every = (sizes | last for sizes in corners for last, _ in _last(problem))
+            rows.append([y for sizes in every for y in _columns(problem, spatial, placed, order, sizes)])
+            least = _on_average(problem, spatial, placed, corners[0])
             found.append(Layout(tuple((d, xs) for d, xs in spatial.items() if xs), order, least))
     kept = front(np.array(rows, dtype=float))
     return tuple(sorted((found[i] for i in kept), key=lambda x: (x.cycles, len(x.spatial), x.loops)))
@@ -121,6 +133,20 @@ def _cycles(
         folds = prod(-(-prod(sizes[x] for x in spatial[d] if x in member.leaves) // n) for d, n in problem.shape)
         total += folds * prod(n for x, n in sizes.items() if x in member.leaves - placed) * member.cycles
     return total
+
+
+def _on_average(
+    problem: Problem, spatial: Mapping[str, tuple[str, ...]], placed: frozenset[str], sizes: Mapping[str, int]
+) -> float:
+    """Cycles of a tile, the last ones being smaller."""
+    return sum(part * _cycles(problem, spatial, placed, {**sizes, **last}) for last, part in _last(problem))
+
+
+def _last(problem: Problem) -> list[tuple[dict[str, int], float]]:
+    """Sizes that leaves have in last tiles instead, and in which part of all tiles."""
+    sizes = dict(problem.free)
+    each = [((r.leaf, sizes[r.leaf], 1 - 1 / r.tiles), (r.leaf, r.last, 1 / r.tiles)) for r in problem.ragged]
+    return [({x: n for x, n, _ in some}, prod(p for *_, p in some)) for some in product(*each)]
 
 
 def _columns(

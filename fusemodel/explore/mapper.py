@@ -36,8 +36,10 @@ from fusemodel.explore.stages import Pipeline, pipeline
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
 from fusemodel.mapping.spec import Candidates, Design
+from fusemodel.model.amounts import product
 from fusemodel.model.evaluate import plans_of
-from fusemodel.model.tiles import choose
+from fusemodel.model.registers import held_in_registers
+from fusemodel.model.tiles import Chosen, choose
 
 DEFAULT = ("latency", "dram", "energy")
 _ROUNDS = 8  # of searches with less and less room for what one tile keeps in registers
@@ -101,6 +103,7 @@ class _Search:
     said: float = 0.0
     room: float = inf
     in_turn: bool = False  # Einsums one after another
+    caps: dict[str, float] = field(default_factory=dict)  # words of tensors that units have no room for
     bound: tuple[float, ...] = (0.0,) * 5
 
     @cached_property
@@ -134,8 +137,9 @@ class _Search:
 
     def run(self) -> Found:
         """The best mapping whose values fit into registers, those of all tiles in flight together: how many these are
-        is known when a mapping is, so the room for one of them is made smaller until they fit. Where that leads to
-        nothing, Einsums run one after another."""
+        is known when a mapping is, so the room for one of them is made smaller until they fit. What does not fit by
+        itself into the units that it was given to stays there no longer. Where that leads to nothing, Einsums run one
+        after another."""
         units = self.scene.arch.units.values()
         if all(u.registers for u in units):
             self.room = float(sum(u.size * u.registers.words for u in units if u.registers))
@@ -145,22 +149,36 @@ class _Search:
         while not self.stopped and (room_of_one := self.too_many(found, self.room)):
             self.solved = {}
             try:
-                if len(rounds) > _ROUNDS:
+                if len(rounds) % _ROUNDS == 0:
                     raise InputError("too many words in registers")
                 self.room = room_of_one
                 found = self.once()
             except InputError:
-                self.room, self.in_turn, self.solved = room, True, {}
+                self.room, self.in_turn, self.solved = 0.0 if self.in_turn else room, True, {}
                 found = self.once()
             rounds.append(found.best)
         return replace(found, rounds=tuple(rounds))
 
-    @staticmethod
-    def too_many(found: Found, room: float) -> float:
-        """Where values of the tiles in flight do not fit into registers: words of one tile of which as many would."""
+    def too_many(self, found: Found, room: float) -> float:
+        """Where values do not fit into registers, those of all tiles in flight or those of one in some units alone:
+        words of one tile of which as many would."""
         over = [p for p in found.pipelines if p and p.words > p.room]
         each = [sum(t.words for t in p.tasks.values()) * p.room / p.words for p in over]
+        alone: dict[str, float] = {}
+        for chosen in self.chosen(found.best.design):
+            words = {t: float(product(leaves, chosen.sizes)) for t, leaves in chosen.plan.passed_on.items()}
+            held = [h for h in held_in_registers(chosen.plan, chosen.sizes) if h.einsum is None and h.words > h.room]
+            each += [sum(words.values()) * h.room / h.words for h in held]
+            for h in held:  # what does not fit by itself, whatever else is there
+                alone |= {t: min(alone.get(t, inf), h.room) for t in h.tensors if words[t] > h.room}
+        if alone:
+            self.caps = {**self.caps, **alone}
+            return room
         return min(room * (1 - 1e-9), *each) if each else 0.0
+
+    def chosen(self, design: Design) -> list[Chosen]:
+        extents = dict(self.scene.extents)
+        return [choose(plans, c, extents, {}) for plans, c in zip(plans_of(design), design.groups, strict=True)]
 
     def once(self) -> Found:
         bound: tuple[float, ...] = min((p.metrics for p in self.paths(self.lower)), key=self.goal.score, default=())
@@ -201,7 +219,7 @@ class _Search:
     def group(self, group: tuple[int, int]) -> GroupSearch:
         members = self.members(group)
         return GroupSearch(self.scene, self.bounds, self.goal, members, self.tally, self.check, room=self.room,
-                           known=self.known, in_turn=self.in_turn)  # fmt: skip
+                           known=self.known, in_turn=self.in_turn, caps=self.caps)  # fmt: skip
 
     def beaten(self, group: tuple[int, int]) -> list[tuple[tuple[float, ...], object]]:
         """Metrics that a group has to better if it is to lead to something better than the best way known, however good
@@ -299,8 +317,7 @@ class _Search:
         """How the Einsums of each group work side by side; None where they run one after another."""
         found: list[Pipeline | None] = []
         extents = dict(self.scene.extents)
-        for plans, candidates in zip(plans_of(design), design.groups, strict=True):
-            chosen = choose(plans, candidates, extents, {})
+        for chosen in self.chosen(design):
             side_by_side = len(chosen.plan.group.stages) == 1
             found.append(pipeline(chosen.plan, chosen.sizes, extents) if side_by_side else None)
         return tuple(found)

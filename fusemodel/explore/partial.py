@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import permutations, product
-from math import inf
+from itertools import permutations
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,12 @@ from fusemodel.explore.goal import Best, Goal, added
 from fusemodel.explore.group import GroupPoint, GroupSearch, Tally, mapping_of
 from fusemodel.explore.layout import Problem, layouts
 from fusemodel.explore.mapper import DEFAULT, best_mapping
+from fusemodel.explore.ragged import tile_sizes
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
 from fusemodel.mapping.partial import AUTO, SECTIONS, is_open, is_partial
 from fusemodel.mapping.spec import ALL, Candidates
+from fusemodel.model.amounts import ceil_div
 from fusemodel.model.tiles import divisors
 from fusemodel.yamlfile import Document
 
@@ -278,9 +280,9 @@ class _Completion:
             grown: list[dict[str, int]] = []
             for one in found:
                 whole = one.get(rank, self.scene.extents.get(rank, 1))
-                for inner in self.divided(ps[1:], whole, said):
-                    rest = int(np.prod([1, *inner.values()]))
-                    grown.append({**one, ps[0]: whole // rest, **inner})
+                ragged = rank in self.scene.extents and rank not in self.scene.cascade.parents
+                for inner in self.divided(ps[1:], whole, said, ragged, few=len(parts) > 1):
+                    grown.append({**one, ps[0]: ceil_div(whole, prod(inner.values())), **inner})
             if not grown:
                 raise InputError(f"no sizes of the parts of {rank!r} divide it", self.where("tile", rank))
             found = grown
@@ -289,22 +291,34 @@ class _Completion:
                                  expected="some of them given")  # fmt: skip
         return found
 
-    def divided(self, inner: Sequence[str], whole: int, said: Mapping[str, Any]) -> Iterator[dict[str, int]]:
-        options = []
-        for p in inner:
-            size = said[p]
-            if isinstance(size, int) and not isinstance(size, bool):
-                options.append((size,))
-            elif isinstance(size, list):
-                options.append(tuple(size))
-            elif size in (AUTO, "any", "max"):
-                options.append(divisors(whole))
-            else:
-                raise InputError(f"tile {p!r} is {size!r} beside parts that are `auto`", self.where("tile", p),
-                                 expected="a number, a list of numbers, or `auto`")  # fmt: skip
-        for sizes in product(*options):
-            if whole % int(np.prod([1, *sizes])) == 0:
-                yield dict(zip(inner, sizes, strict=True))
+    def divided(
+        self, inner: Sequence[str], whole: int, said: Mapping[str, Any], ragged: bool, *, few: bool
+    ) -> list[dict[str, int]]:
+        """Sizes of the inner parts of a rank, the innermost first; ``ragged``: they need not divide it."""
+        found: list[dict[str, int]] = [{}]
+        for p in reversed(inner):
+            grown = []
+            for one in found:
+                left = ceil_div(whole, prod(one.values()))
+                sizes = self.options(p, said[p])
+                if sizes is None:
+                    sizes = tile_sizes(left, left, few=few) if ragged else divisors(left)
+                else:
+                    sizes = [n for n in sizes if left % n == 0] or (sizes if ragged else [])
+                grown += [{p: n, **one} for n in sizes]
+            found = grown
+        return found
+
+    def options(self, part: str, size: Any) -> Sequence[int] | None:
+        """The sizes that are said; None if they are to be found."""
+        if isinstance(size, int) and not isinstance(size, bool):
+            return (size,)
+        if isinstance(size, list):
+            return tuple(size)
+        if size in (AUTO, "any", "max"):
+            return None
+        raise InputError(f"tile {part!r} is {size!r} beside parts that are `auto`", self.where("tile", part),
+                         expected="a number, a list of numbers, or `auto`")  # fmt: skip
 
     def orders(self, shell: Given) -> list[tuple[str, ...]]:
         """The shared loops that are given, or every order of those that may be shared: of a rank in parts all but the

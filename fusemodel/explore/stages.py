@@ -15,9 +15,11 @@ from itertools import islice, permutations, product
 from math import ceil, prod
 
 from fusemodel.cascade.ir import rank_values, reads
+from fusemodel.explore.ragged import steps
 from fusemodel.mapping.check import main_einsums
 from fusemodel.model.cost import cost_of
 from fusemodel.model.plan import Plan, spatial_reductions
+from fusemodel.model.registers import capacity, unions, units_of
 
 _TRIED = 5000  # orders of the Einsums of all units
 _ROUNDING = 1e-9
@@ -46,8 +48,8 @@ class Need:
 @dataclass(frozen=True)
 class Pipeline:
     """A modulo schedule of a group: every Einsum starts ``starts`` cycles after its tile was begun, one tile being
-    begun every ``interval`` cycles. ``in_flight`` tiles are, of ``tiles`` in all; values in registers take ``words`` of
-    ``room`` then."""
+    begun every ``interval`` cycles. ``in_flight`` tiles are, of ``tiles`` in all; values take ``words`` of
+    ``room`` then in the registers of those units that are fullest."""
 
     tasks: Mapping[str, Task]
     needs: tuple[Need, ...]
@@ -76,7 +78,8 @@ def pipeline(plan: Plan, sizes: Mapping[str, int], extents: Mapping[str, int]) -
     """A modulo schedule of a group whose schedule is one line, as fast as the closed form says; None if none is
     found."""
     cost = cost_of(plan, sizes, extents)
-    tiles = prod(sizes[x] for x in plan.group.loops)
+    parts = {r: plan.group.leaves(r, plan.cascade) for r in plan.group.parts if r in plan.cascade.ranks}
+    tiles = int(steps(parts, plan.group.loops, extents, sizes))
     drains = spatial_reductions(plan.group, plan.cascade, plan.arch)
     tasks = {
         n: Task(
@@ -91,10 +94,8 @@ def pipeline(plan: Plan, sizes: Mapping[str, int], extents: Mapping[str, int]) -
     for order in _orders(tasks):
         starts = _starts(tasks, needs, order, interval)
         if starts is not None:
-            units = [plan.arch.units[u] for u in {t.unit for t in tasks.values()}]
-            room = sum(u.size * u.registers.words for u in units if u.registers)
-            held = _alive(tasks, needs, starts, interval)
-            return Pipeline(tasks, needs, interval, starts, tiles, held, room or float("inf"))
+            held, room = _tightest(plan, _alive(tasks, needs, starts, interval))
+            return Pipeline(tasks, needs, interval, starts, tiles, held, room)
     return None
 
 
@@ -153,11 +154,23 @@ def _starts(
     return None
 
 
-def _alive(tasks: Mapping[str, Task], needs: tuple[Need, ...], starts: Mapping[str, float], interval: float) -> float:
-    """Words in registers: of every tile that was made and is still to be read."""
-    total = 0.0
+def _tightest(plan: Plan, alive: Mapping[str, float]) -> tuple[float, float]:
+    """The words alive in the registers of some units alone, and those that they hold: of the units that are fullest."""
+    units = {t: us for t, us in units_of(plan).items() if t in alive and all(plan.arch.units[u].registers for u in us)}
+    each = [
+        (sum(alive[t] for t, us in units.items() if us <= some), float(capacity(plan.arch, some)))
+        for some in unions(units.values())
+    ]
+    return max(each, key=lambda x: x[0] / x[1], default=(0.0, float("inf")))
+
+
+def _alive(
+    tasks: Mapping[str, Task], needs: tuple[Need, ...], starts: Mapping[str, float], interval: float
+) -> dict[str, float]:
+    """Words of each tensor in registers: of every tile that was made and is still to be read."""
+    found: dict[str, float] = {}
     for n, task in tasks.items():
         ends = [starts[x.reader] + tasks[x.reader].cycles for x in needs if x.maker == n and not x.distance]
         if task.words and ends:
-            total += task.words * max(1, ceil((max(ends) - starts[n]) / interval - _ROUNDING))
-    return total
+            found[n] = task.words * max(1, ceil((max(ends) - starts[n]) / interval - _ROUNDING))
+    return found

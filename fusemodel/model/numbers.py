@@ -28,7 +28,7 @@ def on_machine(plan: Plan, arch: Architecture) -> Plan:
     nests = {n: nest_of(e, group, cascade) for n, e in inside.items()}
     einsums = {n: einsum_plan(e, nests[n], group, cascade, arch, plan.einsums[n].conditions) for n, e in inside.items()}
     drains = tuple(tuple(d) for d in drains_of(group, inside, nests, cascade, arch))
-    kept = {k: v for k, v in plan.memo.items() if k not in ("settled", "standing", "aside")}  # no machine's
+    kept = {k: v for k, v in plan.memo.items() if k not in ("settled", "standing", "passing", "aside")}  # no machine's
     other = replace(plan, arch=arch, einsums=einsums, drains=drains, memo={**kept, "conditions": conditions_of(plan)})
     other.memo["settled"] = other
     return other

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from fusemodel.model.amounts import Amount, Sizes, product, where
 from fusemodel.quantities import size
 
 if TYPE_CHECKING:
+    from fusemodel.arch import Architecture
     from fusemodel.model.plan import Plan
 
 
@@ -52,10 +53,10 @@ def _common_loops(group: Group, cascade: Cascade, einsums: list[Einsum], nests: 
 
 @dataclass(frozen=True)
 class Held:
-    """``words`` of a tensor that have to stay in registers of ``room`` words, and why; ``einsum`` uses it there while
-    other loops step, none where it passes between Einsums."""
+    """``words`` of tensors that have to stay in registers of ``room`` words, and why; ``einsum`` uses it there while
+    other loops step, none where they pass between Einsums."""
 
-    tensor: str
+    tensors: tuple[str, ...]
     einsum: str | None
     words: Amount
     room: Amount
@@ -63,21 +64,70 @@ class Held:
 
 
 def held_in_registers(plan: Plan, sizes: Sizes) -> list[Held]:
-    """What stays in registers: values that pass between Einsums and are kept nowhere, and operands that stay in a unit
-    while other loops step, more than one of a processing element where what is spread over the unit folds. Sizes are
-    numbers, arrays of them or expressions."""
-    units = [plan.arch.units[u] for u in {b.unit for b in plan.group.bindings.values()}]
+    """What stays in registers: values that pass between Einsums and are kept nowhere, those of every set of units being
+    alive at once, and operands that stay in a unit while other loops step, more than one of a processing element where
+    what is spread over the unit folds. Sizes are numbers, arrays of them or expressions."""
     found = []
-    if all(u.registers for u in units):
-        room = sum(u.size * u.registers.words for u in units if u.registers)
-        for name, leaves in plan.passed_on.items():
-            found.append(Held(name, None, product(leaves, sizes), room, f"{name} is kept nowhere"))
+    for names, units in _passing(plan):
+        words: Amount = 0
+        for name in names:
+            words = words + product(plan.passed_on[name], sizes)
+        kept = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} kept nowhere"
+        found.append(Held(names, None, words, capacity(plan.arch, units), f"{kept} but in {' and '.join(units)}"))
     for still in _standing(plan):
         unit = plan.arch.units[still.unit]
         assert unit.registers
         words = product(still.inner, sizes) * _stands_still(still.loops, sizes)
-        found.append(Held(still.tensor, still.einsum, words, unit.size * unit.registers.words, still.why))
+        found.append(Held((still.tensor,), still.einsum, words, unit.size * unit.registers.words, still.why))
     return found
+
+
+def capacity(arch: Architecture, units: Iterable[str]) -> Amount:
+    """Words in the registers of some units."""
+    return sum(arch.units[u].size * r.words for u in units if (r := arch.units[u].registers))
+
+
+def units_of(plan: Plan) -> dict[str, frozenset[str]]:
+    """For each tensor that passes between Einsums in registers, the units that make and read it."""
+    readers = _readers(plan)
+    return {t: frozenset(plan.einsums[n].unit for n in (t, *readers[t])) for t in plan.passed_on}
+
+
+def _readers(plan: Plan) -> dict[str, list[str]]:
+    """The Einsums of a group that read each tensor that passes between them."""
+    einsums = {e.name: e for e in plan.cascade.einsums if e.name in plan.einsums}
+    read = {n: {a.tensor for a in reads(e)} for n, e in einsums.items()}
+    return {t: [n for n in plan.einsums if n != t and t in read[n]] for t in plan.passed_on}
+
+
+def unions(sets: Iterable[frozenset[str]]) -> list[frozenset[str]]:
+    """Every union of some sets: where values fit into the units of each of these, they fit (Hall's condition)."""
+    found: set[frozenset[str]] = set()
+    for one in set(sets):
+        found |= {one, *(one | other for other in found)}
+    return sorted(found, key=lambda s: (len(s), sorted(s)))
+
+
+def _passing(plan: Plan) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Tensors that are alive at once in the registers of some units alone, for every set of units and every stage, a
+    value from the stage that makes it to the last that reads it. Units without registers are not looked at."""
+    if "passing" not in plan.memo:
+        units = {t: us for t, us in units_of(plan).items() if all(plan.arch.units[u].registers for u in us)}
+        stage = {n: i for i, names in enumerate(plan.group.stages) for n in names}
+        last = {t: max(stage[n] for n in names) for t, names in _readers(plan).items()}
+        found: dict[tuple[tuple[str, ...], tuple[str, ...]], None] = {}
+        for some in unions(units.values()):
+            for i in range(len(plan.group.stages)):
+                alive = (t for t, us in units.items() if us <= some and (stage[t] <= i <= last[t] or _stepped(plan, t)))
+                if names := tuple(alive):
+                    found[names, tuple(sorted(some))] = None
+        plan.memo["passing"] = list(found)
+    return plan.memo["passing"]
+
+
+def _stepped(plan: Plan, tensor: str) -> bool:
+    """Whether a value lives from one step to the next, through all stages."""
+    return bool(plan.cascade.tensors[tensor].iterative)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fusemodel.api import is_cascade, mapped
 from fusemodel.cascade.workload import load_workload
@@ -17,19 +18,18 @@ from fusemodel.simulate import Simulation, simulate
 
 @dataclass(frozen=True)
 class Files:
-    """Where to write a trace and a picture of the first ``tasks``; None: nowhere."""
+    """Where to write a trace and a picture of a window; None: nowhere."""
 
     trace: str | None = None
     plot: str | None = None
-    tasks: int = 2000
 
 
 def simulated(
-    mapping: str, workload: str | None, seq: int | None, sets: Mapping[str, int], arch: str | None, schedule: str,
-    files: Files, *, copies: int = 1, instances: int | None = None, skip: bool = True,
-    progress: bool = False,
+    mapping: str, workload: str | None, seq: int | None, sets: Mapping[str, int], arch: str | None, files: Files,
+    *, progress: bool = False, **options: Any,
 ) -> Simulation:  # fmt: skip
-    """Simulate a mapping (or a cascade, mapped onto ``arch``) and write what is asked for."""
+    """Simulate a mapping (or a cascade, mapped onto ``arch``) with the ``options`` of
+    :func:`fusemodel.simulate.simulate`, and write what is asked for."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -41,35 +41,19 @@ def simulated(
         def tell(name: str, done: int, every: int) -> None:
             shown.update(task, description=name[:40], completed=done, total=every)
 
-        result = simulate(
-            design,
-            machine,
-            seq,
-            sets,
-            schedule=schedule,
-            copies=copies,
-            instances=instances,
-            skip=skip,
-            progress=tell if progress else None,
-        )
-    if files.trace or files.plot:
-        from fusemodel.simulate.run import machines, record
+        result = simulate(design, machine, seq, sets, progress=tell if progress else None, **options)
+    if files.trace:
+        from fusemodel.simulate.trace import trace_events
 
-        runs = [
-            (m, record(m, files.tasks)) for m in machines(design, machine, seq, sets, schedule=schedule, copies=copies)
-        ]
-        if files.trace:
-            from fusemodel.simulate.trace import trace_events
+        write_text(files.trace, json.dumps(trace_events(result.windows, design.arch.clock_hz)))
+    if files.plot:
+        from fusemodel.report.figures import save
+        from fusemodel.report.waterfall import waterfall
 
-            write_text(files.trace, json.dumps(trace_events(runs, design.arch.clock_hz)))
-        if files.plot:
-            from fusemodel.report.figures import save
-            from fusemodel.report.waterfall import waterfall
-
-            if len(runs) > 1:
-                sys.stderr.write(f"the picture shows the longest of {len(runs)} groups\n")
-            longest = max(range(len(runs)), key=lambda i: result.groups[i].cycles)
-            save(waterfall(*runs[longest], title=f"{result.mapping}: the first {files.tasks} tasks"), files.plot)
+        window = result.longest_window
+        if len(result.windows) > 1:
+            sys.stderr.write(f"the picture shows {window.group}, the longest of {len(result.windows)} groups\n")
+        save(waterfall(window, title=result.mapping), files.plot)
     return result
 
 
@@ -112,7 +96,7 @@ def against_closed_form(
             shown.update(task, advance=1, description=f"{name} {workload} {seq}")
             try:
                 found, twice = (
-                    simulate(load_design(name), load_workload(workload), seq, copies=copies, path_tasks=0)
+                    simulate(load_design(name), load_workload(workload), seq, copies=copies, window=0)
                     for copies in (1, 2)
                 )
             except InputError as error:

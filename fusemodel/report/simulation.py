@@ -108,10 +108,17 @@ def _buffers(result: Simulation) -> RenderableType:
 
 
 def _path(result: Simulation) -> RenderableType:
-    table = PlainTable("group", "on the path", "what", "cycles", "share", title="Critical path of the first tasks")
+    table = PlainTable("group", "on the path", "what", "cycles", "share", title=_path_title(result))
     for group in result.groups:
         for i, step in enumerate(group.critical_path[:8]):
             table.add_row(
                 group.name[:32] if i == 0 else "", step.name, step.kind, count(step.cycles), percent(step.share)
             )
     return table
+
+
+def _path_title(result: Simulation) -> str:
+    if len(result.windows) == 1:
+        return f"Critical path of {result.windows[0].what}"
+    most, first = max(w.tasks for w in result.windows), max(w.first for w in result.windows)
+    return f"Critical path of {most:,} tasks of each group" + (f" from task {first + 1:,} on" if first else "")

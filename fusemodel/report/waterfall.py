@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fusemodel.simulate.machine import Machine
-from fusemodel.simulate.stepwise import Task
-from fusemodel.simulate.tasks import REASONS
+from fusemodel.simulate.window import Window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def waterfall(machine: Machine, records: Sequence[Task], *, title: str = "") -> Figure:
-    """Recorded tasks over cycles. In a notebook the figure shows itself."""
+def waterfall(window: Window, *, title: str = "") -> Figure:
+    """What units and levels do over cycles. In a notebook the figure shows itself."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    tasks = machine.tasks
-    lanes = [*tasks.units, *tasks.levels]
-    names = [a.name for a in tasks.actors if a.unit >= 0]
+    rows = {lane: i for i, lane in enumerate(window.lanes)}
+    names = list(dict.fromkeys(s.name for s in window.spans if s.kind == "einsum"))
     colours = {n: colormaps["tab20"](i % 20) for i, n in enumerate(names)}
-    figure = Figure(figsize=(12, 1.2 + 0.7 * len(lanes)), layout="constrained")
+    greys = {"load": "0.55", "store": "0.8"}
+    figure = Figure(figsize=(12, 1.2 + 0.7 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    scale = machine.ticks_per_cycle
-    for t in records:
-        actor = tasks.actors[t.actor]
-        begin, length = t.begin / scale, (t.end - t.begin) / scale
-        if actor.unit >= 0:
-            axes.broken_barh([(begin, length)], (actor.unit - 0.4, 0.8), facecolors=colours[actor.name])
-            if t.waited:
-                axes.broken_barh([((t.issued - t.waited) / scale, t.waited / scale)], (actor.unit - 0.4, 0.8),
-                                 facecolors="white", edgecolors="0.6", hatch="////", linewidth=0)  # fmt: skip
-                if t.waited > 0.03 * records[-1].end:
-                    middle = (t.issued - t.waited / 2) / scale
-                    axes.text(middle, actor.unit, REASONS[t.reason], ha="center", va="center", fontsize=7)
+    for s in window.spans:
+        y, length = rows[s.lane], s.end_cycles - s.begin_cycles
+        at = [(s.begin_cycles, length)]
+        if s.kind == "wait":
+            axes.broken_barh(at, (y - 0.4, 0.8), facecolors="white", edgecolors="0.6", hatch="////", linewidth=0)
+            if length > 0.03 * (window.end_cycles - window.begin_cycles):
+                axes.text(s.begin_cycles + length / 2, y, s.name, ha="center", va="center", fontsize=7)
+        elif s.kind == "einsum":
+            axes.broken_barh(at, (y - 0.4, 0.8), facecolors=colours[s.name])
         else:
-            for level in actor.shares:
-                axes.broken_barh([(begin, length)], (len(tasks.units) + tasks.levels.index(level) - 0.3, 0.6),
-                                 facecolors="0.55" if actor.kind == "load" else "0.8")  # fmt: skip
-    axes.set_yticks(range(len(lanes)), lanes)
+            axes.broken_barh(at, (y - 0.3, 0.6), facecolors=greys[s.kind])
+    axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.set_xlabel("cycles")
-    axes.set_title(title or tasks.name, loc="left", fontsize=10)
-    present = {tasks.actors[t.actor].name for t in records}
-    handles = [Patch(color=colours[n], label=n) for n in names if n in present]
-    handles += [Patch(color="0.55", label="load"), Patch(color="0.8", label="store")]
+    axes.set_title(f"{title or window.group}: {window.what}", loc="left", fontsize=10)
+    handles = [Patch(color=c, label=n) for n, c in (*colours.items(), *greys.items())]
     handles.append(Patch(facecolor="white", edgecolor="0.6", hatch="////", label="wait"))
     figure.legend(handles=handles, loc="outside right upper", fontsize=7, frameon=False)
     return figure

@@ -76,6 +76,7 @@ from fusemodel.simulate.program import (
     REASON,
     RUNNING,
     SIZES,
+    SKIPPED,
     SLACK,
     SLOT,
     STAGES,
@@ -89,7 +90,9 @@ from fusemodel.simulate.program import (
     UNITS,
     WAKE_FROM,
     WAKE_TO,
+    WANTED,
     WORKED,
+    Program,
     buffers_in_order,
     program_of,
     seen_of,
@@ -447,7 +450,7 @@ def advance(p, seen, tasks: int, skip: bool) -> int:
         then = next_event(G, U, D, DT)
         if then == NEVER:
             break
-        if G[TASKS] >= until or G[OVERFLOW]:
+        if G[TASKS] >= until or G[TASKS] + G[SKIPPED] >= G[WANTED] or G[OVERFLOW]:
             return PAUSED
         wait_until(G, A, E, U, R, then)
         if then >= G[MARK_NEXT]:
@@ -475,6 +478,16 @@ def run(
         if progress:
             progress(int(p.A[:, ISSUED].sum()), every)
     return _counts(machine, p)
+
+
+def after(machine: Machine, firings: int) -> Program:
+    """The machine's state when so many tasks have started (or it has finished, or is stuck)."""
+    p = program_of(machine)
+    p.G[WANTED] = firings
+    seen = seen_of(p, max(1, len(machine.tasks.loops)))
+    while int(p.A[:, ISSUED].sum()) < firings and advance(tuple(p), tuple(seen), 2**22, True) == PAUSED:
+        pass
+    return p
 
 
 def pace(machine: Machine, tasks: int = 2**18) -> float:

@@ -51,12 +51,16 @@ def lower(chosen: Chosen, extents: Mapping[str, int], *, asap: bool = False, cop
 
 def orders(chosen: Chosen, extents: Mapping[str, int], *, asap: bool = False, copies: int = 1) -> list[Tasks]:
     """The tasks of a group, in each order that its schedule leaves open: where all is one stage, units take what is in
-    flight as a modulo schedule has it, or in the order in which it is computed."""
+    flight as a modulo schedule has it, in the order in which it is computed, or whatever is ready."""
     low = Lowering(chosen, extents, asap, copies)
     tasks, registers, interleave = low.tasks(), low.registers(), low.group.interleave
     found = [with_lags(tasks, registers, interleave=interleave, packed=packed) for packed in (True, False)]
-    first, second = ([(a.lag, a.place) for a in t.actors] for t in found)
-    return found[:1] if first == second else found
+    if tasks.ordered and tasks.stages == 1 and interleave:
+        found.append(with_lags(replace(tasks, ordered=False), registers, interleave=interleave, packed=False))
+    alike: dict[object, Tasks] = {}
+    for t in found:
+        alike.setdefault((t.ordered, *((a.lag, a.place) for a in t.actors if t.ordered)), t)
+    return list(alike.values())
 
 
 @dataclass

@@ -34,17 +34,18 @@ def critical_path(machine: Machine, records: Sequence[Task]) -> list[Link]:
     task: Task | None = max((t for t in records if actors[t.actor].unit >= 0), key=lambda t: t.end)
     found: list[Link] = []
     seen: set[tuple[int, int]] = set()
+    begin = min(t.issued for t in records)
     while task is not None and (task.actor, task.firing) not in seen:
         seen.add((task.actor, task.firing))
         kind = "work" if actors[task.actor].unit >= 0 else "transfer"
         found.append(Link(task.actor, task.firing, kind, task.end - task.begin))
         if task.begin > task.issued:
             found.append(Link(task.actor, task.firing, "queue", task.begin - task.issued))
-        task = _before(machine, known, ends, task, found)
+        task = _before(machine, known, ends, task, found, begin)
     return found
 
 
-def _before(machine: Machine, known, ends: dict[int, Task], task: Task, found: list[Link]) -> Task | None:
+def _before(machine: Machine, known, ends: dict[int, Task], task: Task, found: list[Link], begin: int) -> Task | None:
     """What let a task start, and what passed between its end and that start."""
     actors = machine.tasks.actors
     best: tuple[int, Task, Edge | None] | None = None
@@ -62,8 +63,8 @@ def _before(machine: Machine, known, ends: dict[int, Task], task: Task, found: l
         if other is not None and other is not task:
             return other
     if best is None:
-        if task.issued:
-            found.append(Link(task.actor, task.firing, "wait", task.issued))
+        if task.issued > begin:
+            found.append(Link(task.actor, task.firing, "wait", task.issued - begin))
         return None
     time, other, edge = best
     if edge is not None and edge.event == VALID and machine.drain_ticks[edge.other]:

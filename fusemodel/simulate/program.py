@@ -45,10 +45,10 @@ E_COLUMNS = NEEDED_BY + DEPTH
 END, RUNNING, NEXT, SLOT, NEXT_SLOT, AWAKE, WORKED, BUSY, AFTER, ACTOR, FROM, TO = range(12)
 U_COLUMNS = 12
 
-# Places in G (PENDING: whether some entity is awake)
+# Places in G (PENDING: whether some entity is awake; WANTED: stop at so many firings, SKIPPED ones included)
 NOW, TASKS, CROSSED, OVERFLOW, MARKS, MARK_STEP, MARK_NEXT = range(7)
-TRANSFERS, UNITS, LEVELS, DRAINS, STAGES, ORDERED, ANCHOR, ACTORS, PENDING = range(7, 16)
-FREE = 16
+TRANSFERS, UNITS, LEVELS, DRAINS, STAGES, ORDERED, ANCHOR, ACTORS, PENDING, WANTED, SKIPPED = range(7, 18)
+FREE = 18
 MAX_LEVELS = 8
 
 # Columns of T (amounts by class), D (results that drain) and B (buffers)
@@ -136,7 +136,7 @@ def program_of(machine: Machine) -> Program:
         A[i, [WAKE_FROM, WAKE_TO]] = len(L), len(L) + len(waiting)
         L += waiting
     G = np.zeros(FREE + MAX_LEVELS, dtype=np.int64)
-    G[[CROSSED, PENDING]] = -1, 1
+    G[[CROSSED, PENDING, WANTED]] = -1, 1, NEVER
     G[[MARK_STEP, MARK_NEXT]] = machine.ticks_per_cycle
     G[[TRANSFERS, UNITS, LEVELS, DRAINS]] = len(transfers), len(by_unit), len(tasks.levels), len(drained)
     G[[STAGES, ORDERED, ANCHOR, ACTORS]] = tasks.stages, tasks.ordered, _anchor(actors), n

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from fusemodel.simulate.window import Window
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class PathStep:
 
 @dataclass(frozen=True)
 class GroupSimulation:
-    """One group. ``lower_bound_cycles`` is what its units and levels are busy for at least; ``fill_cycles`` pass before
-    its busiest unit starts, ``drain_cycles`` after that has finished. ``tasks`` are its firings, of which ``simulated``
-    were run one by one: the rest repeats."""
+    """One group. ``lower_bound_cycles`` is what its units and levels are busy for at least. ``tasks`` are its firings,
+    of which ``simulated`` were run one by one: the rest repeats. The critical path is that of the ``window``: so many
+    ``tasks`` after the ``first`` ones, from ``begin_cycles`` to ``end_cycles``."""
 
     name: str
     cycles: float
@@ -44,6 +46,7 @@ class GroupSimulation:
     simulated: int
     critical_path: list[PathStep]
     in_order: bool
+    window: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,24 @@ class Simulation:
     extents: dict[str, int]
     instances: int = 1
     notes: list[str] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
+        """Plain data for JSON; what the tasks of each group's window did is for traces and pictures."""
+        return {k: v for k, v in asdict(replace(self, windows=[])).items() if k != "windows"}
+
+    @property
+    def longest_window(self) -> Window:
+        """The window of the group that takes longest, of those that have one."""
+        pairs = zip(self.windows, self.groups, strict=True)
+        return max(pairs, key=lambda p: (p[0].tasks > 0, p[1].cycles))[0]
+
+    def _repr_html_(self) -> str:
+        from fusemodel.report.draw import simulation_html
+
+        return simulation_html(self)
+
+    def _repr_svg_(self) -> str:
+        from fusemodel.report.draw import waterfall_svg
+
+        return waterfall_svg(self.longest_window, title=self.mapping)

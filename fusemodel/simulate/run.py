@@ -15,11 +15,10 @@ from fusemodel.simulate.lower import orders
 from fusemodel.simulate.machine import Counts, Deadlock, Machine, machine_of
 from fusemodel.simulate.path import critical_path
 from fusemodel.simulate.result import BufferResult, EinsumSimulation, GroupSimulation, PathStep, Simulation
-from fusemodel.simulate.stepwise import Stepwise, Task
+from fusemodel.simulate.stepwise import Task
 from fusemodel.simulate.tasks import BUFFER, REASONS, Edge, Tasks
+from fusemodel.simulate.window import TASKS, Window, check_window, record, window_of
 
-#: Tasks recorded one by one for a critical path.
-PATH_TASKS = 2000
 _INTERVALS = 64
 
 Progress = Callable[[str, int, int], None]
@@ -35,7 +34,8 @@ def simulate(
     copies: int = 1,
     instances: int | None = None,
     skip: bool = True,
-    path_tasks: int = PATH_TASKS,
+    window: int = TASKS,
+    window_from: int = 0,
     progress: Progress | None = None,
 ) -> Simulation:
     """Simulate a design tile by tile.
@@ -43,8 +43,9 @@ def simulate(
     ``schedule`` is ``given`` (the stages of the mapping) or ``asap`` (whatever is ready, oldest tile first). ``copies``
     gives every kept tile room for at least so many, whether they fit or not (2: double buffering). Batches and heads
     are divided among ``instances`` (those of the architecture where not given): what is said is that of the one with
-    most to do, traffic that of all. The critical path is that of the first ``path_tasks`` tasks. ``skip`` leaves out
-    periods that repeat; the result is the same. ``progress`` is told the group, the tasks done and how many there are.
+    most to do, traffic that of all. Of each group ``window`` tasks are recorded one by one, for the critical path and
+    the picture, once ``window_from`` others have started. ``skip`` leaves out periods that repeat; the result is the
+    same. ``progress`` is told the group, the tasks done and how many there are.
     Raises InputError for what the closed form refuses, for mappings with a ``grid``, and for a deadlock.
     """
     from fusemodel.simulate.engine import run  # loads the compiler
@@ -55,16 +56,18 @@ def simulate(
     share = share_of(design, whole, sets or {}, many)
     design = share.design
     extents, chosen = choices(design, workload, seq, share.sets)
+    found = [_machine(c, extents, asap=schedule == "asap", copies=copies) for c in chosen]
+    check_window(found, window_from)
     runs: list[tuple[Chosen, Machine, Counts]] = []
-    for c in chosen:
-        machine = _machine(c, extents, asap=schedule == "asap", copies=copies)
+    for c, machine in zip(chosen, found, strict=True):
         name = machine.tasks.name
         tell = (lambda done, every, name=name: progress(name, done, every)) if progress else None
         try:
             runs.append((c, machine, run(machine, skip=skip, progress=tell)))
         except Deadlock as stuck:
             raise deadlock_error(design, c, machine, stuck) from None
-    return _total(design, runs, whole or extents, workload, seq, schedule, share.times, many, path_tasks)
+    records = [record(m, window, window_from) if window else [] for _, m, _ in runs]
+    return _total(design, runs, records, whole or extents, workload, seq, schedule, share.times, many, window_from)
 
 
 def machines(
@@ -95,20 +98,15 @@ def _machine(chosen: Chosen, extents: Mapping[str, int], *, asap: bool, copies: 
     return found[0] if len(found) == 1 else min(found, key=pace)
 
 
-def record(machine: Machine, limit: int) -> list[Task]:
-    """The first tasks of a machine, in the order in which they start."""
-    records: list[Task] = []
-    Stepwise(machine, records.append, limit=limit, peaks=False).run()
-    return records
-
-
 def _total(
-    design: Design, runs: Sequence[tuple[Chosen, Machine, Counts]], extents: dict[str, int], workload: Workload | None,
-    seq: int | None, schedule: str, times: float, instances: int, path_tasks: int,
+    design: Design, runs: Sequence[tuple[Chosen, Machine, Counts]], records: Sequence[list[Task]],
+    extents: dict[str, int], workload: Workload | None, seq: int | None, schedule: str, times: float, instances: int,
+    first: int,
 ) -> Simulation:  # fmt: skip
     arch = design.arch
     cycles = sum(m.cycles(n.ticks) for _, m, n in runs)
-    groups = [_group(c, m, n, path_tasks) for c, m, n in runs]
+    windows = [window_of(m, r, first) for (_, m, _), r in zip(runs, records, strict=True)]
+    groups = [_group(c, m, n, r, w) for (c, m, n), r, w in zip(runs, records, windows, strict=True)]
     slots = dict.fromkeys(arch.units, 0.0)
     busy = dict.fromkeys(arch.units, 0.0)
     stalls = {u: dict.fromkeys(REASONS, 0.0) for u in arch.units}
@@ -133,12 +131,14 @@ def _total(
         einsums=[e for _, m, n in runs for e in _einsums(m, n)],
         groups=groups, intervals=intervals, timeline=timeline,
         tasks=sum(g.tasks for g in groups), simulated=sum(g.simulated for g in groups), extents=extents,
-        instances=instances,
+        instances=instances, windows=windows,
         notes=list(dict.fromkeys(x for c, m, _ in runs for x in (*c.cost.notes, *m.tasks.notes))),
     )  # fmt: skip
 
 
-def _group(chosen: Chosen, machine: Machine, counts: Counts, path_tasks: int) -> GroupSimulation:
+def _group(
+    chosen: Chosen, machine: Machine, counts: Counts, records: Sequence[Task], window: Window
+) -> GroupSimulation:
     tasks = machine.tasks
     stalls = {u: dict.fromkeys(REASONS, 0.0) for u in tasks.units}
     for a, actor in enumerate(tasks.actors):
@@ -153,7 +153,9 @@ def _group(chosen: Chosen, machine: Machine, counts: Counts, path_tasks: int) ->
         tasks.name, machine.cycles(counts.ticks), float(chosen.cost.cycles),
         max([0.0, *busy.values(), *levels.values()]),
         {u: {r: v for r, v in by.items() if v} for u, by in stalls.items()}, busy, levels, tasks.firings,
-        counts.simulated, _path(machine, path_tasks), tasks.ordered,
+        counts.simulated, _path(machine, records), tasks.ordered,
+        {"first": window.first, "tasks": window.tasks, "begin_cycles": window.begin_cycles,
+         "end_cycles": window.end_cycles},
     )  # fmt: skip
 
 
@@ -212,9 +214,9 @@ def _einsums(machine: Machine, counts: Counts) -> list[EinsumSimulation]:
     ]  # fmt: skip
 
 
-def _path(machine: Machine, limit: int) -> list[PathStep]:
-    """The critical path of the first tasks, by what is on it."""
-    links = critical_path(machine, record(machine, limit)) if limit else []
+def _path(machine: Machine, records: Sequence[Task]) -> list[PathStep]:
+    """The critical path of some tasks, by what is on it."""
+    links = critical_path(machine, records)
     total = sum(x.ticks for x in links)
     parts: dict[tuple[str, str], int] = {}
     for x in links:
@@ -278,4 +280,4 @@ def _waits(design: Design, tasks: Tasks, a: int, firing: int, edge: Edge | None)
     return f"{name} waits for {other}"
 
 
-__all__ = ["deadlock_error", "machines", "record", "simulate"]
+__all__ = ["deadlock_error", "machines", "simulate"]

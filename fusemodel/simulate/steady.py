@@ -53,11 +53,14 @@ from fusemodel.simulate.program import (
     POINTER,
     RUNNING,
     SIZES,
+    SKIPPED,
     SLACK,
     SLOT,
     STEPS,
+    TASKS,
     TRANSFERS,
     UNITS,
+    WANTED,
     WORKED,
 )
 from fusemodel.simulate.tasks import ENDED, ISSUED, VALID
@@ -88,7 +91,10 @@ def skip_periods(p, seen, level: int) -> None:
         steps = alike(p, seen, loop)
         if steps > 0:
             many = repeats(G, A, E, old_A[loop], old_E[loop], loop, steps)
+            if G[WANTED] < NEVER:
+                many = min(many, (G[WANTED] - G[TASKS] - G[SKIPPED]) // moved_in(G, A, old_A[loop]))
             if many > 0:
+                G[SKIPPED] += many * moved_in(G, A, old_A[loop])
                 move_on(p, seen, loop, steps, many)
                 forget(info, loop)
                 return
@@ -99,6 +105,15 @@ def skip_periods(p, seen, level: int) -> None:
             info[loop, 2] *= 2
         info[loop, 0] = 1
         info[loop, 1] = 0
+
+
+@kernel
+def moved_in(G, A, old) -> int:
+    """Firings since a state was seen."""
+    found = 0
+    for a in range(G[ACTORS]):
+        found += A[a, ISSUED] - old[a, ISSUED]
+    return found
 
 
 @kernel

@@ -13,6 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusemodel.simulate.machine import Blocked, Counts, Deadlock, Machine
+from fusemodel.simulate.program import (
+    BEGIN,
+    D_ACTOR,
+    DRAINS,
+    END,
+    ENTITY,
+    FREE,
+    HEAD,
+    LENGTH,
+    NEVER,
+    NOW,
+    RUNNING,
+    WORKED,
+    Program,
+)
 from fusemodel.simulate.tasks import (
     BANDWIDTH,
     BUFFER,
@@ -29,6 +44,9 @@ from fusemodel.simulate.tasks import (
     Edge,
     steps_of,
 )
+
+#: The reason of a task that was under way when recording began.
+UNDER_WAY = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +100,27 @@ class Stepwise:
         self.idle_since = [0] * len(self.tasks.units)
         self.worked = [False] * len(self.tasks.units)
         self.last_reason = [FINISHED] * len(self.tasks.units)
+
+    def go_on(self, p: Program) -> None:
+        """Start from a state of the compiled engine. What is under way is recorded as if it started now."""
+        self.now = int(p.G[NOW])
+        self.free = [int(t) for t in p.G[FREE : FREE + len(self.free)]]
+        self.idle_since = [self.now] * len(self.running)
+        for a, row in enumerate(p.A):
+            self.count[a] = [int(row[e]) for e in (ISSUED, ENDED, VALID)]
+            entity = p.U[row[ENTITY]]
+            unit = self.actors[a].unit
+            if entity[END] < NEVER and (unit < 0 or entity[RUNNING] == a):
+                self.begin[a], end = max(int(row[BEGIN]), self.now) if unit < 0 else self.now, int(entity[END])
+                self.end[a] = end
+                if unit >= 0:
+                    self.running[unit], self.worked[unit] = a, bool(entity[WORKED])
+                if self.record:
+                    begin = self.begin[a]
+                    self.record(Task(a, self.count[a][ISSUED] - 1, self.now, begin, end, end - begin, UNDER_WAY, 0))
+        for d, row in enumerate(p.D[: p.G[DRAINS]]):
+            at = [(row[HEAD] + j) % p.DT.shape[1] for j in range(row[LENGTH])]
+            self.drains[row[D_ACTOR]].extend(int(p.DT[d, j]) for j in at for _ in range(p.DM[d, j]))
 
     # What may start
 
@@ -298,4 +337,4 @@ class Stepwise:
         return tuple(found)
 
 
-__all__ = ["FINISHED", "Stepwise", "Task"]
+__all__ = ["FINISHED", "UNDER_WAY", "Stepwise", "Task"]

@@ -108,7 +108,13 @@ def _put_in(
 
 
 def total_of(table: Table, sizes: Sequence[int]) -> float:
-    """The sum over every step of the loops."""
+    """The sum over every step of the loops; counted once for each table and sizes."""
+    if tuple(sizes) not in table.totals:
+        table.totals[tuple(sizes)] = _total(table, sizes)
+    return table.totals[tuple(sizes)]
+
+
+def _total(table: Table, sizes: Sequence[int]) -> float:
     if not table.coefficients:
         return float(table.values) * prod(sizes)
     used = [i for i in range(len(sizes)) if any(c[i] for c in table.coefficients)] or [0]

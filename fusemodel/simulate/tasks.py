@@ -49,6 +49,7 @@ class Table:
     coefficients: tuple[tuple[int, ...], ...] = ()
     constants: tuple[int, ...] = ()
     least: tuple[int, ...] = ()
+    totals: dict[tuple[int, ...], float] = field(default_factory=dict, compare=False, repr=False)  # by sizes of loops
 
     @property
     def most(self) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ def evaluation_html(found: Evaluation) -> str:
     }
     return (
         f"<h4>{escape(head)}</h4>"
-        + _table([], [*totals, *((f"traffic of {level}", n) for level, n in moved.items())])
+        + table([], [*totals, *((f"traffic of {level}", n) for level, n in moved.items())])
         + bars("part of the latency in which each unit works, by Einsum", time)
         + bars("energy by component", energy)
     )
@@ -56,11 +56,12 @@ def comparison_html(found: Comparison) -> str:
         head = ("against", "speed-up", "least to most", "energy", "off-chip traffic")
         points = len(found.at(section.subject))
         title = f"{section.title}: {section.subject}, means of {points} points"
-        parts.append(f"<h4>{escape(title)}</h4>" + _table(head, rows))
+        parts.append(f"<h4>{escape(title)}</h4>" + table(head, rows))
     return "".join(parts)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, its numbers to the right."""
     top = "".join(f"<th>{escape(h)}</th>" for h in head)
     body = "".join(
         "<tr>" + "".join(f'<td style="text-align:{"left" if i == 0 else "right"}">{escape(c)}</td>'

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from xml.sax.saxutils import escape, quoteattr
 
 SERIES = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999", "#44aa99", "#882255")
+#: The same, paler, for what comes after these.
+PALE = ("#bbe2f7", "#f7d894", "#8fd3bd", "#e9c4d8", "#faf4b0", "#86b9da", "#f0b48a", "#d0d0d0", "#b0dcd6", "#c897ae")
 FONT = "ui-sans-serif, system-ui, 'DejaVu Sans', sans-serif"
 MONO = "ui-monospace, 'DejaVu Sans Mono', monospace"
 
@@ -48,6 +50,14 @@ class Canvas:
     def line(self, x0: float, y0: float, x1: float, y1: float, colour: str, *, dashes: str = "") -> None:
         dash = f' stroke-dasharray="{dashes}"' if dashes else ""
         self.shapes.append(f'<path d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" stroke="{colour}"{dash}/>')
+
+    def hatched(self) -> None:
+        """A pattern for what is empty, ``url(#wait)``."""
+        self.shapes.append(
+            '<defs><pattern id="wait" width="6" height="6" patternUnits="userSpaceOnUse" '
+            'patternTransform="rotate(45)"><rect width="6" height="6" fill="#ffffff"/>'
+            '<path d="M0 0V6" stroke="#b6bec6" stroke-width="1.5"/></pattern></defs>'
+        )
 
     def curve(self, x0: float, y0: float, x1: float, y1: float) -> None:
         """Down, from the bottom of one box to the top of another."""

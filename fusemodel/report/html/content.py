@@ -24,7 +24,8 @@ from fusemodel.report.html.algorithms import algorithms
 from fusemodel.report.html.parts import DesignNote, InputFile, Known, Page, SectionContent, Waterfall
 from fusemodel.report.html.plots import plot_data
 from fusemodel.report.waterfall import waterfall
-from fusemodel.simulate.run import machines, record
+from fusemodel.simulate.run import machines
+from fusemodel.simulate.window import record, window_of
 
 _TASKS = 150  # of a waterfall
 
@@ -108,7 +109,7 @@ def _waterfalls(found: Comparison) -> Iterator[Waterfall]:
         design = load_design(given, arch=found.request.arch)
         try:
             machine = max(machines(design, workload, at.seq), key=lambda m: len(m.tasks.actors))
-            drawn = waterfall(machine, record(machine, _TASKS), title="")
+            drawn = waterfall(window_of(machine, record(machine, _TASKS)))
         except InputError:
             continue
         where = f"{at.workload or 'its own extents'}" + (f", {tokens(at.seq)} tokens" if at.seq else "")
