@@ -7,9 +7,13 @@ from xml.etree import ElementTree
 
 import pytest
 from commandline import text_of
+from test_explore import SMALL
 
 from fusemodel import compare, evaluate, load_cascade, load_design, parse_cascade
+from fusemodel.arch import parse_architecture
+from fusemodel.cascade import extents_of
 from fusemodel.cascade.workload import load_workload
+from fusemodel.explore import best_mapping
 from fusemodel.library import names
 from fusemodel.report import Request, Section
 from fusemodel.report.draw import bars, cascade_svg
@@ -86,6 +90,28 @@ def test_an_evaluation_shows_its_numbers():
 def test_a_comparison_shows_its_means():
     found = compare(Request((Section("x", "fusemax", ("flat",)),), ("bert",), (1024,)))
     assert f"{found.mean['fusemax']['flat'].speedup:.2f}x" in found._repr_html_()
+
+
+def test_a_front_is_drawn_with_the_bound_and_the_best():
+    text = "name: x\nranks: {m: 8, n: 8, k: 8}\ninputs: {A: [m, k], B: [k, n]}\noutputs: [Z]\neinsums: |\n"
+    cascade = parse_cascade(f"{text}  Z[m, n] = A[m, k] * B[k, n]\n")
+    arch = parse_architecture(SMALL.replace("{size}", "400"))
+    found = best_mapping(cascade, arch, extents_of(cascade), front=("latency", "energy", "buffer"))
+    assert len(found.front) > 2
+    root = ElementTree.fromstring(found._repr_svg_())
+    dots = sorted(root.iter(f"{SVG}circle"), key=lambda d: float(d.get("cx")))
+    cycles = sorted(p.values["latency"] for p in found.front)
+    assert len(dots) == len(cycles)
+    places = [float(d.get("cx")) for d in dots]
+    for cx, n in zip(places, cycles, strict=True):  # where they stand is to scale
+        share = (n - cycles[0]) / (cycles[-1] - cycles[0])
+        assert (cx - places[0]) == pytest.approx(share * (places[-1] - places[0]), abs=0.2)
+    width, height = float(root.get("width")), float(root.get("height"))
+    assert all(0 < float(d.get("cx")) < width and 0 < float(d.get("cy")) < height for d in dots)
+    alone = best_mapping(cascade, arch, extents_of(cascade))
+    assert len(list(ElementTree.fromstring(alone._repr_svg_()).iter(f"{SVG}circle"))) == 1
+    assert "best by latency, dram, energy, proven" in alone._repr_html_()
+    assert "<svg" in alone._repr_html_()
 
 
 def test_text_is_escaped():

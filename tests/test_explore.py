@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice, pairwise, product
 
 import numpy as np
@@ -23,7 +24,7 @@ from fusemodel.explore.goal import less
 from fusemodel.explore.group import chains
 from fusemodel.explore.known import middles
 from fusemodel.explore.layout import Member, Problem, layouts
-from fusemodel.mapping import parse_design
+from fusemodel.mapping import load_design, parse_design
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
 from fusemodel.mapping.spec import Candidates
@@ -257,6 +258,17 @@ def test_no_worse_than_published_mappings(cascade, arch, published, seq):
         check_pipeline(p)
 
 
+@pytest.mark.parametrize("seq", [2**10, 2**14])
+def test_no_worse_than_mappings_moved_from_another_machine(seq):
+    """Three passes on the array that can do all that FLAT's can."""
+    loaded, machine, bert = load_cascade("attention-3pass"), load_architecture("fusemax-cloud"), load_workload("bert")
+    found = best_mapping(loaded, machine, extents_of(loaded, extents_for(loaded, bert, seq)))
+    assert found.proven
+    for other in ("flat", "flat-best", "unfused"):
+        theirs = evaluate_design(replace(load_design(other), arch=machine), bert, seq)
+        assert found.score[0] <= theirs.cycles * (1 + 1e-12)
+
+
 def test_best_flat_mapping_beats_the_published_one_at_256k():
     loaded, bert = load_cascade("attention-3pass"), load_workload("bert")
     extents = extents_of(loaded, extents_for(loaded, bert, 2**18))
@@ -353,3 +365,20 @@ def test_unknown_objective_and_nothing_that_computes():
         best_mapping(cascade, arch, extents_of(cascade))
     with pytest.raises(InputError, match="unknown objective 'speed'"):
         best_mapping(cascade, arch, extents_of(cascade), ("speed",))
+
+
+def test_a_tile_inside_a_nest_is_kept_nowhere_else():
+    """SN of three-pass attention, made and read by Einsums bound together: its tile is all there is of it."""
+    cascade = load_cascade("attention-3pass")
+    scene = Scene(cascade, load_architecture("flat-cloud"), main_einsums(cascade), extents_of(cascade))
+    frame = next(f for f in frames(scene, list(scene.einsums)) if ("GM", "SN", "SD", "A") in f.nests)
+    sizes, length = middles(scene, frame)
+    choices = [options(scene, frame, nest) for nest in frame.nests]
+    costs = Costing(scene, frame, orders(scene, frame)[0], frozenset(), choices, sizes, length).run()
+    assert costs
+    mine = [(p, x) for p, x in zip(costs.tensors["SN"].places, costs.tensors["SN"].columns, strict=True) if p.own]
+    assert mine
+    for place, columns in mine:
+        assert not place.shared
+        assert not columns.any()
+    assert any(p.own and p.shared for p in costs.tensors["QK"].places)  # read by another nest than it is made in

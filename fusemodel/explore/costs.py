@@ -222,7 +222,10 @@ class Costing:
         for b in sorted({self.nest_of[n] for n in self.users[tensor]}):
             within = all(self.nest_of[n] == b for n in self.users[tensor])
             outside = [p for p in cost.places if p.shared and p.shared[-1][0] != levels[-1]]
-            outside += [Place()] if within or not made else []
+            if within and made:  # nobody reads it further out, where writing it would only cost more
+                outside = [Place()]
+            elif not made:
+                outside.append(Place())
             for level, loop in self.own_loops(tensor, b):
                 before = len(added)
                 if self.tile(tensor, b, level, loop, options, columns, within and made):
@@ -232,7 +235,8 @@ class Costing:
                     ]  # fmt: skip
                 assert len(added) >= before
         if added:
-            rows = [cost.columns[cost.places.index(Place(p.shared))] for p in added]
+            alone = np.zeros_like(cost.columns[0])  # made, read and forgotten inside a nest: there is its tile, no more
+            rows = [cost.columns[cost.places.index(Place(p.shared))] if p.shared or not made else alone for p in added]
             cost.columns = np.concatenate([cost.columns, np.stack(rows)])
             cost.places = [*cost.places, *added]
 
@@ -266,27 +270,34 @@ class Costing:
         keep: dict[str, dict[str, str]] = {level: {tensor: loop}}
         if tensor in self.frame.members and not inside:
             keep[self.scene.arch.outermost] = {tensor: ALL}
-        some = False
+        known: dict[tuple[str, ...], Floats] = {}
         for cost in options[b]:
-            if loop not in cost.option.layout.loops:
+            loops = cost.option.layout.loops
+            if loop not in loops:
                 continue
-            picks[b] = list(self.choices[b]).index(cost.option)
-            plan = self.plan(picks, keep)
-            if plan is None:
-                continue
-            some = True
-            into = columns.nothing(self.length)
-            for at, found, moves in self.measured(plan):
-                for move, amount in moves:
-                    if move.tensor == tensor and move.source is not None and move.sink is not None:
-                        part = into[:, at].reshape(columns.count, -1) * 0.0
-                        columns.move(part, move.source, amount, 0.0)
-                        columns.move(part, move.sink, 0.0, amount)
-                        into[:, at] += part if isinstance(at, slice) else part[:, 0]
-                size = found.footprint_words.get(level, {}).get(tensor, 0.0)
-                into[columns.space.start + columns.levels.index(level), at] += size
-            cost.tiles[tensor, level, loop] = into
-        return some
+            outside = loops[: loops.index(loop) + 1]  # what is inside of them, and how, does not matter to a tile
+            if outside not in known:
+                picks[b] = list(self.choices[b]).index(cost.option)
+                plan = self.plan(picks, keep)
+                if plan is None:
+                    continue
+                known[outside] = self.tile_of(plan, tensor, level, columns)
+            cost.tiles[tensor, level, loop] = known[outside]
+        return bool(known)
+
+    def tile_of(self, plan: Plan, tensor: str, level: str, columns: Counts) -> Floats:
+        """The columns of a tile of a tensor at a level."""
+        into = columns.nothing(self.length)
+        for at, found, moves in self.measured(plan):
+            for move, amount in moves:
+                if move.tensor == tensor and move.source is not None and move.sink is not None:
+                    part = into[:, at].reshape(columns.count, -1) * 0.0
+                    columns.move(part, move.source, amount, 0.0)
+                    columns.move(part, move.sink, 0.0, amount)
+                    into[:, at] += part if isinstance(at, slice) else part[:, 0]
+            size = found.footprint_words.get(level, {}).get(tensor, 0.0)
+            into[columns.space.start + columns.levels.index(level), at] += size
+        return into
 
 
 def keeps(places: Mapping[str, Place]) -> dict[str, dict[str, Any]]:

@@ -74,3 +74,13 @@ class Found:
     def text(self, cascade: str, arch: str) -> str:
         """The mapping file of the best, naming a cascade and an architecture."""
         return self.best.text(cascade, arch)
+
+    def _repr_svg_(self) -> str:
+        from fusemodel.report.draw import found_svg
+
+        return found_svg(self)
+
+    def _repr_html_(self) -> str:
+        from fusemodel.report.draw import found_html
+
+        return found_html(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy as np
 from fusemodel.cascade.ir import reads, reduced_ranks
 from fusemodel.errors import InputError
 from fusemodel.explore.bounds import Bounds
-from fusemodel.explore.columns import priced
+from fusemodel.explore.columns import Costs, priced
 from fusemodel.explore.costs import fields_of, keeps
 from fusemodel.explore.frame import Frame, Scene, options
 from fusemodel.explore.goal import Best, Goal
-from fusemodel.explore.known import Known, Look
-from fusemodel.explore.mix import Mix, Mixed
+from fusemodel.explore.known import Known, Look, Order
+from fusemodel.explore.mix import Mix
+from fusemodel.explore.states import Mixed, Spill
+from fusemodel.explore.tight import Tight
 
 _BEAM = 30  # partial mappings of a first look, which bounds what is looked at after it
 _LOOKS = 2  # combinations of sizes of a frame that are looked at in this way
@@ -68,32 +71,54 @@ class GroupSearch:
     best: Best | None = None
     given: Sequence[Any] = ()  # frames, where they are not all that there are
     known: Known = field(default_factory=Known)
+    spilling: list[_Spilling] = field(default_factory=list)
+
+    @cached_property
+    def later(self) -> frozenset[str]:
+        """What the Einsums of other groups read."""
+        outside = {a.tensor for n, e in self.scene.einsums.items() if n not in self.members for a in reads(e)}
+        return frozenset(outside & set(self.members))
+
+    @cached_property
+    def exact(self) -> bool:
+        return all(self.bounds.whole(n) for n in self.members)
+
+    @cached_property
+    def looks(self) -> list[Look]:
+        """The frames that some unit can run."""
+        if not self.given:
+            return self.known.frames_of(self.scene, self.members, self.later)
+        looks = [
+            Look(self.scene, f, [options(self.scene, f, nest) for nest in f.nests], self.later) for f in self.given
+        ]
+        return [look for look in looks if all(look.choices)]
+
+    def least(self, bound: tuple[float, ...]) -> tuple[float, ...]:
+        """The lower bound of the metrics of a group, from that of its frames."""
+        each = np.array([self.bound(look) for look in self.looks])
+        return tuple(map(float, np.maximum(each.min(axis=0), bound))) if len(each) else (*bound[:1], inf, *bound[2:])
 
     def run(self, best: Best | None = None) -> list[GroupPoint]:
         best = best or Best(self.goal)
-        outside = {a.tensor for n, e in self.scene.einsums.items() if n not in self.members for a in reads(e)}
-        self.later = frozenset(outside & set(self.members))
         self.chains, self.depth = chains(self.scene, self.members, self.later), depth(self.scene, self.members)
         if self.said:
             self.depth = 1
         if self.in_turn:
             self.depth = inf
-        self.exact = all(self.bounds.whole(n) for n in self.members)
-        if self.given:
-            looks = [
-                Look(self.scene, f, [options(self.scene, f, nest) for nest in f.nests], self.later) for f in self.given
-            ]
-            looks = [look for look in looks if all(look.choices)]
-        else:
-            looks = self.known.frames_of(self.scene, self.members, self.later)
+        looks = self.looks
         waiting = [(self.bound(look), look) for look in looks]
         keys = [self.goal.score(b) for b, *_ in waiting]
-        for n, i in enumerate(sorted(range(len(waiting)), key=lambda i: keys[i])):
+        order = sorted(range(len(waiting)), key=lambda i: keys[i])
+        kinds = {getattr(waiting[i][1].frame, "deep", True): i for i in reversed(order)}  # the first of each kind first
+        for n, i in enumerate(dict.fromkeys([*sorted(kinds.values(), key=order.index), *order])):
             self.part, self.best = n / len(waiting), best
             bound, look = waiting[i]
             if self.hasty and best.points:
                 break
             self.frame(look, np.array([bound]), best)
+        for spilling in sorted(self.spilling, key=lambda x: x.least):
+            if not (self.hasty and best.points):
+                self.spilt(spilling, best)
         return self.points(best)
 
     def points(self, best: Best) -> list[GroupPoint]:
@@ -111,7 +136,6 @@ class GroupSearch:
         return self.bounds.metrics(self.members, look.cycles)
 
     def frame(self, look: Look, bound: Any, best: Best) -> None:
-        frame = look.frame
         for order in look.orders:
             self.check(self)
             self.tally.space += order.space
@@ -124,33 +148,83 @@ class GroupSearch:
                 self.problem = self.problem or order.problem
                 self.tally.pruned["not legal"] += order.space
                 continue
-            mix = Mix(
-                self.scene, frame, priced(costs, self.scene.arch, self.caps), self.later, self.chains, self.depth,
-                float(bound[0][1]) * (1 - 1e-12), self.room, lambda: self.check(self),
-            )  # fmt: skip
-            self.mixed(mix, order.loops, frame, order.space // costs.length, best)
-            self.tally.cut |= mix.cut
+            mix = self.mix(look, costs, bound)
+            spills = self.mixed(mix, order.loops, order.space // costs.length, best)
+            spills.sort(key=lambda x: self.goal.score(x[2]))
+            for at, spill, _ in spills[:_LOOKS]:
+                self.offer(Tight(mix, at, 0.0), order.loops, best, spill, beam=_BEAM)
+            if spills:
+                least = self.goal.score(spills[0][2])
+                self.spilling.append(_Spilling(look, order, bound, [(at, spill) for at, spill, _ in spills], least))
 
-    def mixed(self, mix: Mix, order: tuple[str, ...], frame: Frame, each: int, best: Best) -> None:
+    def mix(self, look: Look, costs: Costs, bound: Any) -> Mix:
+        return Mix(
+            self.scene, look.frame, priced(costs, self.scene.arch, self.caps), self.later, self.chains, self.depth,
+            float(bound[0][1]) * (1 - 1e-12), self.room, lambda: self.check(self),
+        )  # fmt: skip
+
+    def mixed(
+        self, mix: Mix, order: tuple[str, ...], each: int, best: Best
+    ) -> list[tuple[int, Spill, tuple[float, ...]]]:
+        """Offer the best without spills; hands back what may spill, for each combination of sizes, with its bound."""
         loose, capped = mix.loose(capped=False), mix.loose(capped=True)
         looked = 0
+        spills: list[tuple[int, Spill, tuple[float, ...]]] = []
         for at in map(int, np.lexsort(self.goal.scores(capped).T[::-1])):
             if not best.open(loose[[at]])[0]:
                 self.tally.pruned["bound of the tile sizes"] += each
                 continue
             self.check(self)
             if best.open(capped[[at]])[0]:
+                tight = Tight(mix, at, float(capped[at, 1]))
                 if looked < _LOOKS or not best.points:
-                    mix.tight(at, best, None, beam=_BEAM)
+                    self.offer(tight, order, best, beam=_BEAM)
                 looked += 1
-                mix.tight(at, best, None)
+                self.offer(tight, order, best)
             for spill in mix.spills(at):
-                if best.open(mix.spilt(at, spill))[0]:
-                    mix.tight(at, best, spill)
+                least = mix.spilt(at, spill)
+                if best.open(least)[0]:
+                    spills.append((at, spill, tuple(map(float, least[0]))))
+        return spills
+
+    def spilt(self, spilling: _Spilling, best: Best) -> None:
+        """Offer the best of what spills, where that may still be better."""
+        look, order = spilling.look, spilling.order
+        if not best.open(spilling.bound)[0]:
+            return
+        costs, made = self.known.costs(look, order, lambda: self.check(self))
+        self.tally.evaluated += made
+        mix = self.mix(look, costs, spilling.bound) if costs else None
+        for at, spill in spilling.spills if mix else ():
+            self.check(self)
+            if mix and best.open(mix.spilt(at, spill))[0]:
+                self.offer(Tight(mix, at, 0.0), order.loops, best, spill)
+
+    def offer(
+        self, tight: Tight, order: tuple[str, ...], best: Best, spill: Spill | None = None, beam: int | None = None
+    ) -> None:
+        """Offer what a search finds, and note whose it is."""
+        try:
+            tight.run(best, spill, beam)
+        finally:
+            mix = tight.mix
+            self.tally.cut |= tight.cut
             best.points = [
-                (m, _Owner(mix, frame, order, mix.decoded(o[3], o[1], o[2])) if isinstance(o, tuple) else o)
+                (m, _Owner(mix, mix.frame, order, mix.decoded(o[3], o[1], o[2])) if isinstance(o, tuple) else o)
                 for m, o in best.points
             ]
+
+
+@dataclass(frozen=True)
+class _Spilling:
+    """A frame and an order of its loops in which tiles may spill: which, for each combination of sizes; the ``bound``
+    of the frame, and the ``least`` score of them."""
+
+    look: Look
+    order: Order
+    bound: Any
+    spills: list[tuple[int, Spill]]
+    least: tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ class _Search:
     tally: Tally = field(default_factory=Tally)
     solved: dict[tuple[int, int], list[GroupPoint]] = field(default_factory=dict)
     partial: dict[tuple[int, int], list[GroupPoint]] = field(default_factory=dict)
+    closer: set[tuple[int, int]] = field(default_factory=set)  # groups whose lower bound is that of their frames
     stopped: bool = False
     said: float = 0.0
     room: float = inf
@@ -192,6 +193,11 @@ class _Search:
                 if not open_:
                     return self.found(paths, bound)
                 self.bound = bound
+                rough = [g for g in open_ if g not in self.closer]
+                if rough:
+                    self.closer.add(rough[0])
+                    self.lower[rough[0]] = self.group(rough[0]).least(self.lower[rough[0]])
+                    continue
                 self.solve(open_[0])
         except (Stopped, KeyboardInterrupt):
             self.stopped = True

@@ -29,9 +29,10 @@ class Trade:
     def bound(self, rows: Floats, decision: int, capacity: float) -> Floats:
         """What the column of each row comes to at least."""
         free = capacity - rows[:, self.space]
-        best = np.full(len(rows), -np.inf)
-        for price, least in zip(self.prices, self.least[decision], strict=True):
-            np.maximum(best, least - price * free, out=best)
+        best = np.empty(len(rows))
+        for start in range(0, len(rows), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            best[part] = (self.least[decision] - self.prices * free[part, None]).max(axis=1)
         return rows[:, self.column] + best
 
 

@@ -43,6 +43,14 @@ class Canvas:
             f"font-family={quoteattr(MONO if mono else FONT)}>{escape(text)}</text>"
         )
 
+    def dot(self, x: float, y: float, radius: float, fill: str, tip: str = "") -> None:
+        title = f"<title>{escape(tip)}</title>" if tip else ""
+        self.shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{fill}">{title}</circle>')
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, colour: str, *, dashes: str = "") -> None:
+        dash = f' stroke-dasharray="{dashes}"' if dashes else ""
+        self.shapes.append(f'<path d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" stroke="{colour}"{dash}/>')
+
     def hatched(self) -> None:
         """A pattern for what is empty, ``url(#wait)``."""
         self.shapes.append(
