@@ -425,7 +425,6 @@ class _Builder:
             found.append(Footprint(keep, tuple(tiles)))
         return found
 
-
     def _generation(self, tensor: str, outside: tuple[str, ...]) -> tuple[str, ...]:
         """The loops whose steps put another tile in the place of one. A state is read again a step later, after all that
         the loops inside the stepped one have made: it is held for each of their steps."""
