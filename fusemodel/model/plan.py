@@ -426,8 +426,8 @@ class _Builder:
         return found
 
     def _generation(self, tensor: str, outside: tuple[str, ...]) -> tuple[str, ...]:
-        """The loops whose steps put another tile in the place of one. A state is read again a step later, after all that
-        the loops inside the stepped one have made: it is held for each of their steps."""
+        """The loops whose steps put another tile in the place of one. A state is read again a step later, after all
+        that the loops inside the stepped one have made: it is held for each of their steps."""
         stepped = {x for r in self.cascade.tensors[tensor].iterative for x in self.group.leaves(r, self.cascade)}
         inside = next((self.group.loops[i:] for i, x in enumerate(self.group.loops) if x in stepped), ())
         first = next((i for i, x in enumerate(outside) if x in stepped or x in inside), len(outside))
