@@ -63,7 +63,7 @@ def table_of(path: str | Path, lines: Sequence[int], rows: Sequence[Sequence[str
     none."""
     header = [c.strip() for c in rows[0]]
     where = Where(str(path), lines[0], 1)
-    if (twice := next((i for i, c in enumerate(header) if c and c in header[:i]), 0)):
+    if twice := next((i for i, c in enumerate(header) if c and c in header[:i]), 0):
         raise InputError(
             f"column {header[twice]!r} stands twice", Where(str(path), lines[0], len(",".join(rows[0][:twice])) + 2)
         )
