@@ -136,6 +136,10 @@ def test_a_file_that_is_not_there(tmp_path) -> None:
     assert fusemodel("validate", "--data", str(tmp_path / "none.csv")).code == 2
     assert fusemodel("validate", "--data", str(tmp_path)).code == 2
     assert fusemodel("validate", "--fit", str(tmp_path / "out.yaml")).code == 2
+    ran = fusemodel("validate", "--data", str(table(tmp_path, GOOD)), "--by", "kernels")
+    assert (ran.code, ran.out) == (2, "")
+    assert "unknown group 'kernels'" in ran.err
+    assert "did you mean 'kernel'?" in ran.err
 
 
 def test_names_of_machines() -> None:
