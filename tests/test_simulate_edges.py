@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from test_counts import ARCH as COUNTED
+from test_counts import design_of, designs
+from test_simulate import outcome, plainly, same
 
+from fusemodel.arch import parse_architecture
 from fusemodel.errors import InputError
 from fusemodel.mapping import load_design
 from fusemodel.mapping.spec import Design
+from fusemodel.model.evaluate import choices
 from fusemodel.simulate import Simulation, simulate
 from fusemodel.simulate.engine import run
+from fusemodel.simulate.lower import lower
+from fusemodel.simulate.machine import Counts, machine_of
 from fusemodel.simulate.run import machines
 from fusemodel.simulate.stepwise import Stepwise
 
@@ -81,4 +91,118 @@ def test_more_than_can_drain_is_refused(tmp_path: Path) -> None:
     mapping = "tile: {m: [m1, m0], m0: 1048576}\nloops: [p]\nbind: {Y: {unit: wide, spatial: {x: m0}}}\n"
     some = design(tmp_path, cascade, mapping, lanes=2**20, mac="{cycles: 0.125}")
     with pytest.raises(InputError, match="8,388,608 results of 'Y' drain at once; expected at most 4,194,304"):
+        simulate(some)
+
+
+_CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+HANDED_OVER = """
+name: two
+clock: 1 GHz
+word: 16 bit
+levels: {dram: {kind: dram, access: 64 bit}, buffer: {size: 1 MiB, access: 64 bit}}
+units:
+  line: {shape: [64], ops: {mac: , max: , exp: {on: slow}}, reduce: [x]}
+  slow: {shape: [8], ops: {exp: {cycles: 3}}}
+"""
+
+
+def test_what_is_handed_over_keeps_the_other_unit_busy(tmp_path: Path) -> None:
+    """64 exponentials of 3 cycles on 8 lanes take 24 cycles; the sums of them (a cycle, and a drain down 64 lanes)
+    go on beside, so that 1000 of them take 24,000 cycles and the last sum."""
+    (tmp_path / "a.yaml").write_text(HANDED_OVER)
+    (tmp_path / "c.yaml").write_text(
+        "name: c\nranks: {p: 1000, m: 64}\ninputs: {X: [m], W: [p]}\noutputs: [S]\n"
+        "einsums: |\n  A[p, m] = X[m] * W[p]\n  E[p, m] = exp(A[p, m])\n  S[p] = sum[m](E[p, m])\n"
+    )
+    (tmp_path / "m.yaml").write_text(
+        "name: m\ncascade: c.yaml\narch: a.yaml\nloops: [p]\nkeep: {buffer: {X: all, W: all, S: all}}\n"
+        "bind: {'A, E, S': {unit: line, spatial: {x: m}}}\n"
+    )
+    found = alike(load_design(str(tmp_path / "m.yaml")))
+    assert found.closed_form_cycles == 24000
+    assert 24000 <= found.cycles <= 24000 + 1 + 3 + 64
+    assert found.busy["slow"] == pytest.approx(24000 / found.cycles)
+    assert found.utilization["slow"] == pytest.approx(24000 / found.cycles)
+    assert {(e.name, e.unit, e.cycles) for e in found.einsums if e.unit == "slow"} == {("E on slow", "slow", 24000.0)}
+
+
+def test_random_designs_that_hand_operations_over() -> None:
+    """Never faster than the closed form's units and levels; the engine does what the plain one does."""
+    other = "  other: {shape: [3], ops: {exp: {cycles: 2}, max: {cycles: 1}}}\n"
+    text = COUNTED.replace("max: {cycles: 2}, exp: {cycles: 3}", "max: {on: other}, exp: {on: other}")
+    arch = parse_architecture(text + other)
+    seen = {"run": 0, "stuck": 0}
+
+    @settings(max_examples=140, derandomize=True, database=None, deadline=None, suppress_health_check=_CHECKS)
+    @given(designs())
+    def check(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        try:
+            some = replace(design_of(*pair), arch=arch)
+            extents, chosen = choices(some)
+        except InputError:
+            return
+        for c in chosen:
+            if not any(e.beside for e in c.plan.einsums.values()):
+                continue
+            for asap in (False, True):
+                machine = machine_of(lower(c, extents, asap=asap))
+                found = outcome(machine)
+                same(found, outcome(machine, skip=False))
+                same(found, plainly(machine))
+                if not isinstance(found, Counts):
+                    seen["stuck"] += 1
+                    continue
+                seen["run"] += 1
+                busy = dict.fromkeys(machine.tasks.units, 0.0)
+                for name, e in c.cost.einsums.items():
+                    for unit, cycles in [(c.plan.einsums[name].unit, e.cycles), *e.beside.items()]:
+                        busy[unit] += float(cycles)
+                for unit, ticks in zip(machine.tasks.units, found.busy, strict=True):
+                    assert machine.cycles(int(ticks)) == pytest.approx(busy[unit], abs=1e-2)
+                least = float(c.cost.schedule_cycles - c.cost.drain_cycles) if not asap else max(busy.values())
+                assert machine.cycles(found.ticks) >= least * (1 - 1e-9) - 1e-3
+
+    check()
+    assert seen["run"] >= 20
+    assert seen["stuck"] <= 0.1 * seen["run"]
+
+
+def test_an_instance_has_its_own_levels_and_its_share_of_the_others(tmp_path: Path) -> None:
+    """Of four instances each gets a quarter of the memory, or what its port lets through; its buffer is its own."""
+    text = ARCH % (", bandwidth: 64 GB/s%s", 64, "") + "instances: 4\n"
+    text = text.replace("buffer: {", "buffer: {per: instance, bandwidth: 16 GB/s, ")
+    cascade = "ranks: {b: 8, p: 64, m: 4096}\nbatch: [b]\ninputs: {X: [p, m]}\noutputs: [Y]\n"
+    cascade += "einsums: |\n  Y[p] = sum[m](X[p, m])\n"
+    mapping = "tile: {m: [m1, m0], m0: 64}\nloops: [b, p]\nkeep: {buffer: {X: {under: p, copies: 2}}}\n"
+    mapping += "bind: {Y: {unit: line, spatial: {x: m0}, loops: [m1]}}\n"
+    for port in ("", ", port: 2 GB/s"):
+        some = design(tmp_path, cascade, mapping)
+        (tmp_path / "a.yaml").write_text(text % port)
+        some = load_design(str(tmp_path / "m.yaml"), arch=str(tmp_path / "a.yaml"))
+        words = 2 * 64 * 4096 * 2  # bytes that one of the four brings, for two of eight batches
+        found = simulate(some)
+        assert found.instances == 4
+        bound = words / 2 if port else 2 * words / 16  # memory, or the buffer that is written and read
+        assert bound <= found.cycles <= 1.1 * bound, port
+
+
+def test_what_is_not_simulated_is_refused_at_its_place(tmp_path: Path) -> None:
+    cascade = "ranks: {p: 64}\ninputs: {X: [p]}\noutputs: [Y]\neinsums: |\n  Y[p] = exp(X[p])\n"
+    design(tmp_path, cascade, "bind: {Y: {unit: line}}\n")
+    with (tmp_path / "a.yaml").open("a") as more:
+        more.write("overheads: {start: 1 us}\n")
+    path = tmp_path / "m.yaml"
+    path.write_text(path.read_text() + "launch: start\n")
+    with pytest.raises(InputError, match=r"m\.yaml:5:9: 'm' is launched as blocks on the instances of 'small'"):
+        simulate(load_design(str(path)))
+
+
+def test_more_loops_than_the_engine_has_room_for(tmp_path: Path) -> None:
+    ranks = "abcdefghijkl"
+    cascade = f"ranks: {{{', '.join(f'{x}: 2' for x in ranks)}}}\ninputs: {{X: [{', '.join(ranks)}]}}\noutputs: [Y]\n"
+    cascade += f"einsums: |\n  Y[{', '.join(ranks)}] = exp(X[{', '.join(ranks)}])\n"
+    some = design(tmp_path, cascade, f"loops: [{', '.join(ranks)}]\nbind: {{Y: {{unit: line}}}}\n")
+    with pytest.raises(
+        InputError, match=r"m\.yaml:4:8: 'Y' has 12 loops and 0 levels with a bandwidth; expected at most"
+    ):
         simulate(some)

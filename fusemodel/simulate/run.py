@@ -56,7 +56,7 @@ def simulate(
     share = share_of(design, whole, sets or {}, many)
     design = share.design
     extents, chosen = choices(design, workload, seq, share.sets)
-    found = [_machine(c, extents, asap=schedule == "asap", copies=copies) for c in chosen]
+    found = [_machine(design, c, extents, asap=schedule == "asap", copies=copies) for c in chosen]
     check_window(found, window_from)
     runs: list[tuple[Chosen, Machine, Counts]] = []
     for c, machine in zip(chosen, found, strict=True):
@@ -66,6 +66,8 @@ def simulate(
             runs.append((c, machine, run(machine, skip=skip, progress=tell)))
         except Deadlock as stuck:
             raise deadlock_error(design, c, machine, stuck) from None
+        except InputError as error:  # more than the engine has tables for
+            raise error.at(_loops(design, c)) from None
     records = [record(m, window, window_from) if window else [] for _, m, _ in runs]
     return _total(design, runs, records, whole or extents, workload, seq, schedule, share.times, many, window_from)
 
@@ -77,25 +79,34 @@ def machines(
     """The machine of each group of a design, for engines and pictures."""
     _without_blocks(design)
     extents, chosen = choices(design, workload, seq, sets)
-    return [_machine(c, extents, asap=schedule == "asap", copies=copies) for c in chosen]
+    return [_machine(design, c, extents, asap=schedule == "asap", copies=copies) for c in chosen]
 
 
 def _without_blocks(design: Design) -> None:
     """Blocks that share an instance are no tasks of one array."""
     for group in (g for c in design.groups for g in c.groups):
-        if group.grid:
+        if group.grid or group.launch:
+            field, what = ("grid", "runs") if group.grid else ("launch", "is launched")
             raise InputError(
-                f"{design.name!r} runs as blocks on the instances of {design.arch.name!r}, which is not simulated",
-                group.places.get("grid", Where(design.file)), expected="a mapping without `grid`, or `fusemodel eval`",
+                f"{design.name!r} {what} as blocks on the instances of {design.arch.name!r}, which is not simulated",
+                group.places.get(field, Where(design.file)),
+                expected=f"a mapping without `{field}`, or `fusemodel eval`",
             )  # fmt: skip
 
 
-def _machine(chosen: Chosen, extents: Mapping[str, int], *, asap: bool, copies: int) -> Machine:
-    """The machine of a group. Where its schedule says nothing of the order of tiles (one stage), the better of two."""
+def _loops(design: Design, chosen: Chosen) -> Where:
+    return chosen.plan.group.places.get("loops", Where(design.file))
+
+
+def _machine(design: Design, chosen: Chosen, extents: Mapping[str, int], *, asap: bool, copies: int) -> Machine:
+    """The machine of a group. Where its schedule leaves the order of tiles open (one stage), the best of several."""
     from fusemodel.simulate.engine import pace  # loads the compiler
 
     found = [machine_of(t) for t in orders(chosen, extents, asap=asap, copies=copies)]
-    return found[0] if len(found) == 1 else min(found, key=pace)
+    try:
+        return found[0] if len(found) == 1 else min(found, key=pace)
+    except InputError as error:  # more than the engine has tables for
+        raise error.at(_loops(design, chosen)) from None
 
 
 def _total(
@@ -113,6 +124,8 @@ def _total(
     for (c, _, _), g in zip(runs, groups, strict=True):
         for name, e in c.cost.einsums.items():
             slots[c.plan.einsums[name].unit] += float(e.work_slots)
+            for unit, held in e.beside.items():
+                slots[unit] += float(held) * arch.units[unit].size
         for unit in arch.units:
             busy[unit] += g.busy_cycles.get(unit, 0.0)
             for reason, value in g.stalls.get(unit, {"finished": g.cycles}).items():
