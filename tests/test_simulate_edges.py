@@ -206,3 +206,19 @@ def test_more_loops_than_the_engine_has_room_for(tmp_path: Path) -> None:
         InputError, match=r"m\.yaml:4:8: 'Y' has 12 loops and 0 levels with a bandwidth; expected at most"
     ):
         simulate(some)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"schedule": "soon"}, {"copies": 0}, {"instances": 0}, {"window": -1}, {"window_from": -1}]
+)
+def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        simulate(load_design("fusemax"), seq=1024, **wrong)
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_a_window_of_a_few_loads(tasks: int) -> None:
+    """The first tasks only bring something."""
+    found = simulate(load_design("fusemax"), seq=1024, window=tasks)
+    assert {x.kind for x in found.windows[0].spans} <= {"load"}
+    assert {s.kind for s in found.groups[0].critical_path} <= {"transfer", "queue"}

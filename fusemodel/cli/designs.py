@@ -113,8 +113,6 @@ def simulate_mapping(
     from fusemodel.report.simulating import Files, simulated
     from fusemodel.report.tables import show
 
-    if schedule not in ("given", "asap"):
-        raise unknown("schedule", schedule, ["given", "asap"])
     if every == (mapping is not None):
         raise InputError("give one mapping, or --all", expected="`fusemodel simulate MAPPING`")
     shown = sys.stderr.isatty() and not as_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from fusemodel.cascade.workload import Workload
-from fusemodel.errors import InputError, Where
+from fusemodel.errors import InputError, Where, unknown
 from fusemodel.mapping.spec import Design
 from fusemodel.model.evaluate import choices
 from fusemodel.model.tiles import Chosen
@@ -20,6 +20,7 @@ from fusemodel.simulate.tasks import BUFFER, REASONS, Edge, Tasks
 from fusemodel.simulate.window import TASKS, Window, check_window, record, window_of
 
 _INTERVALS = 64
+SCHEDULES = ("given", "asap")
 
 Progress = Callable[[str, int, int], None]
 
@@ -50,6 +51,12 @@ def simulate(
     """
     from fusemodel.simulate.engine import run  # loads the compiler
 
+    if schedule not in SCHEDULES:
+        raise unknown("schedule", schedule, SCHEDULES)
+    for name, value, least in [("copies", copies, 1), ("instances", instances, 1), ("window", window, 0),
+                               ("window_from", window_from, 0)]:  # fmt: skip
+        if value is not None and value < least:
+            raise InputError(f"{name} is {value}", expected=f"a whole number from {least}")
     _without_blocks(design)
     many = instances_of(design.arch) if instances is None else instances
     whole = choices(design, workload, seq, sets)[0] if many > 1 else {}
