@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from test_counts import ARCH as COUNTED
-from test_counts import design_of, designs
+from test_counts import check_walk, design_of, designs
 from test_simulate import outcome, plainly, same
 
 from fusemodel.arch import parse_architecture
@@ -222,3 +222,21 @@ def test_a_window_of_a_few_loads(tasks: int) -> None:
     found = simulate(load_design("fusemax"), seq=1024, window=tasks)
     assert {x.kind for x in found.windows[0].spans} <= {"load"}
     assert {s.kind for s in found.groups[0].critical_path} <= {"transfer", "queue"}
+
+
+def test_a_window_of_one_that_tiles_do_not_divide() -> None:
+    """Candidates whose tiles do not divide a rank are counted one by one; the walk is the oracle of the counts."""
+    sets = {"b": 1, "h": 1, "p": 100, "w": 1, "f": 5, "e": 3}
+    check_walk(load_design("window-flat"), sets)
+    alike(load_design("window-flat"), **sets)
+
+
+def test_a_deadlock_follows_the_order_of_a_unit() -> None:
+    """What a head has once is in registers, and wanted again for the next sequence: there is no room for it."""
+    sets = {"g": 100, "r": 3, "i": 257, "f": 100, "i0": 300, "b": 2}
+    waits = (
+        r"RA \(task 3 of 100\) waits for room in RA in registers, which holds 16 B, until LA has read it; "
+        r"LA \(.*\) waits for DT; DT \(.*\) waits for its turn after RA; expected"
+    )
+    with pytest.raises(InputError, match=waits):
+        simulate(load_design("ssd-mamba2-cloud"), sets=sets)

@@ -12,11 +12,11 @@ from fusemodel.model.tiles import Chosen
 from fusemodel.quantities import size
 from fusemodel.simulate.instances import instances_of, share_of
 from fusemodel.simulate.lower import orders
-from fusemodel.simulate.machine import Counts, Deadlock, Machine, machine_of
+from fusemodel.simulate.machine import Blocked, Counts, Deadlock, Machine, machine_of
 from fusemodel.simulate.path import critical_path
 from fusemodel.simulate.result import BufferResult, EinsumSimulation, GroupSimulation, PathStep, Simulation
 from fusemodel.simulate.stepwise import Task
-from fusemodel.simulate.tasks import BUFFER, REASONS, Edge, Tasks
+from fusemodel.simulate.tasks import BUFFER, REASONS, Edge, Tasks, steps_of
 from fusemodel.simulate.window import TASKS, Window, check_window, record, window_of
 
 _INTERVALS = 64
@@ -274,12 +274,12 @@ def deadlock_error(design: Design, chosen: Chosen, machine: Machine, stuck: Dead
     tasks = machine.tasks
     edges = {b.actor: tasks.actors[b.actor].edges[b.edge] for b in stuck.blocked if b.edge >= 0}
     firing = {b.actor: b.firing for b in stuck.blocked}
+    after = {a: e.other for a, e in edges.items()} | _turns(tasks, stuck)
     chain = [next(iter(edges), stuck.blocked[0].actor)]
-    while (edge := edges.get(chain[-1])) and edge.other not in chain:
-        chain.append(edge.other)
-    if edge := edges.get(chain[-1]):
-        chain = chain[chain.index(edge.other) :]
-    parts = [_waits(design, tasks, a, firing.get(a, 0), edges.get(a)) for a in chain]
+    while (other := after.get(chain[-1], chain[-1])) not in chain:
+        chain.append(other)
+    chain = chain[chain.index(other) :]
+    parts = [_waits(design, tasks, a, firing.get(a, 0), edges.get(a), after.get(a)) for a in chain]
     group = chosen.plan.group
     return InputError(
         f"deadlock in {tasks.name!r} after {machine.cycles(stuck.ticks):,.0f} cycles: {'; '.join(parts)}",
@@ -288,10 +288,30 @@ def deadlock_error(design: Design, chosen: Chosen, machine: Machine, stuck: Dead
     )
 
 
-def _waits(design: Design, tasks: Tasks, a: int, firing: int, edge: Edge | None) -> str:
+def _turns(tasks: Tasks, stuck: Deadlock) -> dict[int, int]:
+    """What comes first on the unit of those that only wait for their turn."""
+    if not tasks.ordered:
+        return {}
+
+    def turn(b: Blocked) -> tuple[int, int, int]:
+        a = tasks.actors[b.actor]
+        steps = steps_of(b.firing, a.sizes)
+        return a.lag + a.turn[0] + sum(c * s for c, s in zip(a.turn[1], steps, strict=True)), a.stage, a.place
+
+    first: dict[int, Blocked] = {}
+    for b in stuck.blocked:
+        unit = tasks.actors[b.actor].unit
+        if unit >= 0 and (unit not in first or turn(b) < turn(first[unit])):
+            first[unit] = b
+    units = {b.actor: tasks.actors[b.actor].unit for b in stuck.blocked}
+    found = {a: first[u].actor for a, u in units.items() if u >= 0 and first[u].actor != a}
+    return {b.actor: found[b.actor] for b in stuck.blocked if b.edge < 0 and b.actor in found}
+
+
+def _waits(design: Design, tasks: Tasks, a: int, firing: int, edge: Edge | None, after: int | None) -> str:
     name = f"{tasks.actors[a].name} (task {firing + 1} of {tasks.actors[a].firings})"
     if edge is None:
-        return f"{name} waits for its turn"
+        return f"{name} waits for its turn" + (f" after {tasks.actors[after].name}" if after is not None else "")
     other = tasks.actors[edge.other].name
     if edge.reason == BUFFER:
         tile = next((b for b in tasks.buffers if b.tile == edge.tile and b.writer == a), None)
