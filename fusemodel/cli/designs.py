@@ -113,11 +113,14 @@ def simulate_mapping(
     from fusemodel.report.simulating import Files, simulated
     from fusemodel.report.tables import show
 
-    if schedule not in ("given", "asap"):
-        raise unknown("schedule", schedule, ["given", "asap"])
     if every == (mapping is not None):
         raise InputError("give one mapping, or --all", expected="`fusemodel simulate MAPPING`")
     shown = sys.stderr.isatty() and not as_json
+    alone = {"--set": sets, "--arch": arch, "--trace": trace, "--plot": plot, "--instances": instances, "--full": full,
+             "--schedule": schedule != "given", "--copies": copies != 1, "--from": first != "0"}  # fmt: skip
+    if given := next((x for x, value in ({"--out": out} if not every else alone).items() if value), None):
+        raise InputError(f"{given} is {'not for' if every else 'for'} --all",
+                         expected="--workload, --seq, --out and --json beside --all")  # fmt: skip
     if every:
         _simulate_all(listed(workload), listed(seq), out, as_json=as_json, shown=shown)
         return

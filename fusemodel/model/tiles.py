@@ -17,6 +17,7 @@ from fusemodel.errors import InputError, Where
 from fusemodel.mapping.spec import Auto, Candidates, Group, TileSize
 from fusemodel.model.amounts import Amount, ceil_div
 from fusemodel.model.cost import GroupCost, cost_of, excess_of
+from fusemodel.model.frame import loose_ranks
 from fusemodel.model.movement import needs_numbers
 from fusemodel.model.plan import Plan
 from fusemodel.quantities import size
@@ -90,7 +91,7 @@ def _nearest_miss(plans: Sequence[Plan], extents: Mapping[str, int], sets: Mappi
         except InputError:
             continue
         index = length - 1
-        if not needs_numbers(plan, extents):
+        if not needs_numbers(plan, extents, loose_ranks(plan, sizes, extents)):
             excess = [np.maximum(x, 0.0) for x in cost_of(plan, sizes, extents).excess_words.values()]
             index = int(np.argmin(np.broadcast_to(sum(excess), (length,))))
         picked = {x: int(n[index]) if isinstance(n, np.ndarray) else n for x, n in sizes.items()}
@@ -112,7 +113,7 @@ def _better(a: list[float], b: list[float]) -> bool:
 
 def _best_of(plan: Plan, sizes: Mapping[str, Amount], extents: Mapping[str, int], minimise: Sequence[str]):
     """The best candidate of a block that fits: its index and objectives."""
-    if needs_numbers(plan, extents):
+    if needs_numbers(plan, extents, loose_ranks(plan, sizes, extents)):
         return _best_one_by_one(plan, sizes, extents, minimise)
     cost = cost_of(plan, sizes, extents)
     length = next((len(n) for n in sizes.values() if isinstance(n, np.ndarray)), 1)
