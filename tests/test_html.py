@@ -208,7 +208,7 @@ def test_usable_by_keyboard_and_named_for_screen_readers(default_page, browser):
     for key in ("ArrowRight", "ArrowRight"):
         page.keyboard.press(key)
     drawn = page.evaluate("document.getElementById('speedup').data[0].y")
-    assert page.locator("#speedup-said").inner_text() == f"flat, 4K: {drawn[1]:.4g}"
+    assert page.locator("#speedup-said").inner_text() == f"flat, 4K: {drawn[1]:.4g} times as fast"
     page.keyboard.press("Enter")
     assert "(hidden)" in page.locator("#speedup-said").inner_text()
     levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")

@@ -146,8 +146,8 @@
 
   /** Stacked bars as high as their rows need, with the legend under them. */
   function bars(id, traces, rows, shape) {
-    const narrow = byId(id).clientWidth < 500, entries = narrow ? 1.4 * traces.length : 0;  // one below the other
-    byId(id).style.height = Math.max(narrow ? 14 : 18, 9 + 1.6 * rows + entries) + "rem";
+    const across = Math.max(1, Math.floor((byId(id).clientWidth - 300) / 80)), entries = 1.4 * Math.ceil(traces.length / across);
+    byId(id).style.height = Math.max(14, 8 + 1.7 * rows + entries) + "rem";
     draw(id, traces, { ...shape, barmode: "stack", showlegend: true, uniformtext: { mode: "hide", minsize: 9 }, yaxis: { ...shape.yaxis, dtick: 1 },
       legend: { orientation: "h", traceorder: "normal", yref: "container", y: 0, yanchor: "bottom" }, margin: { ...shape.margin, b: 20 } });
   }
@@ -188,6 +188,13 @@
     const plot = byId(id), said = byId(id + "-said");
     let trace = 0, point = -1;
     const value = (v) => (typeof v === "number" ? Number(v.toPrecision(4)).toLocaleString("en") : v);
+    /** A number as the axis it is drawn along writes it: a percentage, with its unit, or with the axis's title. */
+    const written = (v, axis) => {
+      if ((axis.tickformat || "").endsWith("%")) return Number((100 * v).toPrecision(4)) + "%";
+      const power = v ? Math.min(5, Math.max(-3, Math.floor(Math.log10(Math.abs(v)) / 3))) : 0;
+      if (axis.ticksuffix) return Number((v / 1000 ** power).toPrecision(4)) + " " + ["n", "u", "m", "", "k", "M", "G", "T", "P"][power + 3] + axis.ticksuffix;
+      return [value(v), axis.title && axis.title.text].filter(Boolean).join(" ");
+    };
     const plain = (text) => String(text).replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
     plot.addEventListener("keydown", (event) => {
       const traces = plot.data || [], step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Enter: [0, 0] }[event.key];
@@ -198,8 +205,9 @@
       if (event.key === "Enter") Plotly.restyle(plot, { visible: t.visible === "legendonly" ? true : "legendonly" }, [trace]);
       point = point < 0 ? 0 : (Math.min(point, n - 1) + step[1] + n) % n;
       const [where, what] = t.orientation === "h" ? [t.y[point], t.x[point]] : [t.text ? t.text[point] + ", " + value(t.x[point]) : t.x[point], t.y[point]];
+      const along = plot.layout[(t.orientation === "h" ? t.xaxis || "x" : t.yaxis || "y").replace(/^[xy]/, "$&axis")];
       const hiddenNow = plot.data[trace].visible === "legendonly" ? " (hidden)" : "";
-      said.textContent = plain([t.meta, t.name].filter(Boolean).join(", ")) + hiddenNow + ", " + plain(value(where)) + ": " + (what === null ? "no figure" : value(what));
+      said.textContent = plain([t.meta, t.name].filter(Boolean).join(", ")) + hiddenNow + ", " + plain(value(where)) + ": " + (what === null ? "no figure" : written(what, along));
     });
   }
   for (const plot of document.querySelectorAll(".plot")) read(plot.id);
