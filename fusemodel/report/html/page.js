@@ -146,9 +146,10 @@
 
   /** Stacked bars as high as their rows need, with the legend under them. */
   function bars(id, traces, rows, shape) {
-    const across = Math.max(1, Math.floor((byId(id).clientWidth - 300) / 80)), entries = 1.4 * Math.ceil(traces.length / across);
+    const across = Math.max(1, Math.floor((byId(id).clientWidth - 300) / 80)), listed = traces.length <= (across > 2 ? 60 : 20);  // else their names are in the bars, and said when pointed at
+    const entries = listed ? 1.4 * Math.ceil(traces.length / across) : 0;
     byId(id).style.height = Math.max(14, 8 + 1.7 * rows + entries) + "rem";
-    draw(id, traces, { ...shape, barmode: "stack", showlegend: true, uniformtext: { mode: "hide", minsize: 9 }, yaxis: { ...shape.yaxis, dtick: 1 },
+    draw(id, traces, { ...shape, barmode: "stack", showlegend: listed, uniformtext: { mode: "hide", minsize: 9 }, yaxis: { ...shape.yaxis, dtick: 1 },
       legend: { orientation: "h", traceorder: "normal", yref: "container", y: 0, yanchor: "bottom" }, margin: { ...shape.margin, b: 20 } });
   }
 
