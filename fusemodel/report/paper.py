@@ -151,6 +151,7 @@ def _look(k: int) -> dict[str, Any]:
 
 def _ticks(ax: Axes, lengths: Sequence[str]) -> None:
     ax.set_xticks(range(len(lengths)), lengths, fontsize=7)
+    ax.set_xlim(-0.5, len(lengths) - 0.5)  # also where some designs have no bar
     ax.tick_params(axis="y", labelsize=7)
     ax.grid(axis="y", alpha=0.25, lw=0.5)
     ax.set_axisbelow(True)
