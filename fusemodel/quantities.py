@@ -33,7 +33,9 @@ def times(value: float) -> str:
 
 
 def part(value: float) -> str:
-    """A part of something: three digits after the point, two significant ones for small ones."""
+    """A part of something: three digits after the point, two significant ones for small ones; a dash if not known."""
+    if value != value:
+        return "-"
     return f"{value:.3f}" if value >= 0.01 or not value else f"{value:.2g}"
 
 

@@ -236,7 +236,7 @@ def _pair(result: Comparison, section: Section, baseline: str) -> RenderableType
     table = _table(title, "speed-up (energy)", *lengths, wrap=("speed-up (energy)", *lengths))
     for workload in dict.fromkeys(r.workload for r in ours):
         cells = [
-            f"{times(b.latency_s / a.latency_s)}x ({part(a.energy_j / b.energy_j)})" if b.energy_j else
+            f"{times(b.latency_s / a.latency_s)}x ({part(a.energy_j / b.energy_j)})" if a.energy_j and b.energy_j else
             f"{times(b.latency_s / a.latency_s)}x"
             for a, b in zip(ours, theirs, strict=True)
             if a.workload == workload

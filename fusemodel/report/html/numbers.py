@@ -30,16 +30,19 @@ def ratios(found: Comparison, section: Section) -> Table:
     """The design judged against each baseline at every point."""
     ours = found.at(section.subject)
     seqs = list(dict.fromkeys(r.seq for r in ours))
-    rows = [
-        (baseline, workload or "-", *(
-            f"{times(b.latency_s / a.latency_s)}x" + (f" ({part(a.energy_j / b.energy_j)})" if b.energy_j else "")
-            for a, b in zip(ours, found.at(baseline), strict=True) if a.workload == workload
-        ))
-        for baseline in section.baselines
-        for workload in dict.fromkeys(r.workload for r in ours)
-    ]  # fmt: skip
+    rows = []
+    for baseline in section.baselines:
+        theirs = found.at(baseline)
+        for workload in dict.fromkeys(r.workload for r in ours):
+            pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.workload == workload]
+            rows.append((baseline, workload or "-", *(_against(a, b) for a, b in pairs)))
     title = f"{section.title}: speed-up of {section.subject} over each baseline, and its energy as a part of theirs"
     return Table(title, ("baseline", "workload", *map(tokens, seqs)), tuple(rows), left=2)  # fmt: skip
+
+
+def _against(a: Evaluation, b: Evaluation) -> str:
+    energy = f" ({part(a.energy_j / b.energy_j)})" if a.energy_j and b.energy_j else ""
+    return f"{times(b.latency_s / a.latency_s)}x{energy}"
 
 
 def every(found: Comparison, section: Section) -> Table:

@@ -159,10 +159,12 @@
     const speedups = ratios("latency_s", (a, b) => b / a), reached = speedups.flatMap((t) => t.y).filter((v) => v);
     const wide = Math.max(...reached) > 40 * Math.min(...reached);  // small ones would not be seen
     draw("speedup", speedups, layout("tokens", "times as fast", wide ? { ...beside, yaxis: logarithmic(reached) } : beside));
-    draw("energy", ratios("energy_j", (a, b) => a / b), layout("tokens", "part of the baseline's", beside));
+    const parts = ratios("energy_j", (a, b) => a / b);
+    byId("energy").closest("figure").hidden = !parts.some((t) => t.y.some((v) => v));  // a machine whose file has no energies
+    draw("energy", parts, layout("tokens", "part of the baseline's", beside));
     utilisation();
     draw("traffic", lines((d) => [["", d.dram_bytes]]), layout("tokens", "", { ...category, yaxis: { ...logarithmic(shown().flatMap((d) => take(data.designs[d].dram_bytes))), ticksuffix: "B" }, hovermode: "x unified" }));
-    const busy = shown().flatMap((d) => Object.entries(data.designs[d].active).map(([unit, parts]) => [d + ", " + unit, at(parts)])).reverse();
+    const busy = shown().flatMap((d) => Object.entries(data.designs[d].active).filter(([, parts]) => Object.keys(parts).length).map(([unit, parts]) => [d + ", " + unit, at(parts)])).reverse();
     const means = (row, part) => data.equations[data.designs[designs.filter((d) => row.startsWith(d + ", ")).pop()].cascade][part] || "";
     bars("active", stacked(busy, means), busy.length, layout("part of the latency", "", { xaxis: { tickformat: ".0%" } }));
     const spent = shown().map((d) => [d, at(data.designs[d].energy)]).reverse();

@@ -24,7 +24,7 @@ def plot_data(found: Comparison, known: Mapping[str, Known]) -> dict[str, Any]:
         "equations": {k.cascade.name: _equations(k.cascade) for k in known.values()},
         "roofs": {
             k.arch.name: {
-                "peak": sum(u.size for u in k.arch.units.values()) * k.arch.clock_hz,
+                "peak": sum(u.size for u in k.arch.units.values()) * k.arch.instances * k.arch.clock_hz,
                 "bandwidth": k.arch.levels[k.arch.outermost].bandwidth_bytes_per_s,
             }
             for k in known.values()
@@ -49,7 +49,7 @@ def _columns(rows: Sequence[Evaluation], arch: Architecture) -> dict[str, Any]:
         for e in r.einsums if r.cycles else ():
             spent[i, e.unit, e.name] = spent.get((i, e.unit, e.name), 0.0) + e.cycles / r.cycles
     components = dict.fromkeys(c for r in rows for c in r.energy_breakdown_j)
-    slots = [sum(r.utilization[u] * arch.units[u].size for u in arch.units) * r.cycles for r in rows]
+    slots = [sum(r.utilization[u] * arch.units[u].size for u in units) * arch.instances * r.cycles for r in rows]
     return {
         "arch": arch.name,
         "latency_s": [r.latency_s for r in rows],

@@ -20,11 +20,9 @@ def lead(found: Comparison) -> str:
     workloads = list(dict.fromkeys(p.workload for p in points if p.workload))
     seqs = list(dict.fromkeys(p.seq for p in points if p.seq))
     where = f"{len(points)} points" if len(points) > 1 else "one point"
-    if workloads:
-        where += f": {', '.join(workloads)}"
-    if seqs:
-        lengths = tokens(seqs[0]) if len(seqs) == 1 else f"{tokens(min(seqs))} to {tokens(max(seqs))}"
-        where += f" at {lengths} tokens"
+    lengths = tokens(seqs[0]) if len(seqs) == 1 else f"{tokens(min(seqs))} to {tokens(max(seqs))}" if seqs else ""
+    of = " at ".join(filter(None, [", ".join(workloads), f"{lengths} tokens" if lengths else ""]))
+    where += f": {of}" if of else ""
     return f"Every design is evaluated in closed form at {where}."
 
 
