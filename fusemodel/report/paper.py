@@ -117,7 +117,7 @@ def _active(found: Comparison, section: Section) -> Figure:
             names = list(dict.fromkeys(e.name for r in rows for e in r.einsums if e.unit == unit))
             base = np.zeros(len(rows))
             for k, name in enumerate(names):
-                spent = [sum(e.cycles for e in r.einsums if (e.unit, e.name) == (unit, name)) / r.cycles for r in rows]
+                spent = [r.active(unit).get(name, 0.0) for r in rows]
                 ax.bar(range(len(rows)), spent, bottom=base, label=name, **_look(k))
                 base += spent
             _ticks(ax, [tokens(r.seq) for r in rows])

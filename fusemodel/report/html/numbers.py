@@ -63,10 +63,7 @@ def behind(found: Comparison, section: Section) -> tuple[Table, Table]:
     """Where the time and the energy of every design go, at every point."""
     points = found.at(section.subject)
     at = tuple(" ".join(filter(None, [p.workload or "", tokens(p.seq) if p.seq else ""])) or "-" for p in points)
-    time = _spread(found, section, lambda r: {
-        (e.unit, e.name): sum(x.cycles for x in r.einsums if (x.unit, x.name) == (e.unit, e.name)) / r.cycles
-        for e in r.einsums if r.cycles
-    }, percent)  # fmt: skip
+    time = _spread(found, section, lambda r: {(u, n): v for u in r.busy for n, v in r.active(u).items()}, percent)
     energy = _spread(found, section, lambda r: {(c,): j for c, j in r.energy_breakdown_j.items()}, joules)
     return (
         Table(f"{section.title}: part of the latency in which each unit works on each Einsum",
