@@ -181,8 +181,9 @@ def compare_mappings(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare mappings over workloads and lengths, or cascades mapped onto --arch; without arguments, the comparison
-    the library comes with."""
+    """Compare mappings over workloads and lengths, or cascades mapped onto --arch.
+
+    Without arguments, the comparison the library comes with."""
     request = replace(_request(mappings or [], workload, seq), arch=arch)
     result = _compared(request, quiet=as_json)
     if html:
@@ -225,8 +226,9 @@ def draw_figures(
     arch: ArchOption = None,
     as_json: Json = False,
 ) -> None:
-    """Draw a comparison for a paper: utilisation, active share by Einsum, speed-up and energy, area against latency,
-    with published figures where there are any; without arguments, the comparison the library comes with."""
+    """Draw a comparison for a paper: utilisation, active share by Einsum, speed-up and energy, area against latency.
+
+    With published figures where there are any; without arguments, the comparison the library comes with."""
     from fusemodel.explore.space import load_space
     from fusemodel.library import make_folder
     from fusemodel.report.figures import FORMATS, save

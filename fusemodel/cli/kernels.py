@@ -11,7 +11,7 @@ from fusemodel.cli.options import Json, app, listed, print_json, to_write
 from fusemodel.errors import InputError, unknown
 
 
-@app.command("validate", epilog="Example: fusemodel validate --data my_gpu.csv --plot errors.svg")
+@app.command("validate", epilog="Example: fusemodel validate --plot errors.svg")
 def validate_model(
     data: Annotated[
         list[str] | None, typer.Option("--data", help="Measured times, a CSV (or .gz); several may be given.")
