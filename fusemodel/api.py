@@ -69,11 +69,7 @@ def completed(
     from fusemodel.arch import load_architecture
     from fusemodel.explore.partial import complete
 
-    cascade = load_cascade(doc.data["cascade"], beside=doc.file, where=doc.where("cascade"))
-    ranks = {r: n for r, n in (doc.data.get("tile") or {}).items() if r in cascade.ranks and isinstance(n, int)}
-    mine = {r: n for r, n in (sets or {}).items() if r in cascade.ranks}
-    extents = extents_of(cascade, extents_for(cascade, workload, seq) | ranks | mine)
-    return complete(doc, extents, load_architecture(arch) if arch else None, sets)
+    return complete(doc, workload, seq, sets, load_architecture(arch) if arch else None)
 
 
 def evaluate_batch(

@@ -229,7 +229,7 @@ def test_a_run_with_kernels_that_are_real(tmp_path: Path, monkeypatch: pytest.Mo
     ]
     monkeypatch.setattr("fusemodel.validate.measure.plan.GROUPS", {"micro": ("", 1, False, lambda *_: iter(cases))})
     command = (sys.executable, "-m", "fusemodel.validate.measure.worker", "{replies}", "cpu")
-    settings = Settings(tmp_path / "m.csv", minutes=5)
+    settings = Settings(tmp_path / "m.csv", minutes=60)
     report = measure(settings, command=command, pace=Pace(timed_ms=1, load_s=0.05, settle_s=0.0, rest_s=0.05))
     assert (report.groups["micro"].measured, report.total.failed, report.lost_workers) == (4, 1, 0)
     rows = {r["kernel"]: r for r in csv.DictReader(settings.out.open())}

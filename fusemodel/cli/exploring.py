@@ -15,7 +15,10 @@ from fusemodel.errors import InputError
     "explore", epilog="Example: fusemodel explore attention-1pass fusemax-cloud -w bert -s 256K --out best.yaml"
 )
 def explore_mappings(
-    cascade: Annotated[str | None, typer.Argument(metavar="CASCADE", help="A library name or a file.")] = None,
+    cascade: Annotated[
+        str | None,
+        typer.Argument(metavar="CASCADE", help="A library name or a file; or a mapping of which parts are `auto`."),
+    ] = None,
     arch: Annotated[str | None, typer.Argument(metavar="ARCH", help="A library name or a file.")] = None,
     arch_space: Annotated[
         str | None, typer.Option("--arch-space", help="Map every architecture of this space: a library name or a file.")
@@ -46,7 +49,7 @@ def explore_mappings(
     scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Use the workers of a Dask cluster.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find the best mapping of a cascade onto an architecture, or map every architecture of a space.
+    """Find the best mapping of a cascade onto an architecture, complete a mapping, or map every architecture of a space.
 
     A sweep goes on where it was left, and Ctrl-C prints the best so far."""
     from fusemodel.library import write_text

@@ -320,4 +320,4 @@ def fields_of(
         entry = {"unit": option.unit, "spatial": spatial, "loops": list(option.layout.loops)}
         bind[", ".join(nest)] = {**entry, "pipelined": True} if option.pipelined else entry
     fields = {**frame.fields(sizes), "loops": frame.loops(order), "keep": dict(keep), "bind": bind}
-    return {k: v for k, v in fields.items() if v}
+    return {k: v for k, v in fields.items() if v or v is False}

@@ -32,13 +32,11 @@ from fusemodel.explore.front import front as undominated
 from fusemodel.explore.goal import Best, Goal, added
 from fusemodel.explore.group import GroupPoint, GroupSearch, Stopped, Tally, mapping_of
 from fusemodel.explore.known import Known
-from fusemodel.explore.stages import Pipeline, pipeline
+from fusemodel.explore.stages import Pipeline, overflows, pipeline
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
 from fusemodel.mapping.spec import Candidates, Design
-from fusemodel.model.amounts import product
 from fusemodel.model.evaluate import plans_of
-from fusemodel.model.registers import held_in_registers
 from fusemodel.model.tiles import Chosen, choose
 
 DEFAULT = ("latency", "dram", "energy")
@@ -162,15 +160,7 @@ class _Search:
     def too_many(self, found: Found, room: float) -> float:
         """Where values do not fit into registers, those of all tiles in flight or those of one in some units alone:
         words of one tile of which as many would."""
-        over = [p for p in found.pipelines if p and p.words > p.room]
-        each = [sum(t.words for t in p.tasks.values()) * p.room / p.words for p in over]
-        alone: dict[str, float] = {}
-        for chosen in self.chosen(found.best.design):
-            words = {t: float(product(leaves, chosen.sizes)) for t, leaves in chosen.plan.passed_on.items()}
-            held = [h for h in held_in_registers(chosen.plan, chosen.sizes) if h.einsum is None and h.words > h.room]
-            each += [sum(words.values()) * h.room / h.words for h in held]
-            for h in held:  # what does not fit by itself, whatever else is there
-                alone |= {t: min(alone.get(t, inf), h.room) for t in h.tensors if words[t] > h.room}
+        each, alone = overflows(self.chosen(found.best.design), found.pipelines)
         if alone:
             self.caps = {**self.caps, **alone}
             return room

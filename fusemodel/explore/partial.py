@@ -3,353 +3,295 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import permutations
-from math import inf, prod
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import product
+from math import inf
+from time import monotonic
+from typing import Any, cast
 
 import numpy as np
 
 from fusemodel.arch import Architecture, load_architecture
-from fusemodel.arch.units import quantity
-from fusemodel.cascade import load_cascade
-from fusemodel.errors import InputError, Where, listed
+from fusemodel.cascade import Cascade, load_cascade
+from fusemodel.cascade.ir import reads
+from fusemodel.cascade.parse import Names, parse_expression
+from fusemodel.cascade.workload import Workload, check_set
+from fusemodel.errors import InputError
 from fusemodel.explore.bounds import Bounds
-from fusemodel.explore.found import Found, Point
-from fusemodel.explore.frame import Option, Scene, shareable
+from fusemodel.explore.exhaustive import Exhaustive, metrics_of
+from fusemodel.explore.found import Found, Point, Progress
+from fusemodel.explore.frame import Scene
+from fusemodel.explore.given import Frames, members_of
 from fusemodel.explore.goal import Best, Goal, added
-from fusemodel.explore.group import GroupPoint, GroupSearch, Tally, mapping_of
-from fusemodel.explore.layout import Problem, layouts
+from fusemodel.explore.group import GroupPoint, GroupSearch, Stopped, Tally
 from fusemodel.explore.mapper import DEFAULT, best_mapping
-from fusemodel.explore.ragged import tile_sizes
+from fusemodel.explore.said import Said, SaidGroup, checked_head, said_groups
+from fusemodel.explore.stages import overflows, pipeline
+from fusemodel.mapping.blocks import with_splits
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
 from fusemodel.mapping.partial import AUTO, SECTIONS, is_open, is_partial
-from fusemodel.mapping.spec import ALL, Candidates
-from fusemodel.model.amounts import ceil_div
-from fusemodel.model.tiles import divisors
+from fusemodel.mapping.spec import Candidates, Design
+from fusemodel.model.evaluate import extents_in
+from fusemodel.model.plan import plan_group
+from fusemodel.model.tiles import choose, divisors
 from fusemodel.yamlfile import Document
 
-_MOST = 4096  # combinations of tile sizes
+_ROUNDS = 8  # of searches with less and less room for what one tile keeps in registers
+_EVERY_S = 0.1  # between two reports of progress
 
 
 def complete(
-    doc: Document, extents: Mapping[str, int], arch: Architecture | None = None, sets: Mapping[str, int] | None = None,
-    *, seconds: float | None = None,
+    doc: Document, workload: Workload | None = None, seq: int | None = None, sets: Mapping[str, int] | None = None,
+    arch: Architecture | None = None, *, objectives: Sequence[str] = (), seconds: float | None = None,
+    progress: Progress | None = None,
 ) -> Found:  # fmt: skip
-    """The best mapping that has everything a partial mapping file says, by its ``minimise`` (latency, then traffic,
-    then energy where it has none).
+    """The best mapping that has everything a partial mapping file says, by ``objectives`` in order, else its
+    ``minimise`` (latency, then traffic, then energy where it has none).
 
-    InputError, with a place, where nothing can be completed so.
+    After ``seconds``, or at Ctrl-C, the best so far. InputError, with a place, where nothing can be completed so.
     """
-    cascade = load_cascade(doc.data["cascade"], beside=doc.file, where=doc.where("cascade"))
-    arch = arch or load_architecture(doc.data["arch"], beside=doc.file, where=doc.where("arch"))
-    wanted = doc.data.get("minimise") or DEFAULT
-    goal = Goal(tuple([wanted] if isinstance(wanted, str) else wanted))
-    groups = doc.data.get("groups")
-    paths: list[tuple[Any, ...]] = [("groups", i) for i in range(len(groups))] if isinstance(groups, list) else [()]
-    raws = groups if isinstance(groups, list) else [doc.data]
-    if not isinstance(groups, list) and not any(doc.data.get(x, AUTO) != AUTO for x in SECTIONS):
-        return best_mapping(cascade, arch, extents, goal.objectives, seconds=seconds)
-    scene = Scene(cascade, arch, main_einsums(cascade), dict(extents))
-    tally = Tally()
-    points = [
-        _Completion(scene, goal, doc, path, dict(raw), dict(sets or {})).run(tally)
-        for path, raw in zip(paths, raws, strict=True)
-    ]
-    metrics = points[0].metrics
-    for p in points[1:]:
-        metrics = added(metrics, p.metrics)
-    made = [Candidates((group_of(p.fields, cascade, arch),), ()) for p in points]
-    name = str(doc.data.get("name") or doc.file)
-    design = design_of(name, cascade, arch, made, f"{name}, completed by {', '.join(goal.objectives)}")
-    values = dict(zip(goal.objectives, goal.score(metrics)[1:], strict=True))
-    point = Point(design, mapping_of([p.fields for p in points]), values)
-    score = goal.score(metrics)[1:]
-    return Found(point, goal.objectives, score, score[0], True, tally.space, tally.evaluated, dict(tally.pruned))
-
-
-@dataclass(frozen=True)
-class Given:
-    """A frame as a mapping file gives it: see :class:`fusemodel.explore.frame.Frame`. ``bind`` has what is said of each
-    nest, ``kept`` of each level; sizes are those of every part, arrays of the ones that are shared loops."""
-
-    members: tuple[str, ...]
-    nests: tuple[tuple[str, ...], ...]
-    parts: Mapping[str, tuple[str, ...]]
-    orders: tuple[tuple[str, ...], ...]
-    sizes: tuple[dict[str, Any], int]
-    bind: Mapping[tuple[str, ...], Mapping[str, Any]]
-    kept: Mapping[str, Any] | None
-    schedule: tuple[tuple[str, ...], ...] | None
-    more: Mapping[str, Any]
-    tile: Mapping[str, Any] = field(default_factory=dict)
-
-    deep = True
-
-    @property
-    def own(self) -> bool:
-        return any(
-            self.leaf(loop) not in self.orders[0] and loop != ALL
-            for held in (self.kept or {}).values() if isinstance(held, Mapping)
-            for loop in held.values() if loop != AUTO
-        )  # fmt: skip
-
-    def loops(self, order: Sequence[str]) -> list[str]:
-        return list(order)
-
-    def leaves(self, rank: str) -> tuple[str, ...]:
-        return tuple(x for p in self.parts.get(rank, ()) for x in self.leaves(p)) or (rank,)
-
-    def leaf(self, loop: str) -> str:
-        return self.leaves(loop)[-1]
-
-    def inside(self, rank: str, extent: int) -> list[tuple[str, int, int, bool]]:
-        own = [x for x in self.leaves(rank) if x not in self.orders[0]]
-        sizes = {x: int(self.sizes[0].get(x, extent)) for x in own}
-        return [(x, n, n, True) for x, n in sizes.items()]
-
-    def fields(self, sizes: Mapping[str, int]) -> dict[str, Any]:
-        tile: dict[str, Any] = {r: list(ps) for r, ps in self.parts.items()}
-        for ps in self.parts.values():
-            for p in ps[1:]:
-                if p not in self.parts:
-                    n = sizes.get(p, self.sizes[0][p])
-                    tile[p] = n if isinstance(n, int) else "any"
-        found: dict[str, Any] = {**self.tile, **tile}
-        schedule = {"schedule": [list(line) for line in self.schedule]} if self.schedule else {}
-        return {"tile": found, **schedule, **self.more}
-
-    def forced(self, tensor: str) -> frozenset[str]:
-        said = [held.get(tensor) for held in (self.kept or {}).values() if isinstance(held, Mapping)]
-        return frozenset(self.leaf(x) for x in said if x not in (None, AUTO, ALL))
-
-    def nearest(self, under: list[str]) -> list[str]:
-        """All of the loops: a file may want a tile under any."""
-        return under
-
-    def allows(self, tensor: str, shared: Sequence[tuple[str, str]], own: tuple[str, str] | None) -> bool:
-        if self.kept is None:
-            return True
-        here = {**dict(shared), **({own[0]: own[1]} if own else {})}
-        for level in {*here, *self.kept}:
-            held = self.kept.get(level, {})
-            said = held if held == AUTO else held.get(tensor)
-            if said == AUTO:
-                continue
-            loop = said if said in (None, ALL) else self.leaf(said)
-            if here.get(level) != loop:
-                return False
-        return True
-
-    def among(self, nest: Sequence[str], unit: str, pipelined: bool, problem: Problem) -> list[Option]:
-        said = self.bind.get(tuple(nest), {})
-        if said.get("unit", AUTO) not in (AUTO, unit) or said.get("pipelined", AUTO) not in (AUTO, pipelined):
-            return []
-        spatial, order = said.get("spatial", AUTO), said.get("loops", said.get("temporal", AUTO))
-        if spatial != AUTO:
-            listed_ = {d: (xs,) if isinstance(xs, str) else tuple(xs) for d, xs in spatial.items()}
-            spread = tuple((d, tuple(x for r in xs for x in self.leaves(r))) for d, xs in listed_.items())
-            if not {d for d, _ in spread} <= {d for d, _ in problem.shape}:
-                return []
-            problem = replace(problem, spatial=spread)
-        if order != AUTO:
-            problem = replace(problem, order=tuple(x for r in order for x in self.leaves(r)))
-        return [Option(unit, layout, pipelined) for layout in layouts(problem)]
-
-    def line(self, name: str) -> int:
-        return next((i for i, line in enumerate(self.schedule or ()) if name in line), 0)
-
-    def room(self, level: str) -> float:
-        said = self.more.get("budget", {})
-        return quantity(said[level], "bytes") if level in said else inf
+    head = checked_head(doc)
+    cascade = load_cascade(head.cascade, beside=doc.file, where=doc.where("cascade"))
+    cascade = with_splits(cascade, doc, head.split)
+    arch = arch or load_architecture(head.arch, beside=doc.file, where=doc.where("arch"))
+    wanted = tuple(objectives or head.minimise or DEFAULT)
+    goal = Goal((*wanted, *(x for x in DEFAULT if x not in wanted)) if objectives else wanted)
+    groups = said_groups(doc, cascade, arch)
+    parts = {p: 1 for g in groups for way in g.ways for ps in way.parts.values() for p in ps}
+    for name in sets or {}:
+        check_set(cascade, name, parts)
+    bare = not isinstance(doc.data.get("groups"), list) and not any(doc.data.get(x, AUTO) != AUTO for x in SECTIONS)
+    search = _Completion(cascade, arch, goal, doc, head.name or doc.file, groups, dict(sets or {}), seconds, progress)
+    if bare and not groups[0].ways[0].beyond and "budget" not in doc.data:
+        extents = search.extents(workload, seq, {})
+        return best_mapping(cascade, arch, extents, goal.objectives, seconds=seconds, progress=progress)
+    return search.run(workload, seq, {"split": doc.data["split"]} if "split" in doc.data else {})
 
 
 @dataclass
 class _Completion:
-    """One group of a partial mapping file."""
+    """A file's groups, one after another, for every size of what ranks of the cascade are open."""
 
-    scene: Scene
+    cascade: Cascade
+    arch: Architecture
     goal: Goal
     doc: Document
-    path: tuple[Any, ...]
-    raw: dict[str, Any]
+    name: str
+    groups: Sequence[SaidGroup]
     sets: dict[str, int]
+    seconds: float | None
+    progress: Progress | None
+    started: float = field(default_factory=monotonic)
+    told: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+    cut: bool = False
 
-    def run(self, tally: Tally) -> GroupPoint:
-        self.refuse()
-        frames = list(self.frames())
-        search = GroupSearch(
-            self.scene, Bounds(self.scene), self.goal, frames[0].members, tally, lambda _search: None, given=frames,
-            said=frames[0].schedule is not None,
+    def run(self, workload: Workload | None, seq: int | None, more: Mapping[str, Any]) -> Found:
+        best: tuple[tuple[float, ...], list[GroupPoint], tuple[float, ...]] | None = None
+        problem: InputError | None = None
+        for ranks in self.open_ranks(workload, seq):
+            scene = Scene(self.cascade, self.arch, main_einsums(self.cascade), self.extents(workload, seq, ranks))
+            try:
+                points, bound = self.points(scene, ranks)
+            except InputError as error:
+                problem = problem or error
+                continue
+            except (Stopped, KeyboardInterrupt):
+                self.cut = True
+                if best is None:
+                    raise InputError("stopped before there was any mapping", self.doc.where(),
+                                     expected="more time, or more parts given") from None  # fmt: skip
+                break
+            metrics = points[0].metrics
+            for p in points[1:]:
+                metrics = added(metrics, p.metrics)
+            score = self.goal.score(metrics)
+            least = min(bound, best[2], key=self.goal.score) if best else bound
+            best = (score, points, least) if best is None or score < best[0] else (*best[:2], least)
+            if self.cut:
+                break
+        if best is None:
+            raise problem or InputError("nothing completes this mapping", self.doc.where())
+        return self.found(best, more)
+
+    def found(
+        self, best: tuple[tuple[float, ...], list[GroupPoint], tuple[float, ...]], more: Mapping[str, Any]
+    ) -> Found:
+        score, points, bound = best
+        fields = [p.fields for p in points]
+        made = []
+        for group, f in zip(self.groups, fields, strict=True):
+            mine = group.fixed if group.use and group.fixed else None
+            made.append(mine or Candidates((group_of(f, self.cascade, self.arch),), ()))
+        about = f"{self.name}, completed by {', '.join(self.goal.objectives)}"
+        design = design_of(self.name, self.cascade, self.arch, made, about)
+        values = dict(zip(self.goal.objectives, score[1:], strict=True))
+        written = {**more, **({"groups": fields} if len(fields) > 1 else fields[0])}
+        proven = not self.cut and not self.tally.cut
+        least = score[1] if proven else min(score[1], self.goal.score(bound)[1])
+        return Found(
+            Point(design, written, values), self.goal.objectives, score[1:], least, proven, self.tally.space,
+            self.tally.evaluated, dict(self.tally.pruned), monotonic() - self.started,
         )  # fmt: skip
-        found = search.run(Best(self.goal))
-        if not found:
-            problem = f" ({search.problem.message})" if search.problem else ""
-            raise InputError(
-                f"nothing completes this group: no unit, layout or place that is left open is legal and fits{problem}",
-                self.where(), expected="more parts `auto`, or other fixed ones",
-            )  # fmt: skip
-        return found[0]
 
-    def where(self, *inner: Any) -> Where:
-        return self.doc.where(*self.path, *inner)
+    def extents(self, workload: Workload | None, seq: int | None, ranks: Mapping[str, int]) -> dict[str, int]:
+        """Extents with those that the file replaces, and sizes of open ranks."""
+        replaced: dict[str, Any] = {}
+        for way in (way for g in self.groups for way in g.ways):
+            for rank, size in way.tile.items():
+                if rank in self.cascade.ranks and rank not in way.parts and not isinstance(size, list) and size != AUTO:
+                    at = way.where("tile", rank)
+                    names = Names(dict.fromkeys(self.cascade.ranks), extents_only=True)
+                    replaced[rank] = parse_expression(str(size), names, at)
+        shell = Design(self.name, self.cascade, self.arch, (), replaced, file=self.doc.file)
+        mine = {r: n for r, n in self.sets.items() if r in self.cascade.ranks}
+        return extents_in(shell, workload, seq, {**ranks, **mine})
 
-    def refuse(self) -> None:
-        for name in ("variants", "use", "reserve"):
-            if name in self.raw:
-                raise InputError(
-                    f"{name!r} beside parts that are `auto`", self.where(name), expected="one or the other"
-                )
-        if self.raw.get("interleave") is False:
-            raise InputError("`interleave: false` beside parts that are `auto`", self.where("interleave"),
-                             expected="tiles in flight, or everything given")  # fmt: skip
-        keep = self.raw.get("keep")
-        for level, held in keep.items() if isinstance(keep, Mapping) else ():
-            if level not in self.scene.arch.levels:
-                raise InputError(f"unknown level {level!r}", self.where("keep", level),
-                                 expected=f"one of {listed(self.scene.arch.levels)}")  # fmt: skip
-            for tensor, loop in held.items() if isinstance(held, Mapping) else ():
-                if isinstance(loop, Mapping):
-                    raise InputError(f"details of {tensor!r} beside parts that are `auto`",
-                                     self.where("keep", level, tensor), expected="a loop, or `auto`")  # fmt: skip
-        for key, said in (self.raw.get("bind") or {}).items() if self.raw.get("bind") != AUTO else ():
-            for name in (n.strip() for n in key.split(",")):
-                if name not in self.scene.einsums:
-                    raise InputError(f"unknown Einsum {name!r}", self.where("bind", key),
-                                     expected=f"one of {listed(self.scene.einsums)}")  # fmt: skip
-            unit = said.get("unit", AUTO) if isinstance(said, Mapping) else AUTO
-            if unit != AUTO and unit not in self.scene.arch.units:
-                raise InputError(f"unknown unit {unit!r}", self.where("bind", key, "unit"),
-                                 expected=f"one of {listed(self.scene.arch.units)}, or `auto`")  # fmt: skip
+    def open_ranks(self, workload: Workload | None, seq: int | None) -> Iterator[dict[str, int]]:
+        """Every size of the inner parts that the cascade makes of ranks, where the file leaves it open."""
+        open_: dict[str, Sequence[int]] = {}
+        wholes = {inner: whole for whole, (_, inner) in self.cascade.split.items()}
+        extents: dict[str, int] | None = None
+        for way in (way for g in self.groups for way in g.ways):
+            for rank, size in way.tile.items():
+                if rank not in self.cascade.ranks or rank in way.parts or rank in self.sets:
+                    continue
+                if size in (AUTO, "any") and rank in wholes:
+                    extents = extents or self.extents(workload, seq, {})
+                    open_[rank] = divisors(extents[wholes[rank]])
+                elif isinstance(size, list) and rank in wholes:
+                    open_[rank] = size
+                elif size in (AUTO, "any", "max") or isinstance(size, list):
+                    raise InputError(
+                        f"rank {rank!r} belongs to the cascade", way.where("tile", rank), expected="a number"
+                    )
+        for sizes in product(*open_.values()):
+            yield dict(zip(open_, sizes, strict=True))
 
-    def frames(self) -> Iterator[Given]:
-        """Every frame that the file leaves: sizes of parts that are no shared loops, orders of loops."""
-        bind = self.raw.get("bind", AUTO)
-        said = {} if bind == AUTO else {tuple(n.strip() for n in key.split(",")): v for key, v in bind.items()}
-        named = {n for nest in said for n in nest}
-        if self.path and not named:
-            raise InputError(
-                "which Einsums a group has must be said", self.where(), expected='`bind: {"QK, GM": auto}`'
-            )
-        members = tuple(n for n in self.scene.einsums if not self.path or n in named)
-        spread = {nest: v if isinstance(v, Mapping) else {} for nest, v in said.items()}
-        apart = [(n,) for nest in said for n in nest if not isinstance(said[nest], Mapping)]
-        joint = [nest for nest in said if isinstance(said[nest], Mapping)]
-        nests = sorted([*joint, *apart, *((n,) for n in members if n not in named)], key=lambda x: members.index(x[0]))
-        parts, fixed, tile = self.tiles()
-        keep = self.raw.get("keep", AUTO)
-        schedule = self.raw.get("schedule", AUTO)
-        more = {k: self.raw[k] for k in (("name", "budget") if self.path else ("budget",)) if k in self.raw}
-        shell = Given(members, tuple(nests), parts, ((),), ({}, 1), spread, None if keep == AUTO else keep,
-                      None if schedule == AUTO else tuple(map(tuple, schedule)), more, tile)  # fmt: skip
-        orders = self.orders(shell)
-        combinations = self.combinations(parts, fixed)
-        for order in orders:
-            ranges: dict[tuple[tuple[str, int], ...], list[dict[str, int]]] = {}
-            for one in combinations:
-                key = tuple((x, n) for x, n in one.items() if x not in order)
-                ranges.setdefault(key, []).append(one)
-            for rows in ranges.values():
-                sizes: dict[str, Any] = dict(self.scene.extents)
-                for x in rows[0]:
-                    varies = x in order and len(rows) > 1
-                    sizes[x] = np.array([float(r[x]) for r in rows]) if varies else rows[0][x]
-                yield replace(shell, orders=(order,), sizes=(sizes, len(rows)))
-
-    def tiles(self) -> tuple[dict[str, tuple[str, ...]], dict[str, Any], dict[str, Any]]:
-        """Parts of ranks, what is said of their sizes, and the entries for ranks of the cascade."""
-        said = self.raw.get("tile", {})
-        said = {} if said == AUTO else said
-        parts = {r: tuple(v) for r, v in said.items() if isinstance(v, list) and v and isinstance(v[0], str)}
-        inner = {p for ps in parts.values() for p in ps}
-        for rank in parts:
-            if rank not in self.scene.cascade.ranks and rank not in inner:
-                raise InputError(f"unknown rank {rank!r}", self.where("tile", rank),
-                                 expected=f"one of {listed(self.scene.cascade.ranks)}")  # fmt: skip
-        sizes = {p: self.sets.get(p, said.get(p, AUTO)) for p in inner}
-        return parts, sizes, {r: n for r, n in said.items() if r not in parts and r not in inner}
-
-    def combinations(self, parts: Mapping[str, tuple[str, ...]], said: Mapping[str, Any]) -> list[dict[str, int]]:
-        """Sizes of all parts, for every way to divide the ranks."""
-        found: list[dict[str, int]] = [{}]
-        pending = dict(parts)
-        while pending:
-            rank = next(r for r in pending if not any(r in ps for ps in pending.values()))
-            ps = pending.pop(rank)
-            grown: list[dict[str, int]] = []
-            for one in found:
-                whole = one.get(rank, self.scene.extents.get(rank, 1))
-                ragged = rank in self.scene.extents and rank not in self.scene.cascade.parents
-                for inner in self.divided(ps[1:], whole, said, ragged, few=len(parts) > 1):
-                    grown.append({**one, ps[0]: ceil_div(whole, prod(inner.values())), **inner})
-            if not grown:
-                raise InputError(f"no sizes of the parts of {rank!r} divide it", self.where("tile", rank))
-            found = grown
-            if len(found) > _MOST:
-                raise InputError(f"more than {_MOST} combinations of tile sizes", self.where("tile"),
-                                 expected="some of them given")  # fmt: skip
-        return found
-
-    def divided(
-        self, inner: Sequence[str], whole: int, said: Mapping[str, Any], ragged: bool, *, few: bool
-    ) -> list[dict[str, int]]:
-        """Sizes of the inner parts of a rank, the innermost first; ``ragged``: they need not divide it."""
-        found: list[dict[str, int]] = [{}]
-        for p in reversed(inner):
-            grown = []
-            for one in found:
-                left = ceil_div(whole, prod(one.values()))
-                sizes = self.options(p, said[p])
-                if sizes is None:
-                    sizes = tile_sizes(left, left, few=few) if ragged else divisors(left)
-                else:
-                    sizes = [n for n in sizes if left % n == 0] or (sizes if ragged else [])
-                grown += [{p: n, **one} for n in sizes]
-            found = grown
-        return found
-
-    def options(self, part: str, size: Any) -> Sequence[int] | None:
-        """The sizes that are said; None if they are to be found."""
-        if isinstance(size, int) and not isinstance(size, bool):
-            return (size,)
-        if isinstance(size, list):
-            return tuple(size)
-        if size in (AUTO, "any", "max"):
-            return None
-        raise InputError(f"tile {part!r} is {size!r} beside parts that are `auto`", self.where("tile", part),
-                         expected="a number, a list of numbers, or `auto`")  # fmt: skip
-
-    def orders(self, shell: Given) -> list[tuple[str, ...]]:
-        """The shared loops that are given, or every order of those that may be shared: of a rank in parts all but the
-        innermost."""
-        loops = self.raw.get("loops", AUTO)
-        if loops != AUTO:
-            ranks = [x for r in loops for x in self.expanded(r, shell)]
-            return [tuple(dict.fromkeys(ranks))]
-        shared = shareable(self.scene, shell.members)
-        outer = [r for r in self.scene.cascade.batch if r in shared]
+    def points(self, scene: Scene, ranks: Mapping[str, int]) -> tuple[list[GroupPoint], tuple[float, ...]]:
+        """The best of each group, and a lower bound of all."""
+        fixed = [g.fixed for g in self.groups]
         inside = [
-            p for r in self.scene.extents
-            if r in shared and r not in outer and r not in self.scene.cascade.split
-            for p in (shell.leaves(r)[:-1] if r in shell.parts else shell.leaves(r))
-            if r in shell.parts or self.scene.cascade.parents.get(r)
-        ]  # fmt: skip
-        place = {p: i for i, p in enumerate(inside)}
-        chains = [shell.leaves(r) for r in shell.parts]
-        kept = [
-            order for order in permutations(inside)
-            if all((held := [x for x in order if x in c]) == sorted(held, key=place.__getitem__) for c in chains)
-        ]  # fmt: skip
-        return [(*outer, *order) for order in kept]
+            tuple(f.groups[0].bindings) if f else members_of(g.ways[0], scene)
+            for f, g in zip(fixed, self.groups, strict=True)
+        ]
+        taken = [n for names in inside for n in names]
+        if missing := [n for n in scene.einsums if n not in taken]:
+            raise InputError(f"no group has {missing[0]!r}", self.doc.where("groups"), expected="it in `bind` of one")
+        points, bounds = [], Bounds(scene)
+        least = (0.0,) * 5
+        for i, group in enumerate(self.groups):
+            outside = {a.tensor for n, e in scene.einsums.items() if n not in inside[i] for a in reads(e)}
+            later = frozenset(outside & set(inside[i]))
+            if group.fixed:
+                points.append(self.given(group, scene, later))
+                least = added(least, points[-1].metrics)
+                continue
+            best = Best(self.goal)
+            problem: InputError | None = None
+            for way in group.ways:
+                try:
+                    problem = self.way(way.with_ranks({**ranks, **self.sets}), scene, later, best) or problem
+                except (Stopped, KeyboardInterrupt):
+                    self.cut = True
+                    if not best.points:
+                        raise
+                    break
+            if not best.points:
+                text = f" ({problem.message})" if problem else ""
+                raise InputError(
+                    f"nothing completes this group: no unit, layout or place that is left open is legal and fits{text}",
+                    group.ways[0].where(), expected="more parts `auto`, or other fixed ones",
+                )  # fmt: skip
+            points.append(cast(GroupPoint, best.points[0][1]))
+            cut = self.cut or self.tally.cut
+            least = added(least, bounds.metrics(inside[i]) if cut else points[-1].metrics)
+        return points, least
 
-    def expanded(self, rank: str, shell: Given) -> list[str]:
-        known = {*self.scene.extents, *(p for ps in shell.parts.values() for p in ps)}
-        if rank not in known:
-            raise InputError(f"unknown rank {rank!r}", self.where("loops"), expected=f"one of {listed(known)}")
-        return [x for r in self.scene.split([rank]) for x in shell.leaves(r)] if rank in self.scene.extents else [
-            *shell.leaves(rank)
-        ]  # fmt: skip
+    def given(self, group: SaidGroup, scene: Scene, later: frozenset[str]) -> GroupPoint:
+        """A group of which nothing is open."""
+        assert group.fixed
+        plans = [plan_group(g, self.cascade, self.arch, later) for g in group.fixed.groups]
+        chosen = choose(plans, group.fixed, scene.extents, self.sets)
+        if group.use:
+            return GroupPoint(dict(group.use), metrics_of(chosen))
+        way = group.ways[[g is chosen.plan.group for g in group.fixed.groups].index(True)]
+        inner = {p for ps in way.parts.values() for p in ps[1:]} - way.parts.keys()
+        tile = {**way.tile, **{p: int(chosen.sizes[p]) for p in inner}}
+        raw = {k: v for k, v in way.raw.items() if k != "minimise"}
+        return GroupPoint({**raw, **({"tile": tile} if tile else {})}, metrics_of(chosen))
+
+    def way(self, said: Said, scene: Scene, later: frozenset[str], best: Best) -> InputError | None:
+        """Offer the best of one way to give a group; hands back what was in the way, if something was."""
+        frames = list(Frames(scene, said, self.sets).every())
+        goal = Goal(tuple(said.raw["minimise"])) if said.raw.get("minimise") and not said.alone else self.goal
+        if said.beyond:
+            search = Exhaustive(
+                scene, goal, frames, later, said.beyond, said.details, said.where(), self.tally, self.check
+            )
+            search.run(best)
+            return search.problem
+        room, caps, problem = self.room, {}, None
+        for _ in range(_ROUNDS):
+            mine = Best(goal)
+
+            def check(looking: GroupSearch, mine: Best = mine) -> None:
+                self.check(looking.part, mine)
+
+            search = GroupSearch(
+                scene, Bounds(scene), goal, frames[0].members, self.tally, check, given=frames,
+                said=frames[0].schedule is not None, room=room, caps=caps,
+            )  # fmt: skip
+            try:
+                found = search.run(mine)
+            except (Stopped, KeyboardInterrupt):
+                self.offer(search.points(mine), scene, later, best)
+                raise
+            problem = problem or search.problem
+            if not found:
+                break
+            each, alone = self.offer(found, scene, later, best)
+            if not each:
+                break
+            if alone.keys() - caps.keys():
+                caps = {**caps, **alone}
+            else:
+                room = min(room * (1 - 1e-9), *each)
+        return problem
+
+    @property
+    def room(self) -> float:
+        """Words that all registers hold."""
+        units = self.arch.units.values()
+        every = all(u.registers for u in units)
+        return float(sum(u.size * u.registers.words for u in units if u.registers)) if every else inf
+
+    def offer(
+        self, points: Sequence[GroupPoint], scene: Scene, later: frozenset[str], best: Best
+    ) -> tuple[list[float], dict[str, float]]:
+        """Offer what a search found, with what of it registers cannot hold (:func:`overflows`)."""
+        each: list[float] = []
+        alone: dict[str, float] = {}
+        for p in points:
+            group = group_of(p.fields, self.cascade, self.arch)
+            plan = plan_group(group, self.cascade, self.arch, later)
+            chosen = choose([plan], Candidates((group,), ()), scene.extents, {})
+            beside = pipeline(plan, chosen.sizes, scene.extents) if len(group.stages) == 1 else None
+            each, alone = overflows([chosen], [beside])
+            metrics = (max(p.metrics[0], float(len(each))), *p.metrics[1:])
+            best.offer(np.array([metrics]), [GroupPoint(p.fields, metrics)])
+        return each, alone
+
+    def check(self, part: float, best: Best) -> None:
+        """Stop when the time is over; say now and then how far the search is."""
+        now = monotonic()
+        if self.seconds is not None and now - self.started > self.seconds and best.points:
+            raise Stopped
+        if self.progress and now - self.told > _EVERY_S:
+            self.told = now
+            least = self.goal.score(best.points[0][0])[1] if best.points else None
+            self.progress(part, least, 0.0)
 
 
-__all__ = ["Given", "complete", "is_open", "is_partial"]
+__all__ = ["complete", "is_open", "is_partial"]

@@ -9,17 +9,19 @@ unit; the tile that each of them works on follows as a longest path (Rau, Iterat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, permutations, product
-from math import ceil, prod
+from math import ceil, inf, prod
 
 from fusemodel.cascade.ir import rank_values, reads
 from fusemodel.explore.ragged import steps
 from fusemodel.mapping.check import main_einsums
+from fusemodel.model.amounts import product as product_of
 from fusemodel.model.cost import cost_of
 from fusemodel.model.plan import Plan, spatial_reductions
-from fusemodel.model.registers import capacity, unions, units_of
+from fusemodel.model.registers import capacity, held_in_registers, unions, units_of
+from fusemodel.model.tiles import Chosen
 
 _TRIED = 5000  # orders of the Einsums of all units
 _ROUNDING = 1e-9
@@ -174,3 +176,18 @@ def _alive(
         if task.words and ends:
             found[n] = task.words * max(1, ceil((max(ends) - starts[n]) / interval - _ROUNDING))
     return found
+
+
+def overflows(chosen: Sequence[Chosen], pipelines: Sequence[Pipeline | None]) -> tuple[list[float], dict[str, float]]:
+    """Where values do not fit into registers, those of all tiles in flight or those of one in some units alone: words
+    of one tile of which as many would; and of what does not fit by itself, the words that would."""
+    over = [p for p in pipelines if p and p.words > p.room]
+    each = [sum(t.words for t in p.tasks.values()) * p.room / p.words for p in over]
+    alone: dict[str, float] = {}
+    for one in chosen:
+        words = {t: float(product_of(leaves, one.sizes)) for t, leaves in one.plan.passed_on.items()}
+        held = [h for h in held_in_registers(one.plan, one.sizes) if h.einsum is None and h.words > h.room]
+        each += [sum(words.values()) * h.room / h.words for h in held]
+        for h in held:  # what does not fit by itself, whatever else is there
+            alone |= {t: min(alone.get(t, inf), h.room) for t in h.tensors if words[t] > h.room}
+    return each, alone

@@ -31,7 +31,7 @@ from fusemodel.specfile import Place, document_place, validate
 from fusemodel.yamlfile import Document, parse_yaml, read_yaml
 
 _MERGED = ("tile", "keep", "bind", "reserve", "budget")
-_DEFAULTS = ("budget", "interleave", "minimise", "warm")
+DEFAULTS = ("budget", "interleave", "minimise", "warm")
 MAX_VARIANTS = 1000
 
 
@@ -125,13 +125,13 @@ def _groups(
     raw_groups = doc.data.get("groups")
     if raw_groups is None:
         raw = {k: v for k, v in doc.data.items() if k in GroupSpec.model_fields and k not in ("name", "use")}
-        return [_candidates(doc, raw, (), cascade, arch)]
+        return [candidates_of(doc, raw, (), cascade, arch)]
     if not isinstance(raw_groups, list) or not raw_groups:
         raise InputError("'groups' is empty", doc.where("groups"), expected="a list of groups")
     for field in ("bind", "keep", "loops", "schedule", "tile", "reserve", "variants", "use"):
         if field in doc.data:
             raise InputError(f"{field!r} stands beside 'groups'", doc.where_key(field), expected="it inside a group")
-    defaults = {k: doc.data[k] for k in _DEFAULTS if k in doc.data}
+    defaults = {k: doc.data[k] for k in DEFAULTS if k in doc.data}
     result: list[Candidates] = []
     for i, raw in enumerate(raw_groups):
         if not isinstance(raw, dict):
@@ -139,13 +139,13 @@ def _groups(
         if only is not None and not (isinstance(raw.get("bind"), dict) and any(n in only for n in raw["bind"])):
             continue
         if "use" in raw:
-            result += _used(doc, raw, i, cascade, arch, chain, files)
+            result += used_groups(doc, raw, i, cascade, arch, chain, files)
         else:
-            result.append(_candidates(doc, {**defaults, **raw}, ("groups", i), cascade, arch))
+            result.append(candidates_of(doc, {**defaults, **raw}, ("groups", i), cascade, arch))
     return result
 
 
-def _used(
+def used_groups(
     doc: Document, raw: dict[str, Any], i: int, cascade: Cascade, arch: Architecture, chain: tuple[str, ...],
     files: list[str],
 ) -> list[Candidates]:  # fmt: skip
@@ -168,14 +168,14 @@ def _used(
     return found
 
 
-def _candidates(doc: Document, raw: dict[str, Any], path: tuple[Any, ...], cascade: Cascade, arch: Architecture):
+def candidates_of(doc: Document, raw: dict[str, Any], path: tuple[Any, ...], cascade: Cascade, arch: Architecture):
     base = {k: v for k, v in raw.items() if k != "variants"}
     variants = raw.get("variants")
-    origins = _origins(doc, base, path, {})
-    base = {**base, "bind": _split_bind(doc, base.get("bind"), (*path, "bind"))}
+    origins = origins_of(doc, base, path, {})
+    base = {**base, "bind": split_bind(doc, base.get("bind"), (*path, "bind"))}
     minimise = validate(GroupSpec, {"minimise": raw.get("minimise", [])}, document_place(doc, *path)).minimise
     if variants is None:
-        groups = [_group(base, "", cascade, arch, _place(doc, path, origins))]
+        groups = [_group(base, "", cascade, arch, place_in(doc, path, origins))]
     else:
         if not isinstance(variants, list) or not variants or not all(isinstance(v, dict) for v in variants):
             raise InputError("'variants' is not a list of mappings", doc.where(*path, "variants"))
@@ -186,11 +186,11 @@ def _candidates(doc: Document, raw: dict[str, Any], path: tuple[Any, ...], casca
         groups = []
         for i, over in enumerate(variants):
             here = (*path, "variants", i)
-            merged_origins = _origins(doc, over, here, origins)
-            over = {**over, "bind": _split_bind(doc, over.get("bind"), (*here, "bind"))}
-            merged = _overlay(base, over)
+            merged_origins = origins_of(doc, over, here, origins)
+            over = {**over, "bind": split_bind(doc, over.get("bind"), (*here, "bind"))}
+            merged = overlay(base, over)
             groups.append(
-                _group(merged, str(over.get("name", i + 1)), cascade, arch, _place(doc, path, merged_origins))
+                _group(merged, str(over.get("name", i + 1)), cascade, arch, place_in(doc, path, merged_origins))
             )
     if not minimise:
         if len(groups) > 1:
@@ -210,7 +210,7 @@ def _refuse_choices(doc: Document, group: Group) -> None:
 Origins = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
-def _split_bind(doc: Document, bind: Any, path: tuple[Any, ...]) -> dict[str, Any]:
+def split_bind(doc: Document, bind: Any, path: tuple[Any, ...]) -> dict[str, Any]:
     """One entry for each Einsum of ``RM, PRM: {...}``."""
     if bind is None:
         return {}
@@ -225,7 +225,7 @@ def _split_bind(doc: Document, bind: Any, path: tuple[Any, ...]) -> dict[str, An
     return result
 
 
-def _origins(doc: Document, raw: dict[str, Any], path: tuple[Any, ...], under: Origins) -> Origins:
+def origins_of(doc: Document, raw: dict[str, Any], path: tuple[Any, ...], under: Origins) -> Origins:
     """Where each part of a (merged) group stands in the file, by its path in the group."""
     result = dict(under)
     for field, value in raw.items():
@@ -240,7 +240,7 @@ def _origins(doc: Document, raw: dict[str, Any], path: tuple[Any, ...], under: O
     return result
 
 
-def _place(doc: Document, path: tuple[Any, ...], origins: Origins) -> Place:
+def place_in(doc: Document, path: tuple[Any, ...], origins: Origins) -> Place:
     def place(inner: tuple[str | int, ...], key: bool) -> Where:
         for length in range(len(inner), 0, -1):
             if (origin := origins.get(inner[:length])) is not None:
@@ -251,7 +251,7 @@ def _place(doc: Document, path: tuple[Any, ...], origins: Origins) -> Place:
     return place
 
 
-def _overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """``over`` laid over ``base``: fields of names are merged, others replaced, and null removes an entry."""
     result = dict(base)
     for field, value in over.items():

@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fusemodel.api import is_cascade
 from fusemodel.arch import load_architecture
 from fusemodel.cascade import extents_of, load_cascade
-from fusemodel.cascade.workload import check_set, extents_for, load_workload
+from fusemodel.cascade.workload import Workload, check_set, extents_for, load_workload
 from fusemodel.errors import InputError, unknown
 from fusemodel.explore import OBJECTIVES, Found
 from fusemodel.explore.designs import FIELDS
 from fusemodel.explore.found import Progress as Far
+from fusemodel.explore.partial import complete
 from fusemodel.explore.problem import search
 from fusemodel.explore.space import load_space
 from fusemodel.explore.store import default_path, open_store
 from fusemodel.explore.sweep import Progress as Reached
 from fusemodel.explore.sweep import Row, Sweep, Tell, sweep
 from fusemodel.explore.workers import processors
-from fusemodel.library import names
+from fusemodel.library import find, names
+from fusemodel.mapping.partial import is_partial
 from fusemodel.model import Evaluation, evaluate
 from fusemodel.report.explore import WRITTEN
+from fusemodel.yamlfile import read_yaml
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,13 @@ def run_search(
     objectives: Sequence[str], seconds: float | None, show: bool,
 ) -> Searched:  # fmt: skip
     """The best mapping of one cascade onto one architecture."""
+    if cascade is not None and not is_cascade(cascade):
+        return _completed(cascade, arch, workloads, seqs, sets, objectives, seconds, show)
     if cascade is None or arch is None:
         raise InputError("what is to be mapped onto what?", expected="CASCADE ARCH, or `--arch-space FILE`")
-    if len(workloads) > 1 or len(seqs) > 1:
-        raise InputError("a search is for one workload and length", expected="one of each, or `--arch-space FILE`")
+    workload, seq = _one(workloads, seqs)
     wanted = _checked(objectives) or ("latency",)
     loaded, machine = load_cascade(cascade), load_architecture(arch)
-    workload = load_workload(workloads[0]) if workloads else None
-    seq = seqs[0] if seqs else None
     for name in sets:
         check_set(loaded, name, {})
     extents = extents_of(loaded, extents_for(loaded, workload, seq) | dict(sets))
@@ -60,6 +62,34 @@ def run_search(
         found = search(loaded, machine, extents, wanted, seconds, tell)
     full = evaluate(found.design, workload, seq, extents)
     return Searched(found, full, extents, wanted, (_called("cascades", cascade), _called("archs", arch)))
+
+
+def _one(workloads: Sequence[str], seqs: Sequence[int]) -> tuple[Workload | None, int | None]:
+    if len(workloads) > 1 or len(seqs) > 1:
+        raise InputError("a search is for one workload and length", expected="one of each, or `--arch-space FILE`")
+    return load_workload(workloads[0]) if workloads else None, seqs[0] if seqs else None
+
+
+def _completed(
+    mapping: str, arch: str | None, workloads: Sequence[str], seqs: Sequence[int], sets: Mapping[str, int],
+    objectives: Sequence[str], seconds: float | None, show: bool,
+) -> Searched:  # fmt: skip
+    """What a mapping file leaves open, found; on ``arch`` instead of its own, where that is given."""
+    doc = read_yaml(str(find("mappings", mapping)))
+    if not is_partial(doc.data):
+        raise InputError(f"nothing is open in the mapping {mapping!r}", doc.where(),
+                         expected="`auto` in it; or a cascade, and an architecture to map it onto")  # fmt: skip
+    workload, seq = _one(workloads, seqs)
+    names = {k: str(doc.data.get(f"{k}", "")) for k in ("cascade", "arch")}
+    machine = load_architecture(arch) if arch else load_architecture(names["arch"], beside=doc.file)
+    wanted = _checked(objectives)
+    if set(wanted) - {"latency", "energy", "edp", "dram"}:
+        raise InputError("a mapping is completed by latency, energy, edp or dram", expected="one of these")
+    with search_progress((wanted or ("latency",))[0], machine.clock_hz, machine.word_bytes, show=show) as tell:
+        found = complete(doc, workload, seq, sets, machine, objectives=wanted, seconds=seconds, progress=tell)
+    full = evaluate(found.design, workload, seq, {r: n for r, n in sets.items() if r in found.design.cascade.ranks})
+    called = _called("cascades", names["cascade"], doc.file), _called("archs", arch or names["arch"], doc.file)
+    return Searched(found, full, full.extents, found.objectives[: len(wanted) or 1], called)
 
 
 def run_sweep(
@@ -85,9 +115,9 @@ def _checked(objectives: Sequence[str]) -> tuple[str, ...]:
     return tuple(objectives)
 
 
-def _called(kind: str, name: str) -> str:
+def _called(kind: str, name: str, beside: str = "") -> str:
     """A library name as it is; a path so that it holds wherever the file that names it is."""
-    return name if name in names(kind) else str(Path(name).absolute())
+    return name if name in names(kind) else str(find(kind, name, beside=beside).absolute())
 
 
 @contextmanager
