@@ -10,7 +10,7 @@ from fusemodel.model.amounts import Amount, Sizes, are_numbers, maximum, product
 from fusemodel.model.decided import Count, Found, Frames, Rows, runs_of
 from fusemodel.model.elements import touched
 from fusemodel.model.frame import Frame, loose_ranks, ragged_frames, settled
-from fusemodel.model.plan import Move, Plan, depth_of
+from fusemodel.model.plan import Dim, Move, Plan, Tile, depth_of
 from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tile, shared_tiles
 from fusemodel.model.space import Space, held_alike
 
@@ -213,13 +213,27 @@ def _count(frames: Mapping[str, Frame], moves: Sequence[Move]) -> Count:
             leaves: None for r, leaves in frame.einsum.ranks.items() if r not in frame.wholes and used & {*leaves}
         }
     # how an index that is no form changes depends on every size in it, and so does what moves alike
-    linear = all(d.data or not f.quotient(d) for f, m in zip(own, moves, strict=True) for d in m.tile.dims)
+    linear = all(d.data or _with_all(f, d) for f, m in zip(own, moves, strict=True) for d in m.tile.dims)
     apart = not linear or len({f.shape(m.tile)[0] for f, m in zip(own, moves, strict=True)}) > 1
 
     def alike(leaf: str) -> object:
-        return leaf if apart else tuple(leaf in m.tile.outside for m in moves)
+        return leaf if apart else tuple(_standing(m.tile, leaf) for m in moves)
 
     return Count(("words", moves[0].key), runs_of(ranks, alike), tuple(sorted(steps)), find)
+
+
+def _with_all(frame: Frame, dim: Dim) -> bool:
+    """Whether an index is a form of every coordinate in it."""
+    form = frame.index(dim)
+    return form is not None and not frame.quotient(dim) and all(form.coefficients.get(r) for r in dim.leaves)
+
+
+def _standing(tile: Tile, leaf: str) -> object:
+    """What decides whether the steps of a leaf bring a tile again, where it is known which loops have several."""
+    used = {x for d in tile.dims for x in d.all_leaves}
+    if leaf not in tile.outside or leaf in used:
+        return leaf in tile.outside
+    return frozenset(x for x in tile.outside[tile.outside.index(leaf) :] if x in used)
 
 
 def _counted(item: _Product, frames: Mapping[str, Frame], sizes: Sizes) -> list[tuple[Move, Amount]]:
