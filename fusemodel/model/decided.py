@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusemodel.model.amounts import Amount, Sizes
+from fusemodel.model.expression import Untraceable
 from fusemodel.model.frame import Frame, frames_of, loose_ranks, ragged_frames
 from fusemodel.model.plan import Plan
 
@@ -22,7 +23,7 @@ _KEPT = 2**18
 Frames = Mapping[str, Frame]
 
 
-class Inexact(Exception):
+class Inexact(Untraceable):
     """An upper bound that depends on more than the sizes a count is looked up by."""
 
 

@@ -168,9 +168,18 @@ class CompiledMapping:
         threads: int | None,
     ) -> Batch:  # fmt: skip
         """A batch at the same extents."""
+        for plan in self.plans:
+            sizes.check_chosen(plan.group, rows)
+        try:
+            return self._together(extents, rows, length, columns, threads)
+        except Untraceable as error:
+            return Batch(*one_by_one(self.design, self.plans, extents, rows, length, columns), str(error))
+
+    def _together(
+        self, extents: Mapping[str, int], rows: Mapping[str, Any], length: int, columns: Sequence[str] | None,
+        threads: int | None,
+    ) -> Batch:  # fmt: skip
         groups = [p.group for p in self.plans]
-        for group in groups:
-            sizes.check_chosen(group, rows)
 
         def fits(i: int, tiles: Mapping[str, np.ndarray], many: int) -> np.ndarray:
             given = {labels[i] + n: c for n, c in tiles.items()}
@@ -181,20 +190,18 @@ class CompiledMapping:
         labels = labels_of(groups)
         tiles: dict[str, np.ndarray] = {}
         valid = np.ones(length, dtype=bool)
-        try:
-            for i, group in enumerate(groups):
-                found, divides = sizes.completed(group, extents, rows, length, lambda t, n, i=i: fits(i, t, n))
-                tiles |= {labels[i] + n: c for n, c in found.items()}
-                valid &= divides
-            traced = self.traced(extents, self._loose(extents, {n: c[valid] for n, c in tiles.items()}))
-        except Untraceable as error:
-            return Batch(*one_by_one(self.design, self.plans, extents, rows, length, columns), str(error))
+        for i, group in enumerate(groups):
+            found, divides = sizes.completed(group, extents, rows, length, lambda t, n, i=i: fits(i, t, n))
+            tiles |= {labels[i] + n: c for n, c in found.items()}
+            valid &= divides
+        traced = self.traced(extents, self._loose(extents, {n: c[valid] for n, c in tiles.items()}))
         names = list(columns if columns is not None else traced.columns)
         if columns is not None and set(OBJECTIVES) <= set(columns):
             names += [n for n in traced.columns if n.startswith("need_bytes.") and n not in names]
         names = [n for n in names if n != "valid"]
-        usual = int(np.argmax(valid))  # counts must be possible in every row
-        given = {n: np.where(valid, c, c[usual] if valid.any() else 1.0) for n, c in tiles.items()}
+        given = tiles
+        if not valid.all():  # what a valid row has, so that nothing is counted for the others
+            given = {n: np.where(valid, c, c[np.argmax(valid)] if valid.any() else 1.0) for n, c in tiles.items()}
         wanted = [self._node(traced, name) for name in names]
         nodes = [_node(w) for w in wanted] + [r for *_, r in traced.reserved]
         notes = list(traced.notes)
@@ -221,7 +228,8 @@ class CompiledMapping:
         for start in range(0, length, _ROWS):
             some = {n: c[start : start + _ROWS] for n, c in tiles.items()}
             many = min(_ROWS, length - start)
-            found = tables(traced, counts, self.plans, labels, extents, some, many, notes if notes is not None else [])
+            said = notes if notes is not None else []
+            found = tables(traced, counts, self.plans, labels, extents, some, many, said)
             single = {n: float(found.pop(n)[0]) for n in counts if n in tape.fixed}
             parts.append(run(tape, {**fixed, **single}, {**some, **found}, many, threads or machine.threads()))
         return parts[0] if len(parts) == 1 else [np.concatenate(same) for same in zip(*parts, strict=True)]
