@@ -41,7 +41,7 @@ class Count:
     """A count of one group. ``key`` is the same for equal counts, whatever Einsum asks. It depends on the product of
     the sizes of each of ``runs`` (digits of a rank that are all looked at or all not) and on which of ``steps`` have
     several steps; where it is no more than an upper bound, on the sizes of all ``leaves``, and if ``strict`` on how it
-    was bounded. ``note`` is said of a bound. ``loose``: the ranks that tiles may not divide, else as the sizes have
+    was bounded. ``fast`` finds it for arrays of sizes, where it can (else None). ``note`` is said of a bound. ``loose``: the ranks that tiles may not divide, else as the sizes have
     it."""
 
     key: Hashable
@@ -50,6 +50,7 @@ class Count:
     find: Callable[[Plan, Frames, Mapping[str, int]], Found]
     note: str = ""
     strict: bool = False
+    fast: Callable[[Plan, Frames, Sizes], np.ndarray | None] | None = None
     loose: frozenset[str] | None = None
 
     @property
@@ -82,6 +83,8 @@ class Rows:
 
     def amount(self, count: Count) -> Amount:
         """A value for each row; Inexact where a bound cannot be looked up."""
+        if (together := self._together(count)) is not None:
+            return together
         table: dict[tuple[float, ...], Found] = self._kept().setdefault(count.key, {})
         columns = [self._product(run) for run in count.runs] + [self._product((x,)) > 1 for x in count.steps]
         found, at = self._looked_up(count, table, columns)
@@ -95,6 +98,13 @@ class Rows:
             self.notes += [n for n in said if n not in self.notes]
         values = np.array([f.value for f in found], dtype=float)
         return values[at] if len(values) > 1 else np.full(self.length, values[0])
+
+    def _together(self, count: Count) -> np.ndarray | None:
+        if count.fast is None:
+            return None
+        loose = loose_ranks(self.plan, self.sizes, self.extents) if count.loose is None else count.loose
+        found = count.fast(self.plan, ragged_frames(self.plan, self.extents, loose), self.sizes)
+        return None if found is None else np.broadcast_to(found, (self.length,))
 
     def _kept(self) -> dict[Hashable, dict[tuple[float, ...], Found]]:
         kept = self.plan.memo.setdefault("decided", {})

@@ -50,8 +50,8 @@ class Frame:
         #: What stands for counts that conditions decide, where sizes are no plain numbers.
         self.counter: Counter | None = None
         self.ranges = dict(extents)
-        #: Ranks that the cascade splits.
-        self.wholes = frozenset(plan.cascade.split)
+        #: Ranks that the cascade splits, and their parts.
+        self.wholes = dict(plan.cascade.split)
         for whole, (outer, inner) in plan.cascade.split.items():
             self.ranges[whole] = extents[outer] * extents[inner]
         self.ragged = frozenset(r for r in plan.cascade.split if self.ranges[r] != extents[r])
@@ -208,7 +208,7 @@ class Frame:
 
     def touches(self, tile: Tile, sizes: Sizes) -> list[Touch]:
         """The elements that an access touches at the points present, piece by piece."""
-        pieces = self.where(self._of(tile))
+        pieces = self.where(self.conditions_of(tile))
         every: list[Sequence[IndexCase]] = [self.cases(d) or [((), None)] for d in tile.dims]
         if prod(len(c) for c in every) > MAX_PIECES:
             every = [self.computed(d) if len(c) > 1 else c for c, d in zip(every, tile.dims, strict=True)]
@@ -218,12 +218,13 @@ class Frame:
     def touch(self, tile: Tile, sizes: Sizes, *, conditions: bool) -> Touch:
         """The elements that an access touches whose indices are forms, at the points present where ``conditions`` are
         one piece, or at every point."""
-        piece = self.where(self._of(tile))[0] if conditions else ()
+        piece = self.where(self.conditions_of(tile))[0] if conditions else ()
         index = tuple(self.index(d) for d in tile.dims)
         forms = self.quotients.closure([*piece, *(i for i in index if i is not None)])
         return self._touch(tile, index, (*piece, *forms), sizes)
 
-    def _of(self, tile: Tile) -> tuple[Expr, ...]:
+    def conditions_of(self, tile: Tile) -> tuple[Expr, ...]:
+        """What must hold at a point for the element that an access names to be present."""
         return tuple(dict.fromkeys((*self.einsum.conditions, *tile.guards)))
 
     def _touch(self, tile: Tile, index: Sequence[Linear | None], piece: Piece, sizes: Sizes) -> Touch:

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+
+from fusemodel.model import banded
 from fusemodel.model.amounts import Amount, Sizes, are_numbers, maximum, product, where
 from fusemodel.model.decided import Count, Found, Frames, Rows, runs_of
 from fusemodel.model.elements import touched
 from fusemodel.model.frame import Frame, loose_ranks, ragged_frames, settled
 from fusemodel.model.plan import Dim, Move, Plan, Tile, depth_of
-from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tile, shared_tiles
+from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tile, shared_tiles, simple
 from fusemodel.model.space import Space, held_alike
 
 
@@ -219,7 +223,44 @@ def _count(frames: Mapping[str, Frame], moves: Sequence[Move]) -> Count:
     def alike(leaf: str) -> object:
         return leaf if apart else tuple(_standing(m.tile, leaf) for m in moves)
 
-    return Count(("words", moves[0].key), runs_of(ranks, alike), tuple(sorted(steps)), find)
+    def fast(plan: Plan, frames: Frames, sizes: Sizes) -> Any:
+        return None if apart else _together_words(plan, frames, moves, tuple(sorted(steps)), sizes)
+
+    return Count(("words", moves[0].key), runs_of(ranks, alike), tuple(sorted(steps)), find, fast=fast)
+
+
+def _together_words(
+    plan: Plan, frames: Frames, moves: Sequence[Move], steps: Sequence[str], sizes: Sizes
+) -> np.ndarray | None:
+    """The words that moves with one key bring, for columns of sizes: those in which the same loops have several steps
+    together. None where some are no band of one access."""
+    length = max((len(n) for n in sizes.values() if isinstance(n, np.ndarray)), default=1)
+    columns = {x: np.broadcast_to(np.asarray(n), (length,)) for x, n in sizes.items()}
+    kinds = sum((columns[x] > 1).astype(np.int64) << i for i, x in enumerate(steps)) + np.zeros(length, dtype=np.int64)
+    total = np.zeros(length)
+    for kind in np.unique(kinds).tolist():
+        rows = kinds == kind
+        first = int(np.argmax(rows))
+        some = happening(moves, one := {x: int(n[first]) for x, n in columns.items()})
+        mine = {x: n[rows] for x, n in columns.items()}
+        for alike, loops in brought_tiles(plan, some, frames, one) if some else []:
+            move, frame = alike[0], frames[alike[0].tile.einsum]
+            same = {(f.conditions_of(m.tile), f.roots, f.shape(m.tile)[0], f.offsets(m.tile))
+                    for m in alike for f in [frames[m.tile.einsum]]}  # fmt: skip
+            if len(same) > 1 or not all(simple(frame, d) for d in move.tile.dims):
+                return None
+            pieces = frame.where(frame.conditions_of(move.tile))
+            inside = frozenset(x for d in move.tile.dims for x in d.all_leaves)
+            words = banded.steps(frame, pieces, inside | {*loops}, mine)
+            if words is None:
+                return None
+            if move.after_first:
+                whole = banded.steps(frame, pieces, inside, mine)
+                if whole is None:
+                    return None
+                words = np.maximum(words - whole, 0)
+            total[rows] += words
+    return total
 
 
 def _with_all(frame: Frame, dim: Dim) -> bool:

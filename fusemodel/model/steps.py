@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from fusemodel.model import banded
 from fusemodel.model.amounts import Amount, Sizes, product
 from fusemodel.model.decided import Count, Found, Frames, runs_of
 from fusemodel.model.domain import count_union
@@ -61,7 +63,7 @@ class Steps:
         return total
 
     def _decided(
-        self, loops: Sequence[str], spaces: Sequence[Sequence[str]] = (), where: Sequence[object] | None = None
+        self, loops: Sequence[str], spaces: Sequence[Sequence[str]] = (), where: banded.Where | None = None
     ) -> Amount:
         """:meth:`points` (of those steps that differ from the last coordinates in one way: ``where``), as a count of
         the sizes that it depends on."""
@@ -80,12 +82,16 @@ class Steps:
             pieces = [[*here.on_leaves(p, sizes), *forms] for p in here.pieces]
             return Found(*count_union(pieces, order, here.with_quotients(sizes), apart=True))
 
+        def fast(_: Plan, frames: Frames, sizes: Sizes) -> Any:
+            here = frames[name]
+            return banded.steps(here, here.pieces, seen, sizes, where)
+
         ranks = [leaves for r, leaves in frame.einsum.ranks.items() if r not in frame.wholes and coupled & {*leaves}]
         alike = (lambda x: x in seen) if where is None else (lambda x: x if x in seen else "")
         roots = tuple(r.rank for r in frame.roots)
         key = ("points", frame.einsum.conditions, roots, seen, tuple(ranks), where and (*where, frame.loose))
         note = f"{name}: its cycles are an upper bound: its conditions leave too much to count"
         classed = where is not None
-        count = Count(key, runs_of(ranks, alike), (), find, note, classed, frame.loose if classed else None)
+        count = Count(key, runs_of(ranks, alike), (), find, note, classed, fast, frame.loose if classed else None)
         assert frame.counter is not None
         return product([x for x in loops if x not in coupled], self.sizes) * frame.counter.amount(count)
