@@ -64,6 +64,8 @@ def steps(frame: Frame, pieces: Sequence[Sequence[Form]], seen: frozenset[str], 
         return None
     length = max((len(n) for n in sizes.values() if isinstance(n, np.ndarray)), default=1)
     columns = {x: np.broadcast_to(np.asarray(n, dtype=np.int64), (length,)) for x, n in sizes.items()}
+    if where is None:  # a loop of one step looks at nothing
+        seen = seen | {x for a in axes_of for x in a if (columns[x] == 1).all()}
     differs = dict(zip((r.leaves for r in frame.roots), where, strict=True)) if where is not None else {}
     total = np.ones(length)
     spans: dict[tuple[str, ...], tuple[list[tuple[Array, int]], Array]] = {}
