@@ -32,7 +32,7 @@ from fusemodel.model.compiled.trace import labels_of
 from fusemodel.model.elements import values
 from fusemodel.model.evaluate import extents_in, plans_of
 from fusemodel.model.expression import Graph, Node, Untraceable
-from fusemodel.model.movement import in_blocks, needs_numbers
+from fusemodel.model.movement import in_blocks
 from fusemodel.model.plan import Plan
 
 BERT = load_workload("bert")

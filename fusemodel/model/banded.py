@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fusemodel.model.amounts import Sizes
+from fusemodel.model.amounts import Columns
 from fusemodel.model.band import Band
 from fusemodel.model.forms import Form, Linear
 from fusemodel.model.frame import Frame
@@ -49,25 +49,35 @@ class _Pair:
         return np.where(some, band.tiles(row_size, column_size), 0)
 
 
-def steps(frame: Frame, pieces: Sequence[Sequence[Form]], seen: frozenset[str], sizes: Sizes,
-          where: Where | None = None) -> Array | None:  # fmt: skip
+def steps(
+    frame: Frame, pieces: Sequence[Sequence[Form]], seen: frozenset[str], sizes: Columns, where: Where | None = None
+) -> Array | None:
     """Combinations of the leaves ``seen`` at which a point is present (that differ from the last coordinates as
-    ``where`` says), for columns of sizes of one length; None where there is no closed form."""
+    ``where`` says), for columns of sizes; None where there is no closed form."""
     if len(pieces) != 1:
         return None
-    found = _parts(frame, pieces[0])
+    ranks = tuple((r, frame.einsum.ranks.get(r)) for f in pieces[0] for r in f.coefficients)
+    key = (tuple(f.key() for f in pieces[0]), ranks, frame.roots, seen, where and tuple(where))
+    if key not in sizes.known:
+        sizes.known[key] = _steps(frame, pieces[0], seen, sizes, where)
+    return sizes.known[key]
+
+
+def _steps(
+    frame: Frame, piece: Sequence[Form], seen: frozenset[str], sizes: Columns, where: Where | None
+) -> Array | None:
+    found = _parts(frame, piece)
     if found is None:
         return None
     pairs, lone = found
     axes_of = {a.leaves: a for a in (*lone, *(a for p in pairs for a in (p.row, p.column)))}
     if where is not None and any(axes_of[r.leaves].length != frame.extents[r.rank] for r in frame.roots):
         return None
-    length = max((len(n) for n in sizes.values() if isinstance(n, np.ndarray)), default=1)
-    columns = {x: np.broadcast_to(np.asarray(n, dtype=np.int64), (length,)) for x, n in sizes.items()}
+    columns = {x: sizes.column(x) for x in dict.fromkeys((*(y for a in axes_of for y in a), *seen))}
     if where is None:  # a loop of one step looks at nothing
         seen = seen | {x for a in axes_of for x in a if (columns[x] == 1).all()}
     differs = dict(zip((r.leaves for r in frame.roots), where, strict=True)) if where is not None else {}
-    total = np.ones(length)
+    total = np.ones(sizes.length)
     spans: dict[tuple[str, ...], tuple[list[tuple[Array, int]], Array]] = {}
     for axis in axes_of.values():
         span = _span(axis, seen, columns, differs)
@@ -76,7 +86,7 @@ def steps(frame: Frame, pieces: Sequence[Sequence[Form]], seen: frozenset[str], 
         spans[axis.leaves] = span
     for pair in pairs:
         (rows, row_size), (others, column_size) = spans[pair.row.leaves], spans[pair.column.leaves]
-        part = np.zeros(length)
+        part = np.zeros(sizes.length)
         for (r, sign), (c, other) in combinations(rows, others):
             part = part + sign * other * pair.tiles(r, c, row_size, column_size)
         total = total * part
@@ -89,14 +99,15 @@ def steps(frame: Frame, pieces: Sequence[Sequence[Form]], seen: frozenset[str], 
 
 
 def _span(
-    axis: _Axis, seen: frozenset[str], sizes: Mapping[str, Array], differs: Mapping[tuple[str, ...], tuple[str, bool] | None]
-) -> tuple[list[tuple[Array, int]], Array] | None:
+    axis: _Axis, seen: frozenset[str], sizes: Mapping[str, Array],
+    differs: Mapping[tuple[str, ...], tuple[str, bool] | None],
+) -> tuple[list[tuple[Array, int]], Array] | None:  # fmt: skip
     """Coordinates up to which steps are counted, with 1 or -1, and how many one step has. None where the leaves seen
     are not the outer ones."""
     outer = [x for x in axis.leaves if x in seen]
     if tuple(outer) != axis.leaves[: len(outer)]:
         return None
-    strides = [np.ones_like(next(iter(sizes.values())))]
+    strides = [np.ones_like(sizes[axis.leaves[0]])]
     for x in reversed(axis.leaves):
         strides.append(strides[-1] * sizes[x])
     strides.reverse()  # of the whole, then of each leaf
@@ -168,7 +179,9 @@ def _joined(frame: Frame, form: Linear) -> tuple[dict[tuple[str, ...], int], dic
     return found, lengths
 
 
-def _pair(axes: Mapping[tuple[str, ...], _Axis], forms: Sequence[tuple[dict[tuple[str, ...], int], int]]) -> _Pair | None:
+def _pair(
+    axes: Mapping[tuple[str, ...], _Axis], forms: Sequence[tuple[dict[tuple[str, ...], int], int]]
+) -> _Pair | None:
     """Forms on two coordinates as a band."""
     one, other = sorted(forms[0][0])
     for row, column in ((one, other), (other, one)):

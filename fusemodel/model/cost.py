@@ -45,7 +45,7 @@ class EinsumCost:
 
 @dataclass
 class GroupCost:
-    """One group. Traffic is in words; ``need_words`` is the space wanted at each level, and
+    """One group. Traffic is in words, as are those ``moved`` by one move for all that share a key; ``need_words`` is the space wanted at each level, and
     ``excess_words`` what there is too much of."""
 
     cycles: Amount
@@ -62,6 +62,7 @@ class GroupCost:
     footprint_words: dict[str, dict[str, Amount]]
     notes: list[str] = field(default_factory=list)
     blocks: BlockTime | None = None
+    moved: list[tuple[Move, Amount]] = field(default_factory=list)
 
 
 def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
@@ -127,7 +128,7 @@ def cost_in(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Size
         memory = {n: v * plan.arch.clock_hz for n, v in blocks.level_s.items()}
     return GroupCost(
         cycles, schedule, drain, memory, critical, einsums, traffic, by_einsum,
-        space.need, space.excess, space.spill, space.footprint, list(dict.fromkeys(notes)), blocks,
+        space.need, space.excess, space.spill, space.footprint, list(dict.fromkeys(notes)), blocks, moved,
     )  # fmt: skip
 
 

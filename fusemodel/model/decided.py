@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusemodel.model.amounts import Amount, Sizes
+from fusemodel.model.amounts import Amount, Columns, Sizes
 from fusemodel.model.expression import Untraceable
 from fusemodel.model.frame import Frame, frames_of, loose_ranks, ragged_frames
 from fusemodel.model.plan import Plan
@@ -50,7 +50,7 @@ class Count:
     find: Callable[[Plan, Frames, Mapping[str, int]], Found]
     note: str = ""
     strict: bool = False
-    fast: Callable[[Plan, Frames, Sizes], np.ndarray | None] | None = None
+    fast: Callable[[Plan, Frames, Columns], np.ndarray | None] | None = None
     loose: frozenset[str] | None = None
 
     @property
@@ -76,10 +76,10 @@ class Rows:
     """Values of counts for arrays of sizes; ``notes`` are those of every value found."""
 
     def __init__(self, plan: Plan, sizes: Sizes, extents: Mapping[str, int], notes: list[str]) -> None:
-        self.plan, self.sizes, self.extents, self.notes = plan, sizes, extents, notes
+        self.plan, self.extents, self.notes = plan, extents, notes
+        self.sizes = sizes if isinstance(sizes, Columns) else Columns(sizes)
+        self.length = self.sizes.length
         frames_of(plan, extents)  # so that what the plan keeps is for these extents
-        arrays = [len(n) for n in sizes.values() if isinstance(n, np.ndarray)]
-        self.length = arrays[0] if arrays else 1
 
     def amount(self, count: Count) -> Amount:
         """A value for each row; Inexact where a bound cannot be looked up."""
@@ -104,7 +104,7 @@ class Rows:
             return None
         loose = loose_ranks(self.plan, self.sizes, self.extents) if count.loose is None else count.loose
         found = count.fast(self.plan, ragged_frames(self.plan, self.extents, loose), self.sizes)
-        return None if found is None else np.broadcast_to(found, (self.length,))
+        return found
 
     def _kept(self) -> dict[Hashable, dict[tuple[float, ...], Found]]:
         kept = self.plan.memo.setdefault("decided", {})
@@ -115,7 +115,7 @@ class Rows:
     def _product(self, leaves: Sequence[str]) -> np.ndarray:
         total = np.ones(self.length)
         for x in leaves:
-            total = total * self.sizes[x]
+            total = total * self.sizes.column(x)
         return total
 
     def _looked_up(
@@ -132,6 +132,6 @@ class Rows:
         return found, at.reshape(-1)
 
     def _find(self, count: Count, row: int) -> Found:
-        one = {x: int(n[row]) if isinstance(n, np.ndarray) else int(n) for x, n in self.sizes.items()}
+        one = self.sizes.row(row)
         loose = loose_ranks(self.plan, one, self.extents) if count.loose is None else count.loose
         return count.find(self.plan, ragged_frames(self.plan, self.extents, loose), one)

@@ -10,26 +10,13 @@ from typing import Any
 import numpy as np
 
 from fusemodel.model import banded
-from fusemodel.model.amounts import Amount, Sizes, are_numbers, maximum, product, where
-from fusemodel.model.decided import Count, Found, Frames, Rows, runs_of
+from fusemodel.model.amounts import Amount, Columns, Sizes, maximum, product, where
+from fusemodel.model.decided import Count, Found, Frames, runs_of
 from fusemodel.model.elements import touched
-from fusemodel.model.frame import Frame, loose_ranks, ragged_frames, settled
+from fusemodel.model.frame import Frame, ragged_frames, settled
 from fusemodel.model.plan import Dim, Move, Plan, Tile, depth_of
 from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tile, shared_tiles, simple
 from fusemodel.model.space import Space, held_alike
-
-
-def moved_words(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> list[tuple[Move, Amount]]:
-    """Words of every move of a plan (one move for all that share a key)."""
-    plan = settled(plan)
-    loose = loose_ranks(plan, sizes, extents)
-    frames = ragged_frames(plan, extents, loose)
-    if not are_numbers(sizes):
-        counter = Rows(plan, sizes, extents, [])
-        return by_products(plan, {n: f.with_counter(counter) for n, f in frames.items()}, sizes)
-    if is_product(plan, extents, loose):
-        return by_products(plan, frames, sizes)
-    return one_by_one(plan, frames, sizes, [])
 
 
 def needs_numbers(plan: Plan, extents: Mapping[str, int], loose: frozenset[str] = frozenset()) -> bool:
@@ -212,7 +199,11 @@ def _count(frames: Mapping[str, Frame], moves: Sequence[Move]) -> Count:
     steps = {x for m in moves for x in (*m.tile.outside, *m.separators)}
     ranks: dict[tuple[str, ...], None] = {}
     for frame, move in zip(own, moves, strict=True):
-        used = {*frame.coupled(move.tile.guards), *move.tile.outside, *(x for d in move.tile.dims for x in d.all_leaves)}
+        used = {
+            *frame.coupled(move.tile.guards),
+            *move.tile.outside,
+            *(x for d in move.tile.dims for x in d.all_leaves),
+        }
         ranks |= {
             leaves: None for r, leaves in frame.einsum.ranks.items() if r not in frame.wholes and used & {*leaves}
         }
@@ -223,26 +214,25 @@ def _count(frames: Mapping[str, Frame], moves: Sequence[Move]) -> Count:
     def alike(leaf: str) -> object:
         return leaf if apart else tuple(_standing(m.tile, leaf) for m in moves)
 
-    def fast(plan: Plan, frames: Frames, sizes: Sizes) -> Any:
+    def fast(plan: Plan, frames: Frames, sizes: Columns) -> Any:
         return None if apart else _together_words(plan, frames, moves, tuple(sorted(steps)), sizes)
 
     return Count(("words", moves[0].key), runs_of(ranks, alike), tuple(sorted(steps)), find, fast=fast)
 
 
 def _together_words(
-    plan: Plan, frames: Frames, moves: Sequence[Move], steps: Sequence[str], sizes: Sizes
+    plan: Plan, frames: Frames, moves: Sequence[Move], steps: Sequence[str], sizes: Columns
 ) -> np.ndarray | None:
     """The words that moves with one key bring, for columns of sizes: those in which the same loops have several steps
     together. None where some are no band of one access."""
-    length = max((len(n) for n in sizes.values() if isinstance(n, np.ndarray)), default=1)
-    columns = {x: np.broadcast_to(np.asarray(n), (length,)) for x, n in sizes.items()}
-    kinds = sum((columns[x] > 1).astype(np.int64) << i for i, x in enumerate(steps)) + np.zeros(length, dtype=np.int64)
-    total = np.zeros(length)
+    kinds = np.zeros(sizes.length, dtype=np.int64)
+    for i, x in enumerate(steps):
+        kinds |= (sizes.column(x) > 1).astype(np.int64) << i
+    total = np.zeros(sizes.length)
     for kind in np.unique(kinds).tolist():
         rows = kinds == kind
-        first = int(np.argmax(rows))
-        some = happening(moves, one := {x: int(n[first]) for x, n in columns.items()})
-        mine = {x: n[rows] for x, n in columns.items()}
+        one, mine = sizes.row(int(np.argmax(rows))), sizes.some(rows)
+        some = happening(moves, one)
         for alike, loops in brought_tiles(plan, some, frames, one) if some else []:
             move, frame = alike[0], frames[alike[0].tile.einsum]
             same = {(f.conditions_of(m.tile), f.roots, f.shape(m.tile)[0], f.offsets(m.tile))

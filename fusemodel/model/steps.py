@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fusemodel.model import banded
-from fusemodel.model.amounts import Amount, Sizes, product
+from fusemodel.model.amounts import Amount, Columns, Sizes, product
 from fusemodel.model.decided import Count, Found, Frames, runs_of
 from fusemodel.model.domain import count_union
 from fusemodel.model.frame import Frame
@@ -82,7 +82,7 @@ class Steps:
             pieces = [[*here.on_leaves(p, sizes), *forms] for p in here.pieces]
             return Found(*count_union(pieces, order, here.with_quotients(sizes), apart=True))
 
-        def fast(_: Plan, frames: Frames, sizes: Sizes) -> Any:
+        def fast(_: Plan, frames: Frames, sizes: Columns) -> Any:
             here = frames[name]
             return banded.steps(here, here.pieces, seen, sizes, where)
 
