@@ -4,9 +4,11 @@ each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product as combinations
+from operator import mul
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -74,6 +76,8 @@ def _steps(
     if where is not None and any(axes_of[r.leaves].length != frame.extents[r.rank] for r in frame.roots):
         return None
     columns = {x: sizes.column(x) for x in dict.fromkeys((*(y for a in axes_of for y in a), *seen))}
+    if not _whole(frame, axes_of, columns):
+        return None
     if where is None:  # a loop of one step looks at nothing
         seen = seen | {x for a in axes_of for x in a if (columns[x] == 1).all()}
     differs = dict(zip((r.leaves for r in frame.roots), where, strict=True)) if where is not None else {}
@@ -96,6 +100,17 @@ def _steps(
     for x in seen - {x for leaves in axes_of for x in leaves}:
         total = total * columns[x]
     return total
+
+
+def _whole(frame: Frame, axes: Iterable[tuple[str, ...]], sizes: Mapping[str, Array]) -> bool:
+    """Whether the inner parts of split ranks, where they are digits of one coordinate, are whole tiles."""
+    for _, inner in frame.wholes.values():
+        digits = frame.einsum.ranks.get(inner, ())
+        if any({*digits} < {*leaves} for leaves in axes) and digits:
+            total = reduce(mul, (sizes[x] for x in digits))
+            if (total != frame.extents[inner]).any():
+                return False
+    return True
 
 
 def _span(
@@ -139,7 +154,7 @@ def _parts(frame: Frame, piece: Sequence[Form]) -> tuple[list[_Pair], list[_Axis
             return None
         for leaves, n in joined[1].items():
             lengths[leaves] = min(n, lengths.get(leaves, n))
-        if len(joined[0]) == 1 and (c := next(iter(joined[0].values()))) == 1:
+        if [*joined[0].values()] == [1]:
             (leaves,) = joined[0]
             lengths[leaves] = min(lengths[leaves], 1 - form.constant)
         elif len(joined[0]) == 2:

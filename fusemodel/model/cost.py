@@ -45,8 +45,10 @@ class EinsumCost:
 
 @dataclass
 class GroupCost:
-    """One group. Traffic is in words, as are those ``moved`` by one move for all that share a key; ``need_words`` is the space wanted at each level, and
-    ``excess_words`` what there is too much of."""
+    """One group. Traffic is in words, as is what is ``moved`` (one move for all that share a key).
+
+    ``need_words`` is the space wanted at each level, ``excess_words`` what there is too much of.
+    """
 
     cycles: Amount
     schedule_cycles: Amount

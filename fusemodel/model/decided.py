@@ -1,7 +1,8 @@
 """Counts that conditions decide: numbers of a few tile sizes each, looked up by every candidate that has these.
 
-Where some point may be absent, a count is no product of sizes. It is found by the plain model, once for each combination
-of the sizes it depends on, and stands as one value in everything that is computed from it.
+Where some point may be absent, a count is no product of sizes. It is found by the plain model, once for each
+combination of the sizes it depends on (or for all at once, :mod:`fusemodel.model.banded`), and stands as one value in
+everything that is computed from it.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Count:
-    """A count of one group. ``key`` is the same for equal counts, whatever Einsum asks. It depends on the product of
-    the sizes of each of ``runs`` (digits of a rank that are all looked at or all not) and on which of ``steps`` have
-    several steps; where it is no more than an upper bound, on the sizes of all ``leaves``, and if ``strict`` on how it
-    was bounded. ``fast`` finds it for arrays of sizes, where it can (else None). ``note`` is said of a bound. ``loose``: the ranks that tiles may not divide, else as the sizes have
-    it."""
+    """A count of one group. ``key`` is the same for equal counts, whatever Einsum asks.
+
+    It depends on the product of the sizes of each of ``runs`` (digits of a rank that are all looked at or all not) and
+    on which of ``steps`` have several steps; where it is no more than an upper bound, on the sizes of all ``leaves``,
+    and if ``strict`` on how it was bounded. ``note`` is said of a bound. ``fast`` finds it for columns of sizes, where
+    it can (else None). ``loose``: the ranks that tiles may not divide, else as the sizes have it.
+    """
 
     key: Hashable
     runs: tuple[tuple[str, ...], ...]
@@ -103,8 +106,7 @@ class Rows:
         if count.fast is None:
             return None
         loose = loose_ranks(self.plan, self.sizes, self.extents) if count.loose is None else count.loose
-        found = count.fast(self.plan, ragged_frames(self.plan, self.extents, loose), self.sizes)
-        return found
+        return count.fast(self.plan, ragged_frames(self.plan, self.extents, loose), self.sizes)
 
     def _kept(self) -> dict[Hashable, dict[tuple[float, ...], Found]]:
         kept = self.plan.memo.setdefault("decided", {})

@@ -218,7 +218,7 @@ def prepare(code, lists, values):
             values[d] = _number(op, values[a], values[b])
 
 
-def execute(code, lists, values, columns, results, slots, start, stop):
+def execute(code, lists, values, columns, results, slots, start, stop):  # noqa: C901 (one branch for each instruction)
     """Run the other instructions for candidates ``start`` to ``stop``.
 
     An instruction is an operation, the slot of its result and up to three operands: slots, places in ``values``, in

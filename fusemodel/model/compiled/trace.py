@@ -87,8 +87,9 @@ def _facts(frame: Frame, plan: Plan) -> tuple[object, ...]:
 def trace(
     design: Design, plans: Sequence[Plan], extents: Mapping[str, int], loose: Sequence[frozenset[str]] = ()
 ) -> Traced:
-    """The evaluation of a design, one plan for each group, in symbols. Untraceable names a group of blocks. ``extents`` only say what a count is made of (:func:`signature_of`), not how much it is. ``loose``:
-    for each group the ranks that tiles may not divide."""
+    """The evaluation of a design, one plan for each group, in symbols. Untraceable names a group of blocks. ``extents``
+    only say what a count is made of (:func:`signature_of`), not how much it is. ``loose``: for each group the ranks
+    that tiles may not divide."""
     graph = Graph()
     known = {r: graph.symbol(r) for r in extents}
     labels = labels_of([p.group for p in plans])
