@@ -57,7 +57,7 @@ def steps(
     """Combinations of the leaves ``seen`` at which a point is present (that differ from the last coordinates as
     ``where`` says), for columns of sizes; None where there is no closed form."""
     if len(pieces) != 1:
-        return None
+        return None if pieces else np.zeros(sizes.length)
     ranks = tuple((r, frame.einsum.ranks.get(r)) for f in pieces[0] for r in f.coefficients)
     key = (tuple(f.key() for f in pieces[0]), ranks, frame.roots, seen, where and tuple(where))
     if key not in sizes.known:
