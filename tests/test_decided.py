@@ -27,6 +27,7 @@ from fusemodel.model.compiled.singly import results_of
 from fusemodel.model.compiled.trace import labels_of
 from fusemodel.model.decided import Count, Rows
 from fusemodel.model.evaluate import extents_in, plans_of
+from fusemodel.model.expression import Choice
 from fusemodel.model.frame import ragged_frames
 from fusemodel.model.movement import needs_numbers
 from fusemodel.model.plan import Plan
@@ -45,9 +46,9 @@ def check(mapping: CompiledMapping, extents: Mapping[str, int], rows: list[list[
     tiles = {labels[i] + p: np.array([float(row[i][p]) for row in rows]) for i, p in parts}
     traced = mapping.traced(extents, mapping._loose(extents, tiles))
     said = list(traced.notes)
-    nodes = [c if not hasattr(c, "code") else c.code for c in traced.columns.values()]  # pyright: ignore[reportAttributeAccessIssue]
-    columns = mapping._run(traced, extents, tiles, len(rows), nodes, "test", 1, said)  # pyright: ignore[reportArgumentType]
-    names = {n: c.names for n, c in traced.columns.items() if hasattr(c, "names")}  # pyright: ignore[reportAttributeAccessIssue]
+    nodes = [c.code if isinstance(c, Choice) else c for c in traced.columns.values()]
+    columns = mapping._run(traced, extents, tiles, len(rows), nodes, "test", 1, said)
+    names = {n: c.names for n, c in traced.columns.items() if isinstance(c, Choice)}
     found = dict(zip(traced.columns, columns, strict=True))
     notes: set[str] = set()
     for i, row in enumerate(rows):
