@@ -278,6 +278,7 @@ class Costing:
         if tensor in self.frame.members and not inside:
             keep[self.scene.arch.outermost] = {tensor: ALL}
         known: dict[tuple[str, ...], Floats] = {}
+        outer = list(self.scene.arch.levels)[: list(self.scene.arch.levels).index(level)]
         for cost in options[b]:
             loops = cost.option.layout.loops
             if loop not in loops:
@@ -289,7 +290,8 @@ class Costing:
                 if plan is None:
                     continue
                 known[outside] = self.tile_of(plan, tensor, level, columns)
-            cost.tiles[tensor, level, loop] = known[outside]
+            for source in outer:
+                cost.tiles[tensor, level, loop, source] = columns.from_level(known[outside], source)
         return bool(known)
 
     def tile_of(self, plan: Plan, tensor: str, level: str, columns: Counts) -> Floats:
