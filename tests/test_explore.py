@@ -479,3 +479,20 @@ def test_no_mapping_on_three_levels_is_better(inner, objectives):
                     assert not less(score_of(result, arch, objectives), found.score)
     assert seen["mappings"] > 100
     assert seen["own"] > 10
+
+
+def test_a_long_search_says_how_far_it_is(monkeypatch, capsys):
+    """A line on standard error where no bar is shown: soon, and then now and then."""
+    from fusemodel.report import exploring
+
+    times = iter([0.0, 5.0, 11.0, 20.0, 42.0])
+    monkeypatch.setattr(exploring, "monotonic", lambda: next(times))
+    with exploring.search_progress("latency", 1e9, 2.0, show=False) as tell:
+        tell(0.1, None, 1e6)
+        tell(0.2, None, 1e6)
+        tell(0.3, 2e6, 1e6)
+        tell(0.4, 2e6, 1e6)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "searching for 11 s: 20% of a part, nothing that fits yet; " \
+                    "--seconds or Ctrl-C ends it with the best so far"  # fmt: skip
+    assert second == "searching for 42 s: 40% of a part, best 2 ms, bound 1 ms"
