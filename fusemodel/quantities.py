@@ -27,6 +27,18 @@ def size(value: float) -> str:
     return _scaled(value, _BYTES)
 
 
+def times(value: float) -> str:
+    """A speed-up: two digits after the point, fewer for large ones, three significant ones for small ones."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.2 else f"{value:.3g}"
+
+
+def part(value: float) -> str:
+    """A part of something: three digits after the point, two significant ones for small ones; a dash if not known."""
+    if value != value:
+        return "-"
+    return f"{value:.3f}" if value >= 0.01 or not value else f"{value:.2g}"
+
+
 def percent(value: float) -> str:
     return f"{value:.1%}"
 

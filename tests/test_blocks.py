@@ -251,7 +251,8 @@ def test_long_bands_of_every_size_at_once() -> None:
 @pytest.mark.parametrize(
     ("name", "tflops"),
     [("v100-sxm", 125), ("t4", 65), ("a100-sxm", 312), ("l4", 121), ("l40s", 362), ("rtx-4090", 165.2),
-     ("h100-sxm", 989.4), ("h200-sxm", 989.4), ("b200-sxm", 2250)],
+     ("h100-sxm", 989.4), ("h200-sxm", 989.4), ("b200-sxm", 2250), ("h100-pcie", 756), ("a100-pcie", 312),
+     ("a100-sxm-40gb", 312)],
 )  # fmt: skip
 def test_machines_reach_the_rate_of_their_data_sheet(name: str, tflops: float) -> None:
     arch = load_architecture(name)
@@ -260,6 +261,12 @@ def test_machines_reach_the_rate_of_their_data_sheet(name: str, tflops: float) -
     assert arch.units["sfu"].size == 16
     assert arch.aliases
     assert arch.source
+
+
+@pytest.mark.parametrize("name", ["l4", "l40s", "t4"])
+def test_error_correction_takes_a_sixteenth_of_gddr(name: str) -> None:
+    arch = load_architecture(name)
+    assert arch.achieved["hbm"] < 15 / 16 * load_architecture("rtx-4090").achieved["hbm"]  # which has none
 
 
 def test_long_causal_prefill_and_why_few_features_are_slower() -> None:

@@ -31,6 +31,7 @@ from fusemodel.numerics import test_extents as check_extents
 from fusemodel.numerics.evaluate import condition
 from fusemodel.numerics.evaluate import evaluate as value_of
 from fusemodel.numerics.values import Space, Stored, all_hold, merged
+from fusemodel.report.figures import dot
 
 SMALL = {"b": 2, "h": 3, "p": 20, "m": 28, "e": 4, "f": 5}
 BERT = {"b": 64, "h": 12, "p": 4096, "m": 4096, "e": 64, "f": 64}
@@ -538,3 +539,15 @@ def test_a_state_does_not_grow_with_the_chunks_before_it() -> None:
     assert str(found.footprint.tensors["KVL"]) == "E*F"
     assert not found.footprint.grows["i"]
     assert found.footprint.grows["i0"]
+
+
+def test_no_design_in_the_picture_is_below_the_bound_of_its_cascade():
+    """On machines of many instances too, where what is on chip is in all of them, and in caches."""
+    cascade = load_cascade("attention-1pass")
+    least = bounds(cascade, extents_of(cascade, {"b": 1, "p": 16384, "m": 16384}))
+    names = ("fusemax", "fusemax-arch", "fusemax-cascade", "decode-tiny", "decode-packed", "decode-wait")
+    for name in names:
+        design = load_design(name)
+        assert design.cascade.name == cascade.name
+        d = dot(evaluate(name, sets={"b": 1, "p": 16384, "m": 16384}), design.arch)
+        assert d.dram_bytes >= least.traffic_bound(d.on_chip_bytes / 2) * 2 * (1 - 1e-9), name

@@ -363,3 +363,28 @@ def test_derive_writes_a_cascade_that_runs(tmp_path: Path) -> None:
     assert json.loads(fusemodel("run", str(out), "--json").out)["max_rel_error"] < 1e-12
     assert fusemodel("derive", "attention-3pass", "--out", str(tmp_path)).code == 2
     assert fusemodel("derive", "attention-3pass", "--rank", "q").code == 2
+
+
+def test_a_reader_that_has_read_enough_ends_it_quietly():
+    """`fusemodel list | head -1`, with output that is more than a pipe holds at once or not."""
+    for arguments in (["list"], ["list", "--json"], ["list", "archs"]):
+        running = subprocess.Popen(
+            [sys.executable, "-m", "fusemodel.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert running.stdout
+        assert running.stderr
+        running.stdout.close()
+        assert running.stderr.read() == b""
+        assert running.wait() == 141
+
+
+def test_output_that_cannot_be_written_is_said_in_one_line():
+    if not Path("/dev/full").exists():
+        pytest.skip("no full device")
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "fusemodel.cli", "list"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert ran.returncode == 2
+    assert ran.stderr.decode().startswith("error: the output: ")
+    assert ran.stderr.count(b"\n") == 1

@@ -208,7 +208,7 @@ def test_usable_by_keyboard_and_named_for_screen_readers(default_page, browser):
     for key in ("ArrowRight", "ArrowRight"):
         page.keyboard.press(key)
     drawn = page.evaluate("document.getElementById('speedup').data[0].y")
-    assert page.locator("#speedup-said").inner_text() == f"flat, 4K: {drawn[1]:.4g}"
+    assert page.locator("#speedup-said").inner_text() == f"flat, 4K: {drawn[1]:.4g} times as fast"
     page.keyboard.press("Enter")
     assert "(hidden)" in page.locator("#speedup-said").inner_text()
     levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
@@ -232,3 +232,27 @@ def test_prints(default_page, browser):
     pdf = Watched(browser, default_page).page.pdf()
     assert pdf.startswith(b"%PDF")
     assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") + pdf.count(b"/Type /Page/") > 1
+
+
+@needs_browser
+def test_no_button_of_a_plot_sends_data_away(default_page, browser):
+    page = Watched(browser, default_page).page
+    titles = page.evaluate("[...document.querySelectorAll('#speedup .modebar-btn')].map(b => b.dataset.title)")
+    assert titles == ["Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"]
+
+
+@needs_browser
+def test_under_a_finger_no_button_covers_a_plot(default_page, browser):
+    watched = Watched(browser, default_page, viewport={"width": 390, "height": 900}, has_touch=True, is_mobile=True)
+    assert watched.page.locator(".modebar-btn").count() == 0
+    assert watched.page.locator(".finger").is_visible()
+    assert not watched.page.locator(".mouse").is_visible()
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_what_has_no_energy_says_nothing_of_energy(tmp_path):
+    out = tmp_path / "r.html"
+    ran = fusemodel("compare", "flash3-causal", "flash2", "-s", "16K", "--html", out)
+    assert ran.code == 0
+    assert "of the energy" not in ran.out
+    assert "of its energy" not in said(out)

@@ -423,6 +423,8 @@ def test_command_line(tmp_path) -> None:
     wrongs = {
         ("fusemax", "--schedule", "soon"): "unknown schedule",
         (): "give one mapping",
+        ("fusemax", "--out", "t.md"): "--out is for --all",
+        ("--all", "--set", "b=1"): "--set is not for --all",
         ("fusemax", "-s", "1K", "--from", "1T"): "there is no task 1,099,511,627,777",
     }
     for wrong, message in wrongs.items():

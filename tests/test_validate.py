@@ -56,6 +56,8 @@ def changed(**columns: object) -> str:
         ({"op": "sorting", "kernel": "x"}, "no rule for op 'sorting'"),
         ({"head_dim": 512}, "head_dim beyond the kernels' 256"),
         ({"head_dim": 100}, "head_dim is no multiple of 8"),
+        ({"gpu": "T4", "dtype": "bfloat16"}, "the machine's matrix units have no bf16"),
+        ({"gpu": "V100"}, "the machine's matrix units have no bf16"),
     ],
 )
 def test_rows_that_cannot_be_predicted_are_left_out_by_name(tmp_path, columns, reason) -> None:
@@ -105,7 +107,14 @@ def test_other_ways_to_write_the_same_table(tmp_path, how: str) -> None:
         (b"a,b,c\n1,2,3\n", "column"),
         (HEADER.replace(",latency_us", "").encode(), "'latency_us' missing"),
         (HEADER.replace(",head_dim", "").encode() + b"\n", "'head_dim' missing"),
-        (f"{HEADER},gpu\n".encode(), "column 'gpu' stands twice"),
+        (f"{HEADER},gpu\n".encode(), f"bad.csv:1:{len(HEADER) + 2}: column 'gpu' stands twice"),
+        (HEADER.replace(",", ";").encode(), "bad.csv:1:1: columns are separated by ';'; expected commas"),
+        (f"{HEADER}\n{GOOD}\n{GOOD}".encode() + b"\xe9\n", f"bad.csv:3:{len(GOOD) + 1}: this is not UTF-8 text"),
+        (f"{HEADER}\n{GOOD}\n{'x' * 200_000}\n".encode(), "bad.csv:3:1: not a CSV file: field larger"),
+        (
+            b"device,kernel_source,latency,op_name,batch_size,isl,heads_n,num_key_value_heads,head_dim\n",
+            "bad.csv:1:1: column 'num_heads' missing",
+        ),
         (HEADER.encode() + b"\n", "there are no rows"),
         (f"{HEADER}\n{changed(gpu='abacus')}\n".encode(), "no architecture for gpu 'abacus'"),
         (b"\xff\xfe\x00binary", "no"),
@@ -127,6 +136,10 @@ def test_a_file_that_is_not_there(tmp_path) -> None:
     assert fusemodel("validate", "--data", str(tmp_path / "none.csv")).code == 2
     assert fusemodel("validate", "--data", str(tmp_path)).code == 2
     assert fusemodel("validate", "--fit", str(tmp_path / "out.yaml")).code == 2
+    ran = fusemodel("validate", "--data", str(table(tmp_path, GOOD)), "--by", "kernels")
+    assert (ran.code, ran.out) == (2, "")
+    assert "unknown group 'kernels'" in ran.err
+    assert "did you mean 'kernel'?" in ran.err
 
 
 def test_names_of_machines() -> None:
@@ -135,9 +148,13 @@ def test_names_of_machines() -> None:
         "NVIDIA H100 80GB HBM3": "h100-sxm", "A100-SXM4-80GB": "a100-sxm", "nvidia l40s": "l40s", "H200": "h200-sxm",
         "NVIDIA B200": "b200-sxm", "H200-SXM-141GB": "h200-sxm", "B200-SXM-180GB": "b200-sxm", "L40S": "l40s",
         "RTX-4090": "rtx-4090", "V100-SXM2-32GB": "v100-sxm", "T4": "t4", "L4": "l4", "H100-PCIe-80GB": "h100-pcie",
-        "A100-SXM4-40GB": "a100-sxm-40gb",
+        "A100-SXM4-40GB": "a100-sxm-40gb", "NVIDIA H200 141GB": "h200-sxm", "DGX B200": "b200-sxm",
+        "h200_sxm": "h200-sxm", "b200_sxm": "b200-sxm", "B200-SXM6-192GB": "b200-sxm", "Tesla L40S": "l40s",
+        "A100-80GB": "a100-sxm",
     }.items():  # fmt: skip
         assert known[plain_name(name)] == machine
+    for other in ("H200 NVL", "L40", "GB200", "B300", "H20", "A6000"):  # machines of their own
+        assert plain_name(other) not in known
 
 
 def test_another_scope_includes_writing_the_cache(tmp_path) -> None:
@@ -245,6 +262,21 @@ def test_the_same_rows_on_other_machines(tmp_path) -> None:
     assert rules_of(tmp_path, *packed) == [
         *["prefill, causal, synchronous, packed"] * 2, "prefill, causal", "two tiles of queries in flight, causal"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "same"),
+    [
+        ({"causal": "yes"}, {}), ({"causal": "True"}, {}), ({"dtype": "torch.bfloat16"}, {}), ({"dtype": "BF16"}, {}),
+        ({"op": "prefill"}, {}), ({"kernel": "flash_attn_2"}, {"kernel": "fa2"}),
+        ({"kernel": "FlashAttention-2"}, {"kernel": "fa2"}), ({"kernel": "flash_attention_v2"}, {"kernel": "fa2"}),
+        ({"op": "decode", "seq_q": 1, "causal": "no"}, {"op": "generation_attention", "seq_q": 1, "causal": 0}),
+    ],
+)  # fmt: skip
+def test_other_ways_to_say_the_same(tmp_path, columns, same) -> None:
+    found = validate([str(table(tmp_path, changed(**columns), changed(**same)))]).predictions
+    assert found.rule[0] == found.rule[1]
+    assert found.calibrated_s[0] == found.calibrated_s[1]
 
 
 def test_operators_take_longer_than_their_kernel(tmp_path) -> None:
@@ -361,6 +393,12 @@ def test_kendall_tau_by_counting_pairs() -> None:
         expected = sum(signs) / np.sqrt(float(ties[0] * ties[1])) if all(ties) else None
         assert kendall_tau(a, b) == (pytest.approx(expected) if expected is not None else None)
     assert kendall_tau(np.ones(4), np.arange(4.0)) is None
+    assert kendall_tau(np.ones(1), np.ones(1)) is None
+    many = np.arange(1001.0)
+    assert kendall_tau(many, many[::-1]) == -1
+    # blocks of 7 turned round: all pairs but those within a block agree
+    blocks = np.arange(1001).reshape(-1, 7)[:, ::-1].ravel().astype(float)
+    assert kendall_tau(many, blocks) == pytest.approx(1 - 2 * 143 * 21 / (1001 * 500))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -46,6 +46,17 @@ def _main(
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
+def _closed() -> NoReturn:
+    """Whoever read the output has read enough: end quietly, with the code that a shell gives for it."""
+    _discard()
+    sys.exit(141)
+
+
+def _discard() -> None:
+    """What is still to be written goes nowhere, so that Python says nothing of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Run the command line. Input that cannot be used ends with one message and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
@@ -53,6 +64,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="fusemodel", standalone_mode=False)
+        sys.stdout.flush()
         if code == 130:  # typer's code for an interruption
             sys.stderr.write("interrupted\n")
         sys.exit(code)
@@ -64,8 +76,15 @@ def main() -> None:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        _closed()
+    except SystemExit as left:  # typer and rich make their own end of a closed pipe
+        if isinstance(left.__context__, BrokenPipeError):
+            _closed()
+        raise
+    except OSError as error:
+        sys.stderr.write(f"error: {error.filename or 'the output'}: {error.strerror or error}\n")
+        _discard()
+        sys.exit(2)
     except (MemoryError, RecursionError) as error:
         sys.stderr.write(f"error: too large: {type(error).__name__}\n")
         sys.exit(2)

@@ -44,8 +44,9 @@ def count_passes(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Count the passes over each rank, as written and as derived, with the chain of Einsums that forces each; and bound
-    what any mapping must do."""
+    """Count the passes over each rank, as written and as derived, with the chain of Einsums that forces each.
+
+    For one cascade also the least that any mapping must move and hold."""
     from fusemodel.analysis import edges, passes
     from fusemodel.analysis.bounds import bounds
     from fusemodel.analysis.derive import derive
@@ -130,8 +131,9 @@ def derive_cascade(
     sets: SetOption = None,
     as_json: Json = False,
 ) -> None:
-    """Find an algebraically equal cascade with fewer passes, checked on numbers; print it with the steps taken. With
-    --arch, map and evaluate the original and what was derived."""
+    """Find an algebraically equal cascade with fewer passes, checked on numbers; print it with the steps.
+
+    With --arch, map and evaluate the original and what was derived."""
     from fusemodel.analysis.derive import derive
     from fusemodel.api import evaluate
     from fusemodel.cascade import at_extents, format_cascade, load_cascade

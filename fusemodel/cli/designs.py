@@ -113,11 +113,14 @@ def simulate_mapping(
     from fusemodel.report.simulating import Files, simulated
     from fusemodel.report.tables import show
 
-    if schedule not in ("given", "asap"):
-        raise unknown("schedule", schedule, ["given", "asap"])
     if every == (mapping is not None):
         raise InputError("give one mapping, or --all", expected="`fusemodel simulate MAPPING`")
     shown = sys.stderr.isatty() and not as_json
+    alone = {"--set": sets, "--arch": arch, "--trace": trace, "--plot": plot, "--instances": instances, "--full": full,
+             "--schedule": schedule != "given", "--copies": copies != 1, "--from": first != "0"}  # fmt: skip
+    if given := next((x for x, value in ({"--out": out} if not every else alone).items() if value), None):
+        raise InputError(f"{given} is {'not for' if every else 'for'} --all",
+                         expected="--workload, --seq, --out and --json beside --all")  # fmt: skip
     if every:
         _simulate_all(listed(workload), listed(seq), out, as_json=as_json, shown=shown)
         return
@@ -178,8 +181,9 @@ def compare_mappings(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare mappings over workloads and lengths, or cascades mapped onto --arch; without arguments, the comparison
-    the library comes with."""
+    """Compare mappings over workloads and lengths, or cascades mapped onto --arch.
+
+    Without arguments, the comparison the library comes with."""
     request = replace(_request(mappings or [], workload, seq), arch=arch)
     result = _compared(request, quiet=as_json)
     if html:
@@ -222,8 +226,9 @@ def draw_figures(
     arch: ArchOption = None,
     as_json: Json = False,
 ) -> None:
-    """Draw a comparison for a paper: utilisation, active share by Einsum, speed-up and energy, area against latency,
-    with published figures where there are any; without arguments, the comparison the library comes with."""
+    """Draw a comparison for a paper: utilisation, active share by Einsum, speed-up and energy, area against latency.
+
+    With published figures where there are any; without arguments, the comparison the library comes with."""
     from fusemodel.explore.space import load_space
     from fusemodel.library import make_folder
     from fusemodel.report.figures import FORMATS, save

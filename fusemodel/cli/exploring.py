@@ -46,8 +46,9 @@ def explore_mappings(
     scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Use the workers of a Dask cluster.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find the best mapping of a cascade onto an architecture, or map every architecture of a space. A sweep goes on
-    where it was left, and Ctrl-C prints the best so far."""
+    """Find the best mapping of a cascade onto an architecture, or map every architecture of a space.
+
+    A sweep goes on where it was left, and Ctrl-C prints the best so far."""
     from fusemodel.library import write_text
     from fusemodel.report import explore as report
     from fusemodel.report.exploring import run_search, run_sweep

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from fusemodel.cli.options import Json, app, listed, print_json, to_write
-from fusemodel.errors import InputError
+from fusemodel.errors import InputError, unknown
 
 
-@app.command("validate", epilog="Example: fusemodel validate --data my_gpu.csv --plot errors.svg")
+@app.command("validate", epilog="Example: fusemodel validate --plot errors.svg")
 def validate_model(
     data: Annotated[
         list[str] | None, typer.Option("--data", help="Measured times, a CSV (or .gz); several may be given.")
@@ -37,6 +37,9 @@ def validate_model(
         _fit(fit, files, rules, machine)
         calibration = fit
     result = validate(files, rules=rules, calibration=calibration)
+    kinds = list(dict.fromkeys(k for k, _, _ in result.groups))
+    if by is not None and by not in kinds:
+        raise unknown("group", by, kinds)
     if plot:
         from fusemodel.report.figures import save
         from fusemodel.report.validation import errors_figure

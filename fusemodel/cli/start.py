@@ -30,8 +30,9 @@ def start(
 
 @app.command("doctor", epilog="Example: fusemodel doctor")
 def check_installation(as_json: Json = False) -> None:
-    """Check this installation: versions, the library, places to write to, a GPU, optional parts. Exit code 1 if
-    something that is needed does not work."""
+    """Check this installation: versions, the library, places to write to, a GPU, optional parts.
+
+    Exit code 1 if something that is needed does not work."""
     from fusemodel.doctor import diagnose
 
     findings = list(diagnose())

@@ -50,6 +50,12 @@ class Sweep:
     def done(self) -> list[Row]:
         return [r for r in self.rows if r.result is not None and "error" not in r.result]
 
+    def _repr_svg_(self) -> str:
+        from fusemodel.report.explore import area_figure
+        from fusemodel.report.figures import svg_text
+
+        return svg_text(area_figure(self), self.space.name)
+
 
 @dataclass
 class Progress:

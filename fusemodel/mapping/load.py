@@ -308,7 +308,8 @@ def _group(raw: dict[str, Any], variant: str, cascade: Cascade, arch: Architectu
     stages = spec.schedule if spec.schedule is not None else [list(bindings)]
     places = {f"tile.{p}": place(("tile", p), False) for p in spec.tile} | {"loops": place(("loops",), False)}
     places |= {"schedule": place(("schedule",), False), "keep": place(("keep",), False), "": place((), False)}
-    places |= {"bind": place(("bind",), False), **reserve_places}
+    places |= {"bind": place(("bind",), False), "grid": place(("grid",), False), "launch": place(("launch",), False)}
+    places |= reserve_places
     places |= {f"schedule.{i}": place(("schedule", i), False) for i in range(len(stages))}
     group = Group(
         name=spec.name or "+".join(bindings),

@@ -81,6 +81,14 @@ class Evaluation:
         """Plain data for JSON."""
         return asdict(self)
 
+    def active(self, unit: str) -> dict[str, float]:
+        """The part of the latency in which a unit works on each Einsum; of several instances, their mean."""
+        result: dict[str, float] = {}
+        for e in self.einsums:
+            if e.unit == unit:
+                result[e.name] = result.get(e.name, 0.0) + e.share * self.busy[unit]
+        return result
+
     def _repr_html_(self) -> str:
         from fusemodel.report.draw import evaluation_html
 

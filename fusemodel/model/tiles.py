@@ -92,7 +92,7 @@ def _nearest_miss(plans: Sequence[Plan], extents: Mapping[str, int], sets: Mappi
             continue
         index = length - 1
         if not in_blocks(plan):
-            excess = [np.maximum(x, 0.0) for x in cost_of(plan, sizes, extents).excess_words.values()]
+            excess = [np.maximum(x, 0.0) for x in excess_of(plan, sizes, extents).values()]
             index = int(np.argmin(np.broadcast_to(sum(excess), (length,))))
         picked = {x: int(n[index]) if isinstance(n, np.ndarray) else n for x, n in sizes.items()}
         cost = cost_of(plan, picked, extents)

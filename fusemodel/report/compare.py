@@ -266,7 +266,8 @@ def ratio(ours: Sequence[Evaluation], baseline: Sequence[Evaluation]) -> Ratio:
 
 
 def _quotient(a: float, b: float) -> float:
-    return a / b if b else math.nan
+    """NaN where one is not known: a machine whose file has no energies uses none."""
+    return a / b if a and b else math.nan
 
 
 def published(name: str) -> list[dict[str, Any]]:

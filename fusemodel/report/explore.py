@@ -181,6 +181,11 @@ def _kept(fields: Mapping[str, Any]) -> str:
     )
 
 
+def _scale(values: Sequence[float]) -> str:
+    """Logarithmic, unless no power of ten would be among the labels."""
+    return "log" if values and min(values) > 0 and max(values) >= 10 * min(values) else "linear"
+
+
 def area_figure(found: Sweep, *, title: str = "") -> Figure:
     """Area against latency and against energy: every design, and in each the line of those that none is better than."""
     every = designs(found)
@@ -195,12 +200,13 @@ def area_figure(found: Sweep, *, title: str = "") -> Figure:
                 [d.area_mm2 for d in line], [d.numbers[number] for d in line], "o-", ms=5, color=f"C{i}", label=cascade
             )
         axes.set(
-            xscale="log", yscale="log", xlabel="area (mm$^2$)",
+            xscale=_scale([d.area_mm2 for d in every]), yscale=_scale([d.numbers[number] for d in every]),
+            xlabel="area (mm$^2$)",
             ylabel="latency (s)" if objective == "latency" else "energy (J)",
         )  # fmt: skip
         axes.grid(which="both", alpha=0.2)
         if every:
-            axes.legend(fontsize=8, frameon=False, title="not dominated")
+            axes.legend(fontsize=8, frameon=False, title="not dominated: none is better in both", title_fontsize=8)
     figure.suptitle(title or found.space.name)
     return figure
 

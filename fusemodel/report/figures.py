@@ -32,13 +32,16 @@ class Dot:
 
 
 def dot(found: Evaluation, arch: Architecture) -> Dot:
-    """An evaluation as a dot. It has on chip what it keeps there, and the register files of the units."""
+    """An evaluation as a dot. It has on chip what it keeps there, the register files of the units, and all of what is
+    filled without being told: caches, and the memories of the instances, which several blocks may share."""
+    whole = {n: v for n, v in arch.levels.items() if v.size_bytes and (v.kind == "cache" or v.per_instance)}
+    filled = sum((v.size_bytes or 0.0) * (arch.instances if v.per_instance else 1) for v in whole.values())
     kept = max(
-        (sum(n for level, held in g.footprint_bytes.items() if level != arch.outermost for n in held.values())
-         for g in found.groups), default=0.0,
+        (sum(n for level, held in g.footprint_bytes.items() if level not in (arch.outermost, *whole)
+             for n in held.values()) for g in found.groups), default=0.0,
     )  # fmt: skip
-    registers = sum(u.size * u.registers.words for u in arch.units.values() if u.registers) * arch.word_bytes
-    return Dot(found.mapping, found.cascade, kept + registers, found.dram_bytes)
+    words = sum(u.size * u.registers.words for u in arch.units.values() if u.registers) * arch.instances
+    return Dot(found.mapping, found.cascade, kept + filled + words * arch.word_bytes, found.dram_bytes)
 
 
 def traffic_figure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,9 +86,9 @@ def _ratios(
 
 def _utilization(found: Comparison, section: Section) -> Figure:
     """One row a unit, one panel a workload, one bar a design and length."""
-    subject = found.at(section.subject)
-    units = [u for u in subject[0].utilization if any(r.utilization[u] for r in subject)]
-    workloads = list(_by_workload(subject))
+    every = [r for m in (section.subject, *section.baselines) for r in found.at(m)]
+    units = list(dict.fromkeys(u for r in every for u in r.utilization if any(x.utilization.get(u) for x in every)))
+    workloads = list(_by_workload(found.at(section.subject)))
     figure, axes = _panels(len(units), len(workloads))
     for row, unit in zip(axes, units, strict=True):
         known = _known(found, f"utilization.{unit}")
@@ -116,13 +117,14 @@ def _active(found: Comparison, section: Section) -> Figure:
             names = list(dict.fromkeys(e.name for r in rows for e in r.einsums if e.unit == unit))
             base = np.zeros(len(rows))
             for k, name in enumerate(names):
-                spent = [sum(e.cycles for e in r.einsums if (e.unit, e.name) == (unit, name)) / r.cycles for r in rows]
+                spent = [r.active(unit).get(name, 0.0) for r in rows]
                 ax.bar(range(len(rows)), spent, bottom=base, label=name, **_look(k))
                 base += spent
             _ticks(ax, [tokens(r.seq) for r in rows])
             ax.set_title(workload, fontsize=9)
         row[0].set_ylabel(f"active share of\n{unit}", fontsize=8)
         row[-1].legend(fontsize=6, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    _named(axes)
     figure.suptitle(f"{section.title}: {section.subject} by Einsum", fontsize=10)
     return figure
 
@@ -149,6 +151,7 @@ def _look(k: int) -> dict[str, Any]:
 
 def _ticks(ax: Axes, lengths: Sequence[str]) -> None:
     ax.set_xticks(range(len(lengths)), lengths, fontsize=7)
+    ax.set_xlim(-0.5, len(lengths) - 0.5)  # also where some designs have no bar
     ax.tick_params(axis="y", labelsize=7)
     ax.grid(axis="y", alpha=0.25, lw=0.5)
     ax.set_axisbelow(True)
@@ -156,8 +159,16 @@ def _ticks(ax: Axes, lengths: Sequence[str]) -> None:
         ax.spines[side].set_visible(False)
 
 
+def _named(axes: np.ndarray) -> None:
+    """What is along the panels of the last row, where it is lengths."""
+    for ax in axes[-1]:
+        if any(t.get_text() != "-" for t in ax.get_xticklabels()):
+            ax.set_xlabel("tokens", fontsize=7)
+
+
 def _finished(figure: Figure, axes: np.ndarray, title: str) -> Figure:
     """A title, and one legend for all panels."""
+    _named(axes)
     entries: dict[str, Any] = {}
     for ax in axes.flat:
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -165,7 +176,9 @@ def _finished(figure: Figure, axes: np.ndarray, title: str) -> Figure:
     entries = {n: h for n, h in entries.items() if n != "published"} | (
         {"published": entries["published"]} if "published" in entries else {}
     )
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=min(len(entries), 6),
-                  fontsize=7, frameon=False)  # fmt: skip
+    across = max(2, int(figure.get_figwidth() / 1.4))
+    rows = math.ceil(len(entries) / across)
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", fontsize=7, frameon=False,
+                  ncols=math.ceil(len(entries) / rows))  # fmt: skip
     figure.suptitle(title, fontsize=10)
     return figure

@@ -29,10 +29,12 @@ def ratio(result: Simulation) -> float:
 
 
 def main_stall(result: Simulation) -> tuple[str, str, float]:
-    """The unit that is busiest, the reason for which it waits most, and the part of the time that takes; if it waits
-    for room, which others are to make, what the one that waits most waits for."""
-    busiest = max(result.busy, key=lambda u: result.busy[u])
-    waits = {u: {r: v for r, v in by.items() if r != "finished"} for u, by in result.stalls.items()}
+    """The stall that explains a difference: in the group that loses most against the closed form, the unit that is
+    busiest, the reason for which it waits most, and the part of the whole time that takes; if it waits for room, which
+    others are to make, what the one that waits most waits for."""
+    group = max(result.groups, key=lambda g: g.cycles - g.closed_form_cycles)
+    busiest = max(group.busy_cycles, key=lambda u: group.busy_cycles[u])
+    waits = {u: {r: v for r, v in by.items() if r != "finished"} for u, by in group.stalls.items()}
     reason = max(waits[busiest], key=lambda r: waits[busiest][r], default="-")
     if reason in ("buffer", "-"):
         others = [(v, u, r) for u, by in waits.items() for r, v in by.items() if r != "buffer"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Sequence
 
 from rich.cells import cell_len
@@ -11,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fusemodel.model import Evaluation
-from fusemodel.quantities import count, joules, percent, seconds, size, tokens
+from fusemodel.quantities import count, joules, part, percent, seconds, size, times, tokens
 from fusemodel.report.compare import MEASURES, Comparison, Ranking, Ratio, Section
 from fusemodel.report.plain import PlainTable
 
@@ -139,7 +141,7 @@ def evaluations(results: Sequence[Evaluation], labels: Sequence[str]) -> Rendera
     )  # fmt: skip
     for label, r in zip(labels, results, strict=True):
         used = ", ".join(f"{u} {v:.0%}" for u, v in r.utilization.items())
-        speed = f"{first.latency_s / r.latency_s:.2f}x"
+        speed = f"{times(first.latency_s / r.latency_s)}x"
         table.add_row(label, seconds(r.latency_s), speed, joules(r.energy_j), size(r.dram_bytes), used, r.bound)
     notes = [Text(f"note: {n}", style="yellow") for n in dict.fromkeys(n for r in results for n in r.notes)]
     return Group(table, *notes)
@@ -185,12 +187,12 @@ def _sentence(result: Comparison, section: Section, baseline: str) -> Text:
     r = result.mean[section.subject][baseline]
     text = Text()
     text.append(f"{section.subject} against {_labelled(section, baseline)}: ", style="dim")
-    text.append(f"{r.speedup:.2f}x as fast", style="bold")
+    text.append(f"{times(r.speedup)}x as fast", style="bold")
     if r.energy == r.energy:
-        text.append(f", {r.energy:.3f} of the energy")
+        text.append(f", {part(r.energy)} of the energy")
     found = _published(result, section.subject, baseline)
     if found:
-        words = [f"{v:.2f}x" if q == "speedup" else f"{v:.3f}" for (q, s), v in found.items() if s == "mean"]
+        words = [f"{times(v)}x" if q == "speedup" else part(v) for (q, s), v in found.items() if s == "mean"]
         text.append(f"  (published: {', '.join(words)})", style="dim")
     return text
 
@@ -234,8 +236,8 @@ def _pair(result: Comparison, section: Section, baseline: str) -> RenderableType
     table = _table(title, "speed-up (energy)", *lengths, wrap=("speed-up (energy)", *lengths))
     for workload in dict.fromkeys(r.workload for r in ours):
         cells = [
-            f"{b.latency_s / a.latency_s:.2f}x ({a.energy_j / b.energy_j:.3f})" if b.energy_j else
-            f"{b.latency_s / a.latency_s:.2f}x"
+            f"{times(b.latency_s / a.latency_s)}x ({part(a.energy_j / b.energy_j)})" if a.energy_j and b.energy_j else
+            f"{times(b.latency_s / a.latency_s)}x"
             for a, b in zip(ours, theirs, strict=True)
             if a.workload == workload
         ]  # fmt: skip
@@ -247,21 +249,22 @@ _STATISTICS = {"mean": "speedup", "geomean": "speedup_geomean", "min": "speedup_
 
 
 def _means(result: Comparison, section: Section) -> RenderableType:
+    below = any(_published(result, section.subject, b) for b in section.baselines)
     table = _table(
-        f"{section.title}: means over all points, published figures below ours",
+        f"{section.title}: means over all points" + (", published figures below ours" if below else ""),
         "against", "speed-up", "geomean", "min", "max", "energy", "energy with registers", "DRAM",
     )  # fmt: skip
     for baseline in section.baselines:
         r: Ratio = result.mean[section.subject][baseline]
         table.add_row(
-            baseline, f"{r.speedup:.2f}x", f"{r.speedup_geomean:.2f}x", f"{r.speedup_min:.2f}x",
-            f"{r.speedup_max:.2f}x", f"{r.energy:.3f}", f"{r.energy_with_registers:.3f}", f"{r.dram_bytes:.3g}",
+            baseline, f"{times(r.speedup)}x", f"{times(r.speedup_geomean)}x", f"{times(r.speedup_min)}x",
+            f"{times(r.speedup_max)}x", part(r.energy), part(r.energy_with_registers), f"{r.dram_bytes:.3g}",
             style="bold",
         )  # fmt: skip
         found = _published(result, section.subject, baseline)
         if found:
-            speed = [f"{found['speedup', s]:.2f}x" if ("speedup", s) in found else "" for s in _STATISTICS]
-            energy = f"{found['energy', 'mean']:.3f}" if ("energy", "mean") in found else ""
+            speed = [f"{times(found['speedup', s])}x" if ("speedup", s) in found else "" for s in _STATISTICS]
+            energy = part(found["energy", "mean"]) if ("energy", "mean") in found else ""
             table.add_row("published", *speed, energy, "", "", style="dim")
     return table
 
@@ -269,16 +272,19 @@ def _means(result: Comparison, section: Section) -> RenderableType:
 def show(renderable: RenderableType) -> None:
     """Print to the terminal; wide enough for every column when piped. No number is ever cut: where a table does not
     fit, its columns move together, and if that is not enough the terminal breaks the lines."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200, no_color=True, highlight=False)
+    console, piped = Console(), io.StringIO()
+    terminal = console.is_terminal
+    if not terminal:
+        console = Console(file=piped, width=200, no_color=True, highlight=False)
     width = console.width
-    for part in _parts(renderable):
+    for piece in _parts(renderable):
         console.width = width
-        if isinstance(part, Table) and _least_width(part, console) > width:
-            part.collapse_padding, part.pad_edge = True, False
-            console.width = max(width, _least_width(part, console))
-        console.print(part)
+        if isinstance(piece, Table) and _least_width(piece, console) > width:
+            piece.collapse_padding, piece.pad_edge = True, False
+            console.width = max(width, _least_width(piece, console))
+        console.print(piece)
+    if not terminal:  # without the blanks that fill lines up
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in piped.getvalue().splitlines()))
 
 
 def _parts(renderable: RenderableType) -> list[RenderableType]:

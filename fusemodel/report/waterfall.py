@@ -15,6 +15,7 @@ def waterfall(window: Window, *, title: str = "") -> Figure:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
+    from matplotlib.ticker import StrMethodFormatter
 
     rows = {lane: i for i, lane in enumerate(window.lanes)}
     names = list(dict.fromkeys(s.name for s in window.spans if s.kind == "einsum"))
@@ -36,8 +37,11 @@ def waterfall(window: Window, *, title: str = "") -> Figure:
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.set_xlabel("cycles")
-    axes.set_title(f"{title or window.group}: {window.what}", loc="left", fontsize=10)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    group = title or (window.group if len(window.group) < 60 else window.group[:56].rsplit("+", 1)[0] + "+...")
+    axes.set_title(f"{group}: {window.what}", loc="left", fontsize=10)
     handles = [Patch(color=c, label=n) for n, c in (*colours.items(), *greys.items())]
     handles.append(Patch(facecolor="white", edgecolor="0.6", hatch="////", label="wait"))
-    figure.legend(handles=handles, loc="outside right upper", fontsize=7, frameon=False)
+    figure.legend(handles=handles, loc="outside right upper", fontsize=7, frameon=False,
+                  ncols=1 + (len(handles) - 1) // (6 + 4 * len(rows)), columnspacing=0.8, handlelength=1.4)  # fmt: skip
     return figure

@@ -67,7 +67,6 @@ from fusemodel.simulate.program import (
     NOW,
     ORDERED,
     OTHER,
-    OVERFLOW,
     PASSED,
     PEAK,
     PENDING,
@@ -382,7 +381,7 @@ def end_all(G, A, U, L, D, DT, DM) -> None:
             wake_units(G, U)
         d = A[a, DRAIN_ROW]
         if d >= 0:
-            put_drain(G, D, DT, DM, d, now + A[a, DRAIN_TICKS] if U[i, WORKED] > 0 else now)
+            put_drain(D, DT, DM, d, now + A[a, DRAIN_TICKS] if U[i, WORKED] > 0 else now)
         else:
             A[a, VALID] += 1
         wake(G, A, U, L, a)
@@ -396,7 +395,7 @@ def end_all(G, A, U, L, D, DT, DM) -> None:
 
 
 @kernel
-def put_drain(G, D, DT, DM, d: int, time: int) -> None:
+def put_drain(D, DT, DM, d: int, time: int) -> None:
     """A result will be there at ``time``; those of one time are put together."""
     room = DT.shape[1]
     last = (D[d, HEAD] + D[d, LENGTH] - 1) % room
@@ -404,9 +403,6 @@ def put_drain(G, D, DT, DM, d: int, time: int) -> None:
         D[d, LENGTH] > 0 and DT[d, last] >= time
     ):  # what did nothing has nothing to drain, but what came before may still
         DM[d, last] += 1
-        return
-    if D[d, LENGTH] >= room:
-        G[OVERFLOW] = 1
         return
     last = (last + 1) % room
     DT[d, last] = time
@@ -450,7 +446,7 @@ def advance(p, seen, tasks: int, skip: bool) -> int:
         then = next_event(G, U, D, DT)
         if then == NEVER:
             break
-        if G[TASKS] >= until or G[TASKS] + G[SKIPPED] >= G[WANTED] or G[OVERFLOW]:
+        if G[TASKS] >= until or G[TASKS] + G[SKIPPED] >= G[WANTED]:
             return PAUSED
         wait_until(G, A, E, U, R, then)
         if then >= G[MARK_NEXT]:
@@ -471,8 +467,6 @@ def run(
     seen = seen_of(p, max(1, len(machine.tasks.loops)))
     every = machine.tasks.firings
     while (found := advance(tuple(p), tuple(seen), block, skip)) != DONE:
-        if p.G[OVERFLOW]:
-            raise OverflowError("more results drain at once than the engine has room for")
         if found == STUCK:
             raise Deadlock(int(p.G[NOW]), _blocked(p))
         if progress:

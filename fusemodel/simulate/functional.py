@@ -26,6 +26,7 @@ from fusemodel.model.tiles import Chosen
 from fusemodel.numerics import random_inputs
 from fusemodel.numerics import run as interpret
 from fusemodel.numerics.regroup import regrouped
+from fusemodel.simulate.beside import is_beside
 from fusemodel.simulate.held import Held
 from fusemodel.simulate.inside import Inside, main, stepped_inside
 from fusemodel.simulate.lower import lower
@@ -195,7 +196,7 @@ class _Group:
     def started(self, task: Task) -> None:
         actor = self.tasks.actors[task.actor]
         steps = self.steps(actor, task.firing)
-        if actor.unit >= 0:
+        if actor.unit >= 0 and not is_beside(actor):
             inside = self.inside.get(actor.name)
             self.value(self.world.main[actor.name], steps, lambda x: not inside or x not in inside.members)
         for held in self.by_writer.get(task.actor, ()):
@@ -204,6 +205,8 @@ class _Group:
     def ended(self, a: int, firing: int) -> None:
         actor = self.tasks.actors[a]
         steps = self.steps(actor, firing)
+        if is_beside(actor):
+            return
         if actor.unit < 0:
             self.put(a, steps, self.moved(actor, steps))
         elif inside := self.inside.get(actor.name):

@@ -13,7 +13,7 @@ from fusemodel.mapping.spec import Design
 
 def instances_of(arch: Architecture) -> int:
     """How many instances of its units an architecture has."""
-    return int(getattr(arch, "instances", 1))
+    return arch.instances
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Share:
 def share_of(design: Design, extents: Mapping[str, int], sets: Mapping[str, int], instances: int) -> Share:
     """The share of the instance that has most to do. InputError where there is nothing to divide among them."""
     if instances == 1:
-        return Share(design, dict(sets), 1.0)
+        alone = design if design.arch.instances == 1 else replace(design, arch=_of_each(design.arch, 1))
+        return Share(alone, dict(sets), 1.0)
     batch = [r for r in design.cascade.batch if extents[r] > 1]
     if not batch:
         raise InputError(
@@ -38,12 +39,16 @@ def share_of(design: Design, extents: Mapping[str, int], sets: Mapping[str, int]
         )
     every = prod(extents[r] for r in batch)
     mine = -(-every // instances)
-    levels = {
-        n: level if getattr(level, "per", "") == "instance" or level.bandwidth_bytes_per_s is None
-        else replace(level, bandwidth_bytes_per_s=level.bandwidth_bytes_per_s / min(instances, every))
-        for n, level in design.arch.levels.items()
-    }  # fmt: skip
-    arch = replace(design.arch, levels=levels)
-    if hasattr(arch, "instances"):
-        arch = replace(arch, instances=1)
+    arch = _of_each(design.arch, min(instances, every))
     return Share(replace(design, arch=arch), {**sets, **dict.fromkeys(batch, 1), batch[0]: mine}, every / mine)
+
+
+def _of_each(arch: Architecture, instances: int) -> Architecture:
+    """What one instance has of a machine while so many are at work."""
+    levels = dict(arch.levels)
+    for name, level in levels.items():
+        rate, port = level.bandwidth_bytes_per_s, level.port_bytes_per_s
+        if rate is not None and not level.per_instance:
+            rate = rate / instances if port is None else min(rate / instances, port)
+            levels[name] = replace(level, bandwidth_bytes_per_s=rate)
+    return replace(arch, levels=levels, instances=1)

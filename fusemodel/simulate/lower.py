@@ -22,6 +22,7 @@ from fusemodel.model.plan import Move, Plan
 from fusemodel.model.ragged import classes_of
 from fusemodel.model.space import Space, space_of
 from fusemodel.model.tiles import Chosen
+from fusemodel.simulate.beside import hand_over, units_of
 from fusemodel.simulate.bring import brings
 from fusemodel.simulate.inside import main, stepped_inside
 from fusemodel.simulate.lags import with_lags
@@ -135,7 +136,7 @@ class Lowering:
     # Actors
 
     def tasks(self) -> Tasks:
-        units = tuple(dict.fromkeys(e.unit for e in self.plan.einsums.values()))
+        units = units_of(self.plan.einsums.values())
         stage = {n: i for i, names in enumerate(self.group.stages) for n in names}
         place = {n: i for i, n in enumerate(sorted(stage, key=lambda n: (stage[n], self.computed.index(n))))}
         for name in self.inside:
@@ -146,6 +147,7 @@ class Lowering:
         for name, einsum in self.inside.items():
             self._reads(name, einsum)
         wait_for_room(self)
+        hand_over(self, units)
         actors = [replace(a, edges=tuple(sorted(self.edges.get(i, ()), key=lambda e: (e.reason == BUFFER, e.reason))))
                   for i, a in enumerate(self.actors)]  # fmt: skip
         levels = tuple(x for x in self.arch.levels if x in self.timed)

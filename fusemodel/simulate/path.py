@@ -21,7 +21,7 @@ class Link:
 
 
 def critical_path(machine: Machine, records: Sequence[Task]) -> list[Link]:
-    """The path that ends with the last of some recorded tasks, latest first."""
+    """The path that ends with the last of some recorded tasks (an Einsum's, if there is one), latest first."""
     if not records:
         return []
     actors = machine.tasks.actors
@@ -31,7 +31,7 @@ def critical_path(machine: Machine, records: Sequence[Task]) -> list[Link]:
         best = ends.get(t.end)
         if best is None or (actors[best.actor].unit < 0 <= actors[t.actor].unit):
             ends[t.end] = t
-    task: Task | None = max((t for t in records if actors[t.actor].unit >= 0), key=lambda t: t.end)
+    task: Task | None = max(records, key=lambda t: (actors[t.actor].unit >= 0, t.end))
     found: list[Link] = []
     seen: set[tuple[int, int]] = set()
     begin = min(t.issued for t in records)

@@ -46,16 +46,16 @@ END, RUNNING, NEXT, SLOT, NEXT_SLOT, AWAKE, WORKED, BUSY, AFTER, ACTOR, FROM, TO
 U_COLUMNS = 12
 
 # Places in G (PENDING: whether some entity is awake; WANTED: stop at so many firings, SKIPPED ones included)
-NOW, TASKS, CROSSED, OVERFLOW, MARKS, MARK_STEP, MARK_NEXT = range(7)
-TRANSFERS, UNITS, LEVELS, DRAINS, STAGES, ORDERED, ANCHOR, ACTORS, PENDING, WANTED, SKIPPED = range(7, 18)
-FREE = 18
+NOW, TASKS, CROSSED, MARKS, MARK_STEP, MARK_NEXT = range(6)
+TRANSFERS, UNITS, LEVELS, DRAINS, STAGES, ORDERED, ANCHOR, ACTORS, PENDING, WANTED, SKIPPED = range(6, 17)
+FREE = 17
 MAX_LEVELS = 8
 
 # Columns of T (amounts by class), D (results that drain) and B (buffers)
 FIRED, TICKS, LEVEL_TICKS = 0, 1, 2
 HEAD, LENGTH, D_ACTOR = 0, 1, 2
 PEAK, PIECES = 0, 1
-_MARKS, _DRAINS = 512, 2048
+_MARKS, _MOST_DRAINING = 512, 2**22
 
 
 class Program(NamedTuple):
@@ -148,7 +148,7 @@ def program_of(machine: Machine) -> Program:
                 T[table[i] : table[i + 1], LEVEL_TICKS + level] = ticks
     D = np.zeros((max(1, len(drained)), 3), dtype=np.int64)
     D[: len(drained), D_ACTOR] = drained
-    many = max(1, len(drained)), _DRAINS
+    many = max(1, len(drained)), max([1, *(_draining(machine, i) for i in drained)])
     B = np.zeros((len(order), 2), dtype=np.int64)
     B[:, PIECES] = [tasks.buffers[b].pieces for b in order]
     return Program(
@@ -175,6 +175,15 @@ def _actor(row: Ints, a: Actor, machine: Machine, n: int) -> None:
         )  # fmt: skip
         row[FORM_BY + f * DEPTH : FORM_BY + f * DEPTH + depth] = _by_step(c, a.sizes)
         row[FORM_OF + f * DEPTH : FORM_OF + f * DEPTH + depth] = c
+
+
+def _draining(machine: Machine, i: int) -> int:
+    """Results of an Einsum that drain at once, at most."""
+    actor, works = machine.tasks.actors[i], machine.unit_ticks[i][machine.unit_ticks[i] > 0]
+    many = min(actor.firings, machine.drain_ticks[i] // int(works.min()) + 2) if works.size else 1
+    if many > _MOST_DRAINING:
+        raise InputError(f"{many:,} results of {actor.name!r} drain at once", expected=f"at most {_MOST_DRAINING:,}")
+    return many
 
 
 def _edges(machine: Machine, order: list[int]) -> Ints:

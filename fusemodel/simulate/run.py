@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from fusemodel.cascade.workload import Workload
-from fusemodel.errors import InputError, Where
+from fusemodel.errors import InputError, Where, unknown
 from fusemodel.mapping.spec import Design
 from fusemodel.model.evaluate import choices
 from fusemodel.model.tiles import Chosen
 from fusemodel.quantities import size
 from fusemodel.simulate.instances import instances_of, share_of
 from fusemodel.simulate.lower import orders
-from fusemodel.simulate.machine import Counts, Deadlock, Machine, machine_of
+from fusemodel.simulate.machine import Blocked, Counts, Deadlock, Machine, machine_of
 from fusemodel.simulate.path import critical_path
 from fusemodel.simulate.result import BufferResult, EinsumSimulation, GroupSimulation, PathStep, Simulation
 from fusemodel.simulate.stepwise import Task
-from fusemodel.simulate.tasks import BUFFER, REASONS, Edge, Tasks
+from fusemodel.simulate.tasks import BUFFER, REASONS, Edge, Tasks, steps_of
 from fusemodel.simulate.window import TASKS, Window, check_window, record, window_of
 
 _INTERVALS = 64
+SCHEDULES = ("given", "asap")
 
 Progress = Callable[[str, int, int], None]
 
@@ -50,13 +51,19 @@ def simulate(
     """
     from fusemodel.simulate.engine import run  # loads the compiler
 
+    if schedule not in SCHEDULES:
+        raise unknown("schedule", schedule, SCHEDULES)
+    for name, value, least in [("copies", copies, 1), ("instances", instances, 1), ("window", window, 0),
+                               ("window_from", window_from, 0)]:  # fmt: skip
+        if value is not None and value < least:
+            raise InputError(f"{name} is {value}", expected=f"a whole number from {least}")
     _without_blocks(design)
     many = instances_of(design.arch) if instances is None else instances
     whole = choices(design, workload, seq, sets)[0] if many > 1 else {}
     share = share_of(design, whole, sets or {}, many)
     design = share.design
     extents, chosen = choices(design, workload, seq, share.sets)
-    found = [_machine(c, extents, asap=schedule == "asap", copies=copies) for c in chosen]
+    found = [_machine(design, c, extents, asap=schedule == "asap", copies=copies) for c in chosen]
     check_window(found, window_from)
     runs: list[tuple[Chosen, Machine, Counts]] = []
     for c, machine in zip(chosen, found, strict=True):
@@ -66,6 +73,8 @@ def simulate(
             runs.append((c, machine, run(machine, skip=skip, progress=tell)))
         except Deadlock as stuck:
             raise deadlock_error(design, c, machine, stuck) from None
+        except InputError as error:  # more than the engine has tables for
+            raise error.at(_loops(design, c)) from None
     records = [record(m, window, window_from) if window else [] for _, m, _ in runs]
     return _total(design, runs, records, whole or extents, workload, seq, schedule, share.times, many, window_from)
 
@@ -77,25 +86,34 @@ def machines(
     """The machine of each group of a design, for engines and pictures."""
     _without_blocks(design)
     extents, chosen = choices(design, workload, seq, sets)
-    return [_machine(c, extents, asap=schedule == "asap", copies=copies) for c in chosen]
+    return [_machine(design, c, extents, asap=schedule == "asap", copies=copies) for c in chosen]
 
 
 def _without_blocks(design: Design) -> None:
     """Blocks that share an instance are no tasks of one array."""
     for group in (g for c in design.groups for g in c.groups):
-        if group.grid:
+        if group.grid or group.launch:
+            field, what = ("grid", "runs") if group.grid else ("launch", "is launched")
             raise InputError(
-                f"{design.name!r} runs as blocks on the instances of {design.arch.name!r}, which is not simulated",
-                group.places.get("grid", Where(design.file)), expected="a mapping without `grid`, or `fusemodel eval`",
+                f"{design.name!r} {what} as blocks on the instances of {design.arch.name!r}, which is not simulated",
+                group.places.get(field, Where(design.file)),
+                expected=f"a mapping without `{field}`, or `fusemodel eval`",
             )  # fmt: skip
 
 
-def _machine(chosen: Chosen, extents: Mapping[str, int], *, asap: bool, copies: int) -> Machine:
-    """The machine of a group. Where its schedule says nothing of the order of tiles (one stage), the better of two."""
+def _loops(design: Design, chosen: Chosen) -> Where:
+    return chosen.plan.group.places.get("loops", Where(design.file))
+
+
+def _machine(design: Design, chosen: Chosen, extents: Mapping[str, int], *, asap: bool, copies: int) -> Machine:
+    """The machine of a group. Where its schedule leaves the order of tiles open (one stage), the best of several."""
     from fusemodel.simulate.engine import pace  # loads the compiler
 
     found = [machine_of(t) for t in orders(chosen, extents, asap=asap, copies=copies)]
-    return found[0] if len(found) == 1 else min(found, key=pace)
+    try:
+        return found[0] if len(found) == 1 else min(found, key=pace)
+    except InputError as error:  # more than the engine has tables for
+        raise error.at(_loops(design, chosen)) from None
 
 
 def _total(
@@ -113,6 +131,8 @@ def _total(
     for (c, _, _), g in zip(runs, groups, strict=True):
         for name, e in c.cost.einsums.items():
             slots[c.plan.einsums[name].unit] += float(e.work_slots)
+            for unit, held in e.beside.items():
+                slots[unit] += float(held) * arch.units[unit].size
         for unit in arch.units:
             busy[unit] += g.busy_cycles.get(unit, 0.0)
             for reason, value in g.stalls.get(unit, {"finished": g.cycles}).items():
@@ -254,12 +274,12 @@ def deadlock_error(design: Design, chosen: Chosen, machine: Machine, stuck: Dead
     tasks = machine.tasks
     edges = {b.actor: tasks.actors[b.actor].edges[b.edge] for b in stuck.blocked if b.edge >= 0}
     firing = {b.actor: b.firing for b in stuck.blocked}
+    after = {a: e.other for a, e in edges.items()} | _turns(tasks, stuck)
     chain = [next(iter(edges), stuck.blocked[0].actor)]
-    while (edge := edges.get(chain[-1])) and edge.other not in chain:
-        chain.append(edge.other)
-    if edge := edges.get(chain[-1]):
-        chain = chain[chain.index(edge.other) :]
-    parts = [_waits(design, tasks, a, firing.get(a, 0), edges.get(a)) for a in chain]
+    while (other := after.get(chain[-1], chain[-1])) not in chain:
+        chain.append(other)
+    chain = chain[chain.index(other) :]
+    parts = [_waits(design, tasks, a, firing.get(a, 0), edges.get(a), after.get(a)) for a in chain]
     group = chosen.plan.group
     return InputError(
         f"deadlock in {tasks.name!r} after {machine.cycles(stuck.ticks):,.0f} cycles: {'; '.join(parts)}",
@@ -268,10 +288,30 @@ def deadlock_error(design: Design, chosen: Chosen, machine: Machine, stuck: Dead
     )
 
 
-def _waits(design: Design, tasks: Tasks, a: int, firing: int, edge: Edge | None) -> str:
+def _turns(tasks: Tasks, stuck: Deadlock) -> dict[int, int]:
+    """What comes first on the unit of those that only wait for their turn."""
+    if not tasks.ordered:
+        return {}
+
+    def turn(b: Blocked) -> tuple[int, int, int]:
+        a = tasks.actors[b.actor]
+        steps = steps_of(b.firing, a.sizes)
+        return a.lag + a.turn[0] + sum(c * s for c, s in zip(a.turn[1], steps, strict=True)), a.stage, a.place
+
+    first: dict[int, Blocked] = {}
+    for b in stuck.blocked:
+        unit = tasks.actors[b.actor].unit
+        if unit >= 0 and (unit not in first or turn(b) < turn(first[unit])):
+            first[unit] = b
+    units = {b.actor: tasks.actors[b.actor].unit for b in stuck.blocked}
+    found = {a: first[u].actor for a, u in units.items() if u >= 0 and first[u].actor != a}
+    return {b.actor: found[b.actor] for b in stuck.blocked if b.edge < 0 and b.actor in found}
+
+
+def _waits(design: Design, tasks: Tasks, a: int, firing: int, edge: Edge | None, after: int | None) -> str:
     name = f"{tasks.actors[a].name} (task {firing + 1} of {tasks.actors[a].firings})"
     if edge is None:
-        return f"{name} waits for its turn"
+        return f"{name} waits for its turn" + (f" after {tasks.actors[after].name}" if after is not None else "")
     other = tasks.actors[edge.other].name
     if edge.reason == BUFFER:
         tile = next((b for b in tasks.buffers if b.tile == edge.tile and b.writer == a), None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fusemodel.model.amounts import product
 from fusemodel.model.plan import Move
 from fusemodel.simulate.bring import Bring, words_of
 from fusemodel.simulate.tasks import BUFFER, DEPENDENCE, ENDED, INPUT, ISSUED, VALID, Actor, Table, strides
@@ -127,7 +128,8 @@ def _after_store(low: Lowering, me: int, bring: Bring) -> None:
 
 
 def _stored(low: Lowering, me: int, bring: Bring, stream: bool) -> None:
-    """A result on its way out: when it is complete; a task's own result has room for two."""
+    """A result on its way out: when it is complete; a task's own result has room for two, and what still drains is in
+    the array."""
     made = low.of[bring.einsums[0]]
     low.wait(me, made, VALID, DEPENDENCE)
     order = list(low.arch.levels)
@@ -138,7 +140,17 @@ def _stored(low: Lowering, me: int, bring: Bring, stream: bool) -> None:
         if put:
             break
     if stream:
-        low.wait(made, me, ENDED, BUFFER, before=2)
+        low.wait(made, me, ENDED, BUFFER, before=2 + _draining(low, made, me))
+
+
+def _draining(low: Lowering, made: int, store: int) -> int:
+    """How many results for a store drain at once, at most."""
+    actor = low.actors[made]
+    works = actor.amount.values[actor.amount.values > 0]
+    if not actor.drain or not works.size:
+        return 0
+    each = product([x for x in actor.loops if x not in low.actors[store].loops], low.sizes)
+    return int(actor.drain // (float(works.min()) * each))
 
 
 def _from(low: Lowering, me: int, bring: Bring, level: str) -> None:

@@ -48,8 +48,8 @@ def kendall_tau(a: Floats, b: Floats) -> float | None:
     order = np.lexsort((b, a))
     a, b = a[order], b[order]
     pairs = n * (n - 1) // 2
-    tied_a, tied_b = _tied(a), _tied(np.sort(b))
-    both = _tied_pairs(a, b)
+    new_a = a[1:] != a[:-1]
+    tied_a, tied_b, both = _tied(new_a), _tied(np.diff(np.sort(b)) != 0), _tied(new_a | (b[1:] != b[:-1]))
     ways = (pairs - tied_a) * (pairs - tied_b)
     if ways <= 0:
         return None
@@ -57,33 +57,29 @@ def kendall_tau(a: Floats, b: Floats) -> float | None:
     return float((pairs - tied_a - tied_b + both - 2 * discordant) / np.sqrt(float(ways)))
 
 
-def _tied(ordered: Floats) -> int:
-    counts = np.unique(ordered, return_counts=True)[1]
-    return int((counts * (counts - 1) // 2).sum())
-
-
-def _tied_pairs(a: Floats, b: Floats) -> int:
-    counts = np.unique(np.stack([a, b]), axis=1, return_counts=True)[1]
+def _tied(new: NDArray[np.bool_]) -> int:
+    """Pairs of equals in order, by where each value but the first differs from the one before it."""
+    counts = np.diff(np.flatnonzero(new), prepend=-1, append=len(new))
     return int((counts * (counts - 1) // 2).sum())
 
 
 def _inversions(values: Floats) -> int:
-    """Pairs that stand in the wrong order, by merging."""
-    ranks = np.unique(values, return_inverse=True)[1]
-    total, width, n = 0, 1, len(ranks)
-    while width < n:
-        block = np.arange(n) // (2 * width)
-        right = (np.arange(n) // width) % 2 == 1
-        order = np.lexsort((right, ranks, block))  # left before right among equals
-        from_right = right[order]
-        lefts = np.cumsum(~from_right)
-        starts = np.searchsorted(block[order], np.arange(block[-1] + 1))
-        before = np.concatenate([[0], lefts])[starts]
-        whole = np.bincount(block[order], weights=~from_right).astype(np.int64)
-        seen = lefts - before[block[order]]
-        total += int((whole[block[order]] - seen)[from_right].sum())
-        ranks = ranks[order]
-        width *= 2
+    """Pairs that stand in the wrong order: those that the highest bit of their ranks tells apart, then, among equals in
+    it, the next one."""
+    ranks = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    total, at = 0, np.arange(len(ranks))
+    for bit in reversed(range(int(ranks.max()).bit_length())):
+        group, one = ranks >> (bit + 1), (ranks >> bit) & 1
+        first = np.flatnonzero(np.diff(group, prepend=-1))
+        size = np.diff(first, append=len(ranks))
+        start = np.repeat(first, size)
+        ones = np.cumsum(one) - one
+        ones -= ones[start]  # before each, in its group
+        zeros = np.repeat(size - np.add.reduceat(one, first), size)
+        total += int(ones[one == 0].sum())
+        ordered = np.empty_like(ranks)
+        ordered[start + np.where(one == 1, zeros + ones, at - start - ones)] = ranks
+        ranks = ordered
     return total
 
 

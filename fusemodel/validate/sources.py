@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fusemodel.errors import InputError, Where, nearest
 from fusemodel.validate.table import Table, read_rows, table_of
 
 #: Columns that a collector's file has and ours has not.
@@ -27,6 +28,8 @@ _RECURRENT = {
     "heads": ("num_v_heads", "nheads"), "kv_heads": ("num_k_heads", "n_groups"), "head_dim": ("head_v_dim", "head_dim"),
     "seq_q": ("seq_len",), "seq_kv": ("seq_len",),
 }  # fmt: skip
+#: What rows of attention need, any of each.
+_NEEDED = (("op_name",), ("batch_size",), ("isl",), ("num_heads",), ("num_key_value_heads",), ("head_dim", "head_size"))
 _PRODUCT = ("gpu", "kernel", "op", "dtype", "batch", "M", "N", "K", "latency_us", "source")
 
 
@@ -35,8 +38,20 @@ def read_any(path: str | Path) -> Table:
     lines, rows = read_rows(str(path))
     header = [c.strip() for c in rows[0]]
     if set(header) >= _THEIRS and "latency_us" not in header:
+        _check(header, Where(str(path), lines[0], 1))
         rows = _converted(header, rows[1:])
     return table_of(path, lines, rows)
+
+
+def _check(header: Sequence[str], where: Where) -> None:
+    """InputError where rows of attention lack a column; products and recurrent layers have others."""
+    if {"m", "n", "k"} <= set(header) or "seq_len" in header:
+        return
+    if missing := next((c for c in _NEEDED if not set(c) & set(header)), None):
+        raise InputError(
+            f"column {missing[0]!r} missing", where, expected=", ".join(c[0] for c in _NEEDED),
+            nearest=nearest(missing[0], [c for c in header if c not in _SAME]),
+        )  # fmt: skip
 
 
 def _converted(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:

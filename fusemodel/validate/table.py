@@ -25,7 +25,7 @@ LAUNCHES = "launches"
 #: Energy of one launch; a table may leave it out, or write 0 for it.
 ENERGY = "energy_j"
 MAX_BYTES = 2**31
-_TRUTH = {"true": "1", "false": "0"}
+_TRUTH = {"true": "1", "false": "0", "yes": "1", "no": "0"}
 _DTYPES = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32"}
 
 
@@ -63,8 +63,10 @@ def table_of(path: str | Path, lines: Sequence[int], rows: Sequence[Sequence[str
     none."""
     header = [c.strip() for c in rows[0]]
     where = Where(str(path), lines[0], 1)
-    if twice := next((c for i, c in enumerate(header) if c and c in header[:i]), None):
-        raise InputError(f"column {twice!r} stands twice", where)
+    if twice := next((i for i, c in enumerate(header) if c and c in header[:i]), 0):
+        raise InputError(
+            f"column {header[twice]!r} stands twice", Where(str(path), lines[0], len(",".join(rows[0][:twice])) + 2)
+        )
     _check_columns(header, where)
     good, skipped = [], []
     for line, row in zip(lines[1:], rows[1:], strict=True):
@@ -73,13 +75,14 @@ def table_of(path: str | Path, lines: Sequence[int], rows: Sequence[Sequence[str
         if not "".join(row).strip():
             skipped.append(Skipped(line, "an empty row"))
         elif len(row) != len(header):
-            skipped.append(Skipped(line, f"{len(row)} fields, not {len(header)}"))
+            skipped.append(Skipped(line, f"{len(row)} field{'s' * (len(row) != 1)}, not {len(header)}"))
         else:
             good.append((line, row))
     wanted = [*TEXT, *(c for shape in SHAPES for c in shape), "B", "latency_us", LAUNCHES, ENERGY]
     by_name = {c: [row[i] for _, row in good] for i, c in enumerate(header) if c in wanted}
     text = {c: np.array([v.strip() for v in by_name[c]] if c in by_name else [""] * len(good), object) for c in TEXT}
-    text["dtype"] = np.array([_DTYPES.get(v.lower(), v.lower()) for v in text["dtype"]], dtype=object)
+    plain = [v.lower().removeprefix("torch.") for v in text["dtype"]]
+    text["dtype"] = np.array([_DTYPES.get(v, v) for v in plain], dtype=object)
     numbers = {c: _numbers(by_name[c]) for c in by_name if c not in TEXT and c != "B"}
     if "B" in by_name and "batch" not in by_name:
         numbers["batch"] = _numbers(by_name["B"])
@@ -101,9 +104,10 @@ def read_rows(path: str) -> tuple[list[int], list[list[str]]]:
         lines, rows, reader = [], [], csv.reader(io.StringIO(text, newline=""))
         while True:
             line = reader.line_num + 1
+            where = Where(path, line, 1)
             row = next(reader, None)
             if row is None and not rows:
-                raise InputError("there is no header", where, expected="a line of column names")
+                raise InputError("there is no header", Where(path, 1, 1), expected="a line of column names")
             if row is None:
                 return lines, rows
             if rows or "".join(row).strip():
@@ -113,7 +117,9 @@ def read_rows(path: str) -> tuple[list[int], list[list[str]]]:
         raise InputError(f"no such file: {path!r}") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", Where(path)) from None
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        where = Where(path, before.count(b"\n") + 1, error.start - before.rfind(b"\n"))
         raise InputError("this is not UTF-8 text", where, expected="a CSV file") from None
     except csv.Error as error:
         raise InputError(f"not a CSV file: {error}", where) from None
@@ -124,6 +130,8 @@ def _check_columns(header: Sequence[str], where: Where) -> None:
     if "kernel" not in header and "op" not in header:
         missing.append("kernel")
     attention, product = ([c for c in shape if c not in header] for shape in SHAPES)
+    if len(header) == 1 and (other := next((c for c in ";\t|" if c in header[0]), None)):
+        raise InputError(f"columns are separated by {other!r}", where, expected="commas")
     if attention and product:
         missing += product if len(product) < len(SHAPES[1]) else attention
     if missing:

@@ -40,7 +40,9 @@ def found_svg(found: Found) -> str:
         return _LEFT + across(a) * _WIDTH, _TOP + (1 - up(b)) * _HEIGHT
 
     canvas = Canvas()
-    canvas.text(_LEFT, 18, f"{len(points)} mappings that none beats" if found.front else "best mapping", 12, bold=True)
+    canvas.text(
+        _LEFT, 18, f"{len(points)} mappings that none beats" if len(points) > 1 else "best mapping", 12, bold=True
+    )
     _frame(canvas, found, (x, y), (np.append(xs, found.bound), ys), at)
     canvas.line(at(found.bound, 0)[0], _TOP, at(found.bound, 0)[0], _TOP + _HEIGHT, _OTHER, dashes="5 4")
     canvas.text(at(found.bound, 0)[0] + 4, _TOP + 12, "bound", 10, colour=_OTHER)

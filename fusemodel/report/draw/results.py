@@ -24,11 +24,7 @@ def evaluation_html(found: Evaluation) -> str:
         *((f"utilisation {u}", percent(v)) for u, v in found.utilization.items()), ("bound by", found.bound),
         *(("note", n) for n in found.notes),
     ]  # fmt: skip
-    time = {
-        unit: {e.name: e.cycles / found.cycles for e in found.einsums if e.unit == unit}
-        for unit in found.busy
-        if found.cycles
-    }
+    time = {unit: found.active(unit) for unit in found.busy if found.cycles}
     energy = {"energy": {k: v / found.energy_j for k, v in found.energy_breakdown_j.items()}} if found.energy_j else {}
     moved = {
         level: size(sum(t["read"] + t["write"] for t in tensors.values()))

@@ -32,16 +32,27 @@ def algorithms(known: Mapping[str, Known], found: Comparison) -> tuple[Table, tu
         outer = [r for r in several if r not in inner] or [r for r in counted.passes if r in cascade.split]
         for r in outer or list(counted.passes)[:1]:
             forced = "; ".join(counted.why[r]) or "nothing: each element is needed once"
-            rows.append((cascade.name, r, str(counted.passes[r]), str(min(after.get(r, 1), counted.passes[r])), forced))
+            rows.append(
+                (cascade.name, r, f"{counted.passes[r]:,}", f"{min(after.get(r, 1), counted.passes[r]):,}", forced)
+            )
         notes[cascade.name] = CascadeNote(
             cascade.name,
             " ".join(cascade.about.split()),
             format_einsums(cascade),
+            "Ranks at " + _where(at) + ": " + ", ".join(f"{r} {_extent(n)}" for r, n in extents.items()) + ".",
             _summary(counted.passes, after, inner, bounds(cascade, extents), at, k.arch.word_bytes),
             tuple(f"{r}: {step}" for r in several for step in counted.why[r]),
         )
     head = ("algorithm", "over", "passes as written", "least by algebra", "what forces them")
     return Table("Passes of each algorithm over its ranks", head, tuple(rows), left=5), tuple(notes.values())
+
+
+def _where(at: Evaluation) -> str:
+    return f"{at.workload or 'its own extents'}" + (f", {tokens(at.seq)} tokens" if at.seq else "")
+
+
+def _extent(n: int) -> str:
+    return tokens(n) if n >= 1024 else str(n)
 
 
 def _inner(cascade: Cascade) -> set[str]:
@@ -55,15 +66,14 @@ def _summary(
 ) -> str:  # fmt: skip
     several = [r for r, n in counted.items() if n > 1 and r not in inner]
     parts = [
-        f"{counted[r]} passes over {r}"
-        + (f" as written, {after[r]} by algebra" if after.get(r, counted[r]) < counted[r] else "")
+        f"{counted[r]:,} passes over {r}"
+        + (f" as written, {after[r]:,} by algebra" if after.get(r, counted[r]) < counted[r] else "")
         for r in several
     ] or ["One pass over every rank"]
     tiles = [f"{counted[r]} times" + f" over {r}" for r in inner if counted.get(r, 1) > 1]
     if tiles:
         parts.append(f"inside a tile of bounded size, which stays on chip, it goes {', '.join(tiles)}")
-    where = f"{at.workload or 'its own extents'}" + (f", {tokens(at.seq)} tokens" if at.seq else "")
-    moved = f"No mapping moves less than {size(least.compulsory_words_at * word_bytes)} off chip ({where})"
+    moved = f"No mapping moves less than {size(least.compulsory_words_at * word_bytes)} off chip ({_where(at)})"
     grows = [r for r, g in least.footprint.grows.items() if g]
     held = f"grows with {', '.join(grows)}" if grows else "does not grow"
     return f"{'; '.join(parts)}. {moved}; what has to be on chip when all of it is fused {held}."

@@ -46,9 +46,11 @@ def content(found: Comparison, command: str) -> Page:
             DesignNote(k.name, k.about, k.source, k.cascade.name, k.arch.name, words.waits(found.at(n)))
             for n, k in known.items()
         ),
+        machines=tuple({k.arch.name: words.machine(k.arch) for k in known.values()}.values()),
         passes=passes,
         cascades=notes,
         published=numbers.published(found),
+        agreement=numbers.agreement(found),
         notes=tuple(dict.fromkeys(f"{r.mapping}: {n}" for r in found.rows for n in r.notes)),
         command=command,
         versions=(
@@ -79,7 +81,7 @@ def _section(found: Comparison, i: int, section: Section) -> SectionContent:
         headlines=tuple(words.headline(found, section, b) for b in section.baselines),
         why=words.why(found, section),
         means=numbers.means(found, section),
-        pairs=tuple(numbers.pair(found, section, b) for b in section.baselines),
+        ratios=numbers.ratios(found, section),
         every=numbers.every(found, section),
         behind=numbers.behind(found, section),
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fusemodel.model import Evaluation
-from fusemodel.quantities import joules, percent, seconds, size, tokens
-from fusemodel.report.compare import Comparison, Ratio, Section
+from fusemodel.quantities import joules, part, percent, seconds, size, times, tokens
+from fusemodel.report.compare import Comparison, PublishedPoint, Ratio, Section
 from fusemodel.report.html.parts import Table
 
 
@@ -16,8 +16,8 @@ def means(found: Comparison, section: Section) -> Table:
     for baseline in section.baselines:
         r: Ratio = found.against(section.subject, baseline)
         rows.append((
-            baseline, f"{r.speedup:.3f}", f"{r.speedup_geomean:.3f}", f"{r.speedup_min:.3f}", f"{r.speedup_max:.3f}",
-            f"{r.energy:.3f}", f"{r.energy_with_registers:.3f}", f"{r.dram_bytes:.3g}",
+            baseline, *map(times, (r.speedup, r.speedup_geomean, r.speedup_min, r.speedup_max)),
+            part(r.energy), part(r.energy_with_registers), f"{r.dram_bytes:.3g}",
         ))  # fmt: skip
     head = (
         "baseline", "speed-up", "geometric mean", "least", "most", "energy", "energy with registers", "DRAM traffic",
@@ -26,21 +26,23 @@ def means(found: Comparison, section: Section) -> Table:
                  head, tuple(rows))  # fmt: skip
 
 
-def pair(found: Comparison, section: Section, baseline: str) -> Table:
-    """The design judged against one baseline at every point."""
-    ours, theirs = found.at(section.subject), found.at(baseline)
+def ratios(found: Comparison, section: Section) -> Table:
+    """The design judged against each baseline at every point."""
+    ours = found.at(section.subject)
     seqs = list(dict.fromkeys(r.seq for r in ours))
     rows = []
-    for workload in dict.fromkeys(r.workload for r in ours):
-        cells = [
-            f"{b.latency_s / a.latency_s:.2f}x" + (f" ({a.energy_j / b.energy_j:.3f})" if b.energy_j else "")
-            for a, b in zip(ours, theirs, strict=True)
-            if a.workload == workload
-        ]
-        rows.append((workload or "own extents", *cells))
-    return Table(
-        f"Speed-up over {baseline}, and energy as a part of its", ("workload", *map(tokens, seqs)), tuple(rows)
-    )
+    for baseline in section.baselines:
+        theirs = found.at(baseline)
+        for workload in dict.fromkeys(r.workload for r in ours):
+            pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.workload == workload]
+            rows.append((baseline, workload or "-", *(_against(a, b) for a, b in pairs)))
+    title = f"{section.title}: speed-up of {section.subject} over each baseline, and its energy as a part of theirs"
+    return Table(title, ("baseline", "workload", *map(tokens, seqs)), tuple(rows), left=2)  # fmt: skip
+
+
+def _against(a: Evaluation, b: Evaluation) -> str:
+    energy = f" ({part(a.energy_j / b.energy_j)})" if a.energy_j and b.energy_j else ""
+    return f"{times(b.latency_s / a.latency_s)}x{energy}"
 
 
 def every(found: Comparison, section: Section) -> Table:
@@ -61,10 +63,7 @@ def behind(found: Comparison, section: Section) -> tuple[Table, Table]:
     """Where the time and the energy of every design go, at every point."""
     points = found.at(section.subject)
     at = tuple(" ".join(filter(None, [p.workload or "", tokens(p.seq) if p.seq else ""])) or "-" for p in points)
-    time = _spread(found, section, lambda r: {
-        (e.unit, e.name): sum(x.cycles for x in r.einsums if (x.unit, x.name) == (e.unit, e.name)) / r.cycles
-        for e in r.einsums if r.cycles
-    }, percent)  # fmt: skip
+    time = _spread(found, section, lambda r: {(u, n): v for u in r.busy for n, v in r.active(u).items()}, percent)
     energy = _spread(found, section, lambda r: {(c,): j for c, j in r.energy_breakdown_j.items()}, joules)
     return (
         Table(f"{section.title}: part of the latency in which each unit works on each Einsum",
@@ -88,30 +87,50 @@ def _spread(
 
 def published(found: Comparison) -> Table | None:
     """Figures of single points, ours beside those published."""
-    rows = []
-    by_point = {(r.mapping, r.workload, r.seq): r for r in found.rows}
-    for p in found.points:
-        ours = by_point.get((p.mapping, p.workload, p.seq))
-        if ours is None:
-            continue
-        value = p.of(ours)
-        rows.append((
-            p.mapping, p.workload, tokens(p.seq), _quantity(p.quantity), *_written(p.quantity, value, p.value),
-            f"{value / p.value - 1:+.2%}" if p.value else "-",
-        ))  # fmt: skip
+    rows = [
+        (
+            p.mapping, p.workload, tokens(p.seq), _quantity(p.quantity), _written(p.quantity, ours),
+            _written(p.quantity, p.value), _difference(ours / p.value - 1) if p.value else "-",
+        )
+        for p, ours in _beside(found)
+    ]  # fmt: skip
     head = ("design", "workload", "tokens", "quantity", "ours", "published", "difference")
     return Table("Figures of single points, ours beside those published", head, tuple(rows), left=4) if rows else None
 
 
-_WRITTEN = {"latency_s": ("latency", "s"), "energy_j": ("energy", "J"), "dram_bytes": ("DRAM traffic", "bytes")}
+def agreement(found: Comparison) -> str:
+    """How far our figures of single points are from those published, in a sentence."""
+    differences = [(abs(ours / p.value - 1), p) for p, ours in _beside(found) if p.value]
+    if not differences:
+        return ""
+    near = sum(d <= 0.001 for d, _ in differences)
+    largest, p = max(differences, key=lambda d: d[0])
+    return (
+        f"Of {len(differences)} published figures of single points {near} are met within 0.1%; the largest difference "
+        f"is {largest:.1%} ({_quantity(p.quantity)} of {p.mapping}, {p.workload}, {tokens(p.seq)} tokens)."
+    )
+
+
+def _beside(found: Comparison) -> Iterator[tuple[PublishedPoint, float]]:
+    """Published figures of single points, each with ours."""
+    by_point = {(r.mapping, r.workload, r.seq): r for r in found.rows}
+    for p in found.points:
+        if (p.mapping, p.workload, p.seq) in by_point:
+            yield p, p.of(by_point[p.mapping, p.workload, p.seq])
 
 
 def _quantity(name: str) -> str:
     field, _, unit = name.partition(".")
-    return f"utilisation of {unit}" if unit else _WRITTEN.get(field, (field, ""))[0]
+    return f"utilisation of {unit}" if unit else _NAMES.get(field, field)
 
 
-def _written(name: str, *values: float) -> tuple[str, ...]:
-    if "." in name:
-        return tuple(f"{v:.3%}" for v in values)
-    return tuple(f"{v:.5g} {_WRITTEN.get(name, ('', ''))[1]}".strip() for v in values)
+_NAMES = {"latency_s": "latency", "energy_j": "energy", "dram_bytes": "DRAM traffic"}
+_UNITS = {"latency_s": seconds, "energy_j": joules, "dram_bytes": size}
+
+
+def _written(name: str, value: float) -> str:
+    return f"{value:.2%}" if "." in name else _UNITS.get(name, "{:.5g}".format)(value)
+
+
+def _difference(value: float) -> str:
+    return f"{value:+.2%}" if abs(value) >= 0.00005 else "0.00%"

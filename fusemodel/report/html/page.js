@@ -78,7 +78,7 @@
           line: { color: colourOf(d), width: d === section().subject ? 3 : 1.8 }, marker: { symbol: symbolOf(d), size: 8 }, meta: unit });
       }
       more["xaxis" + n] = { ...grid, type: "category", title: { text: "tokens" } };
-      more["yaxis" + n] = { ...grid, tickformat: ".0%", range: [0, 1.08] };
+      more["yaxis" + n] = { ...grid, tickformat: ".0%", range: [0, 1.08], showticklabels: tall || !k };  // one scale for all panels
       more.annotations.push({ text: label(unit), showarrow: false, xref: "x" + n + " domain", yref: "y" + n + " domain", x: 0, y: 1, xanchor: "left", yanchor: "bottom", font: { color: ink(), size: 13 } });
     });
     const rows = tall ? units.length : 1;
@@ -86,12 +86,22 @@
     draw("utilization", traces, layout("tokens", "", { grid: { rows, columns: Math.ceil(units.length / rows), pattern: "independent", xgap: 0.08, ygap: 0.3 }, margin: { l: 10, r: 10, t: 24, b: 10 }, ...more }));
   }
 
+  /** The colours, then lighter and darker ones. */
+  function shade(k) {
+    const turn = Math.floor(k / COLOURS.length) % 3, to = [0, 255, 0][turn];
+    const mixed = channels(COLOURS[k % COLOURS.length]).map((c) => Math.round(turn ? c + 0.5 * (to - c) : c));
+    return "#" + mixed.map((c) => c.toString(16).padStart(2, "0")).join("");
+  }
+  const channels = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+  const readable = (colour) => (channels(colour).reduce((sum, c, i) => sum + c * [0.299, 0.587, 0.114][i], 0) > 130 ? "#14171b" : "#ffffff");
+
   /** Stacked bars, one a row, of the parts that each row has. */
   function stacked(rows, means = () => "") {
     const parts = [...new Set([...rows].reverse().flatMap(([, values]) => Object.keys(values)))];
     return parts.map((part, k) => ({
       type: "bar", orientation: "h", name: label(part), y: rows.map(([name]) => label(name)), x: rows.map(([, values]) => values[part] || 0),
-      marker: { color: COLOURS[k % COLOURS.length], pattern: { shape: k < COLOURS.length ? "" : "/" } }, customdata: rows.map(([name]) => label(means(name, part))), hovertemplate: label(part) + " %{x:.4~s}<br>%{customdata}<extra>%{y}</extra>",
+      marker: { color: shade(k) }, text: label(part), textposition: "inside", insidetextanchor: "middle", textangle: 0, textfont: { color: readable(shade(k)) },
+      customdata: rows.map(([name]) => label(means(name, part))), hovertemplate: label(part) + " %{x:.4~s}<br>%{customdata}<extra>%{y}</extra>",
     }));
   }
   const at = (table) => Object.fromEntries(Object.entries(table).map(([k, values]) => [k, values[chosen()]]));
@@ -119,34 +129,47 @@
     const grid = axes();
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink(), size: 12 }, margin: { l: 10, r: 10, t: 10, b: 10 },
-      hoverlabel: { namelength: -1 }, showlegend: false, ...more,
+      hoverlabel: { namelength: -1 }, showlegend: false, dragmode: touch ? false : "zoom", ...more,
       xaxis: { ...grid, title: { text: x }, ...(more && more.xaxis) }, yaxis: { ...grid, title: { text: y }, ...(more && more.yaxis) },
     };
   }
-  const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  // A finger scrolls the page and taps a point; buttons would lie over the plot. They are named, since one of Plotly's own uploads the data.
+  const touch = matchMedia("(hover: none)").matches;
+  /** A logarithmic axis: 1, 2, 5 labelled over few decades, tens or their powers over many. */
+  function logarithmic(values) {
+    const found = values.filter((v) => v), decades = Math.log10(Math.max(...found) / Math.min(...found));
+    return { type: "log", tickformat: "~s", dtick: decades < 2 ? "D2" : Math.ceil(decades / 6) };
+  }
+  const CONFIG = { responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover", plotlyServerURL: "",
+    modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]] };
   const draw = (id, traces, shape) => Plotly.react(byId(id), traces, shape, CONFIG);
 
   /** Stacked bars as high as their rows need, with the legend under them. */
   function bars(id, traces, rows, shape) {
-    const narrow = byId(id).clientWidth < 500, entries = narrow ? 1.4 * traces.length : 0;  // one below the other
-    byId(id).style.height = Math.max(narrow ? 14 : 18, 9 + 1.6 * rows + entries) + "rem";
-    draw(id, traces, { ...shape, barmode: "stack", showlegend: true, yaxis: { ...shape.yaxis, dtick: 1 },
+    const across = Math.max(1, Math.floor((byId(id).clientWidth - 300) / 80)), listed = traces.length <= (across > 2 ? 60 : 20);  // else their names are in the bars, and said when pointed at
+    const entries = listed ? 1.4 * Math.ceil(traces.length / across) : 0;
+    byId(id).style.height = Math.max(14, 8 + 1.7 * rows + entries) + "rem";
+    draw(id, traces, { ...shape, barmode: "stack", showlegend: listed, uniformtext: { mode: "hide", minsize: 9 }, yaxis: { ...shape.yaxis, dtick: 1 },
       legend: { orientation: "h", traceorder: "normal", yref: "container", y: 0, yanchor: "bottom" }, margin: { ...shape.margin, b: 20 } });
   }
 
   function redraw() {
     const category = { xaxis: { type: "category" } };
     const beside = { barmode: "group", ...category, hovermode: "x unified", scattermode: "group" };
-    draw("speedup", ratios("latency_s", (a, b) => b / a), layout("tokens", "times as fast", beside));
-    draw("energy", ratios("energy_j", (a, b) => a / b), layout("tokens", "part of the baseline's", beside));
+    const speedups = ratios("latency_s", (a, b) => b / a), reached = speedups.flatMap((t) => t.y).filter((v) => v);
+    const wide = Math.max(...reached) > 40 * Math.min(...reached);  // small ones would not be seen
+    draw("speedup", speedups, layout("tokens", "times as fast", wide ? { ...beside, yaxis: logarithmic(reached) } : beside));
+    const parts = ratios("energy_j", (a, b) => a / b);
+    byId("energy").closest("figure").hidden = !parts.some((t) => t.y.some((v) => v));  // a machine whose file has no energies
+    draw("energy", parts, layout("tokens", "part of the baseline's", beside));
     utilisation();
-    draw("traffic", lines((d) => [["", d.dram_bytes]]), layout("tokens", "", { ...category, yaxis: { type: "log", tickformat: "~s", ticksuffix: "B" }, hovermode: "x unified" }));
-    const busy = shown().flatMap((d) => Object.entries(data.designs[d].active).map(([unit, parts]) => [d + ", " + unit, at(parts)])).reverse();
+    draw("traffic", lines((d) => [["", d.dram_bytes]]), layout("tokens", "", { ...category, yaxis: { ...logarithmic(shown().flatMap((d) => take(data.designs[d].dram_bytes))), ticksuffix: "B" }, hovermode: "x unified" }));
+    const busy = shown().flatMap((d) => Object.entries(data.designs[d].active).filter(([, parts]) => Object.keys(parts).length).map(([unit, parts]) => [d + ", " + unit, at(parts)])).reverse();
     const means = (row, part) => data.equations[data.designs[designs.filter((d) => row.startsWith(d + ", ")).pop()].cascade][part] || "";
     bars("active", stacked(busy, means), busy.length, layout("part of the latency", "", { xaxis: { tickformat: ".0%" } }));
     const spent = shown().map((d) => [d, at(data.designs[d].energy)]).reverse();
     bars("components", stacked(spent), spent.length, layout("", "", { xaxis: { tickformat: "~s", ticksuffix: "J" } }));
-    draw("roofline", roofline(), layout("work per DRAM byte", "work a second", { xaxis: { type: "log", tickformat: "~s" }, yaxis: { type: "log", tickformat: "~s", nticks: 6 } }));
+    draw("roofline", roofline(), layout("work per DRAM byte", "work a second", { xaxis: logarithmic(shown().flatMap((d) => take(data.designs[d].intensity))), yaxis: logarithmic(shown().flatMap((d) => take(data.designs[d].rate))) }));
   }
 
   function legend() {
@@ -168,6 +191,13 @@
     const plot = byId(id), said = byId(id + "-said");
     let trace = 0, point = -1;
     const value = (v) => (typeof v === "number" ? Number(v.toPrecision(4)).toLocaleString("en") : v);
+    /** A number as the axis it is drawn along writes it: a percentage, with its unit, or with the axis's title. */
+    const written = (v, axis) => {
+      if ((axis.tickformat || "").endsWith("%")) return Number((100 * v).toPrecision(4)) + "%";
+      const power = v ? Math.min(5, Math.max(-3, Math.floor(Math.log10(Math.abs(v)) / 3))) : 0;
+      if (axis.ticksuffix) return Number((v / 1000 ** power).toPrecision(4)) + " " + ["n", "u", "m", "", "k", "M", "G", "T", "P"][power + 3] + axis.ticksuffix;
+      return [value(v), axis.title && axis.title.text].filter(Boolean).join(" ");
+    };
     const plain = (text) => String(text).replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
     plot.addEventListener("keydown", (event) => {
       const traces = plot.data || [], step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Enter: [0, 0] }[event.key];
@@ -178,8 +208,9 @@
       if (event.key === "Enter") Plotly.restyle(plot, { visible: t.visible === "legendonly" ? true : "legendonly" }, [trace]);
       point = point < 0 ? 0 : (Math.min(point, n - 1) + step[1] + n) % n;
       const [where, what] = t.orientation === "h" ? [t.y[point], t.x[point]] : [t.text ? t.text[point] + ", " + value(t.x[point]) : t.x[point], t.y[point]];
+      const along = plot.layout[(t.orientation === "h" ? t.xaxis || "x" : t.yaxis || "y").replace(/^[xy]/, "$&axis")];
       const hiddenNow = plot.data[trace].visible === "legendonly" ? " (hidden)" : "";
-      said.textContent = plain([t.meta, t.name].filter(Boolean).join(", ")) + hiddenNow + ", " + plain(value(where)) + ": " + (what === null ? "no figure" : value(what));
+      said.textContent = plain([t.meta, t.name].filter(Boolean).join(", ")) + hiddenNow + ", " + plain(value(where)) + ": " + (what === null ? "no figure" : written(what, along));
     });
   }
   for (const plot of document.querySelectorAll(".plot")) read(plot.id);
@@ -187,7 +218,7 @@
   // On paper: light, the plots as wide as the page, and the tables open.
   let before = null;
   addEventListener("beforeprint", () => {
-    const closed = [...document.querySelectorAll("details.numbers:not([open])")].filter((d) => d.querySelectorAll("thead th").length < 13);
+    const closed = [...document.querySelectorAll("details.words:not([open]), details.numbers:not([open])")].filter((d) => d.querySelectorAll("thead th").length < 13);
     before = { theme: document.documentElement.dataset.theme, closed };
     document.documentElement.dataset.theme = "light";
     for (const d of closed) d.open = true;

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from fusemodel.report.compare import Comparison
 from fusemodel.report.html.content import content
@@ -22,6 +22,7 @@ def html_page(found: Comparison, command: str) -> str:
 
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    environment.filters["code"] = _code
     page = content(found, command)
     return environment.get_template("page.html.j2").render(
         page=page,
@@ -30,6 +31,14 @@ def html_page(found: Comparison, command: str) -> str:
         plotting=Markup(get_plotlyjs()),
         data=Markup(_embedded(page.data)),
     )
+
+
+def _code(text: str) -> Markup:
+    """Text from a file, escaped, with what stands in backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one without its partner
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
 def _embedded(data: Any) -> str:

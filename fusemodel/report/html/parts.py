@@ -54,12 +54,22 @@ class DesignNote:
 
 
 @dataclass(frozen=True)
+class MachineNote:
+    """An architecture in words: what computes and what stores."""
+
+    name: str
+    about: str
+    parts: str
+
+
+@dataclass(frozen=True)
 class CascadeNote:
     """A cascade: its equations, passes and bounds."""
 
     name: str
     about: str
     equations: str
+    ranks: str
     summary: str
     chains: tuple[str, ...]
 
@@ -89,7 +99,7 @@ class SectionContent:
     headlines: tuple[Headline, ...]
     why: str
     means: Table
-    pairs: tuple[Table, ...]
+    ratios: Table
     every: Table
     behind: tuple[Table, ...]
 
@@ -104,9 +114,11 @@ class Page:
     lead: str
     sections: tuple[SectionContent, ...]
     designs: tuple[DesignNote, ...]
+    machines: tuple[MachineNote, ...]
     passes: Table
     cascades: tuple[CascadeNote, ...]
     published: Table | None
+    agreement: str
     notes: tuple[str, ...]
     command: str
     versions: tuple[str, ...]

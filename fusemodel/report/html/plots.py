@@ -24,7 +24,7 @@ def plot_data(found: Comparison, known: Mapping[str, Known]) -> dict[str, Any]:
         "equations": {k.cascade.name: _equations(k.cascade) for k in known.values()},
         "roofs": {
             k.arch.name: {
-                "peak": sum(u.size for u in k.arch.units.values()) * k.arch.clock_hz,
+                "peak": sum(u.size for u in k.arch.units.values()) * k.arch.instances * k.arch.clock_hz,
                 "bandwidth": k.arch.levels[k.arch.outermost].bandwidth_bytes_per_s,
             }
             for k in known.values()
@@ -44,12 +44,9 @@ def _equations(cascade: Cascade) -> dict[str, str]:
 def _columns(rows: Sequence[Evaluation], arch: Architecture) -> dict[str, Any]:
     units = {u: n for u, n in arch.units.items() if any(r.busy[u] for r in rows)}
     names = {u: list(dict.fromkeys(e.name for r in rows for e in r.einsums if e.unit == u)) for u in units}
-    spent: dict[tuple[int, str, str], float] = {}
-    for i, r in enumerate(rows):
-        for e in r.einsums if r.cycles else ():
-            spent[i, e.unit, e.name] = spent.get((i, e.unit, e.name), 0.0) + e.cycles / r.cycles
+    active = [{u: r.active(u) for u in units} for r in rows]
     components = dict.fromkeys(c for r in rows for c in r.energy_breakdown_j)
-    slots = [sum(r.utilization[u] * arch.units[u].size for u in arch.units) * r.cycles for r in rows]
+    slots = [sum(r.utilization[u] * arch.units[u].size for u in units) * arch.instances * r.cycles for r in rows]
     return {
         "arch": arch.name,
         "latency_s": [r.latency_s for r in rows],
@@ -57,7 +54,7 @@ def _columns(rows: Sequence[Evaluation], arch: Architecture) -> dict[str, Any]:
         "dram_bytes": [r.dram_bytes for r in rows],
         "utilization": {u: [r.utilization[u] for r in rows] for u in units},
         "active": {
-            u: {n: [spent.get((i, u, n), 0.0) for i in range(len(rows))] for n in names[u]} for u in units
+            u: {n: [a[u].get(n, 0.0) for a in active] for n in names[u]} for u in units
         },
         "energy": {c: [r.energy_breakdown_j.get(c, 0.0) for r in rows] for c in components},
         "intensity": [n / r.dram_bytes if r.dram_bytes else None for n, r in zip(slots, rows, strict=True)],
