@@ -32,7 +32,7 @@ from fusemodel.model.compiled.trace import labels_of
 from fusemodel.model.elements import values
 from fusemodel.model.evaluate import extents_in, plans_of
 from fusemodel.model.expression import Graph, Node, Untraceable
-from fusemodel.model.movement import needs_numbers
+from fusemodel.model.movement import in_blocks
 from fusemodel.model.plan import Plan
 
 BERT = load_workload("bert")
@@ -109,7 +109,7 @@ def test_library(name: str) -> None:
         extents = extents_in(design, load_workload("layer32"), seq, {})
         for plans in product(*plans_of(design)):
             mapping = CompiledMapping(design, plans)
-            one_by_one = any(needs_numbers(plan, extents) for plan in plans)
+            one_by_one = any(in_blocks(plan) for plan in plans)
             try:
                 check(mapping, extents, sizes_for(plans, extents, 12))
                 check(mapping, extents, sizes_for(plans, extents, 6, loose=True), ragged=True)
@@ -174,7 +174,7 @@ def test_what_is_left_out_is_completed_as_for_one(raw: dict[str, Any]) -> None:
     rows = list(product([1, 2, 4, 5], [4, 8], [6, 12]))
     n1, n, m = map(list, zip(*rows, strict=True))
     found = compile_mapping(design).evaluate(sets={"n1": n1, "n": n, "m": m})
-    assert bool(found.one_by_one) == (raw is not PRODUCT)  # of the convolution for its ragged tiles
+    assert not found.one_by_one
     for i, (inner, columns, lines) in enumerate(rows):
         try:
             one = evaluate(design, sets={"n1": inner, "n": columns, "m": lines})

@@ -17,6 +17,7 @@ from fusemodel.errors import InputError
 from fusemodel.explore import best_mapping
 from fusemodel.explore import frame as frame_module
 from fusemodel.explore import known as known_module
+from fusemodel.explore.columns import priced
 from fusemodel.explore.costs import Costing, fields_of, keeps
 from fusemodel.explore.frame import Scene, frames, options, orders
 from fusemodel.explore.front import front
@@ -24,11 +25,14 @@ from fusemodel.explore.goal import less
 from fusemodel.explore.group import chains
 from fusemodel.explore.known import middles
 from fusemodel.explore.layout import Member, Problem, layouts
+from fusemodel.explore.mix import Mix
 from fusemodel.mapping import load_design, parse_design
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
 from fusemodel.mapping.spec import Candidates
 from fusemodel.model import evaluate as evaluate_design
+from fusemodel.model.cost import cost_of
+from fusemodel.model.plan import plan_group
 
 #: Two levels; what is on chip holds {size} bytes, two a word.
 SMALL = "\n".join(x for x in ARCH.splitlines() if not x.startswith("  l2")).replace("size: 1 MiB", "size: {size} B")
@@ -382,3 +386,113 @@ def test_a_tile_inside_a_nest_is_kept_nowhere_else():
         assert not place.shared
         assert not columns.any()
     assert any(p.own and p.shared for p in costs.tensors["QK"].places)  # read by another nest than it is made in
+
+
+NESTED = """
+name: nested
+ranks: {m: 8, k: 6}
+inputs: {A: [m, k]}
+outputs: [Z]
+einsums: |
+  G[m]    = max[k](A[m, k])
+  S[m, k] = exp(A[m, k] - G[m])
+  Z[m]    = sum[k](S[m, k])
+"""
+
+
+def test_what_choices_add_up_to_with_three_levels():
+    """Words at every level and space of mappings drawn from the space, tiles under loops of a nest inside tiles under
+    shared loops among them, against the model."""
+    cascade, arch = parse_cascade(NESTED), parse_architecture(ARCH)
+    scene = scene_of(cascade, arch)
+    draw = np.random.default_rng(0)
+    seen = {"mappings": 0, "tiles in tiles": 0}
+    for frame in (f for f in frames(scene, list(scene.einsums)) if f.own):
+        sizes, length = middles(scene, frame)
+        choices = [options(scene, frame, nest) for nest in frame.nests]
+        for order in orders(scene, frame):
+            costs = Costing(scene, frame, order, frozenset(), choices, sizes, length).run()
+            assert costs
+            mix = Mix(scene, frame, priced(costs, arch), frozenset(), {}, 1e9, 0.0, np.inf, lambda: None)
+            for _ in range(60):
+                picks = [int(draw.integers(len(o))) for o in choices]
+                held = {t: c.places[draw.integers(len(c.places))] for t, c in costs.tensors.items()}
+                at = int(draw.integers(length))
+                columns = added_up(mix, picks, held)[:, at]
+                chosen = [mine[i] for i, mine in zip(picks, choices, strict=True)]
+                one = {x: int(v[at]) if isinstance(v, np.ndarray) else v for x, v in sizes.items()}
+                picked = {x: n for x, n in one.items() if isinstance(sizes[x], np.ndarray)}
+                try:
+                    group = group_of(fields_of(frame, order, chosen, keeps(held), picked), cascade, arch)
+                    cost = cost_of(plan_group(group, cascade, arch, frozenset()), one, scene.extents)
+                except InputError:
+                    continue
+                if not np.isfinite(columns).all():
+                    continue
+                seen["mappings"] += 1
+                seen["tiles in tiles"] += any(p.own and p.shared for p in held.values())
+                words = [sum(t.read + t.write for t in cost.traffic[n].values()) for n in mix.columns.timed]
+                assert columns[mix.columns.words].tolist() == words
+                space = [cost.need_words[n] for n in mix.columns.sized]
+                assert columns[mix.columns.space].tolist()[:-1] == space
+    assert seen["mappings"] > 100
+    assert seen["tiles in tiles"] > 30
+
+
+def added_up(mix, picks, held):
+    """What the choices of a mapping add up to."""
+    total = sum(mix.costs.options[b][o].base for b, o in enumerate(picks))
+    for tensor, place in held.items():
+        total = total + mix.costs.tensors[tensor].columns[mix.costs.tensors[tensor].places.index(place)]
+        label = mix.label(tensor, place, False)
+        for b, tensors in enumerate(mix.nests):
+            if tensor in tensors:
+                total = total + mix._used(mix.costs.options[b][picks[b]], b, tensor, label)[0]
+    return total
+
+
+@pytest.mark.parametrize(("inner", "objectives"), [("24 B", ("dram", "energy")), ("9 B", ("energy", "latency"))])
+def test_no_mapping_on_three_levels_is_better(inner, objectives):
+    """Mappings drawn from the space, tiles under loops of a nest among them, where the innermost level is small."""
+    cascade = parse_cascade(NESTED)
+    arch = parse_architecture(ARCH.replace("l1:   {size: 1 MiB", f"l1:   {{size: {inner}"))
+    scene = scene_of(cascade, arch)
+    found = best_mapping(cascade, arch, scene.extents, objectives)
+    assert found.proven
+    assert found.score == pytest.approx(score_of(evaluate_design(found.design), arch, objectives), rel=1e-12)
+    draw = np.random.default_rng(2)
+    seen = {"mappings": 0, "own": 0}
+    for frame in frames(scene, list(scene.einsums)):
+        sizes, length = middles(scene, frame)
+        choices = [options(scene, frame, nest) for nest in frame.nests]
+        for order in orders(scene, frame):
+            costs = Costing(scene, frame, order, frozenset(), choices, sizes, length).run()
+            for _ in range(150 if costs else 0):
+                held = {t: c.places[draw.integers(len(c.places))] for t, c in costs.tensors.items()}
+                at = int(draw.integers(length))
+                picked = {x: int(v[at]) for x, v in sizes.items() if isinstance(v, np.ndarray)}
+                chosen = [mine[draw.integers(len(mine))] for mine in choices]
+                result = evaluated(scene, frame, fields_of(frame, order, chosen, keeps(held), picked))
+                if result:
+                    seen["mappings"] += 1
+                    seen["own"] += any(p.own for p in held.values())
+                    assert not less(score_of(result, arch, objectives), found.score)
+    assert seen["mappings"] > 100
+    assert seen["own"] > 10
+
+
+def test_a_long_search_says_how_far_it_is(monkeypatch, capsys):
+    """A line on standard error where no bar is shown: soon, and then now and then."""
+    from fusemodel.report import exploring
+
+    times = iter([0.0, 5.0, 11.0, 20.0, 42.0])
+    monkeypatch.setattr(exploring, "monotonic", lambda: next(times))
+    with exploring.search_progress("latency", 1e9, 2.0, show=False) as tell:
+        tell(0.1, None, 1e6)
+        tell(0.2, None, 1e6)
+        tell(0.3, 2e6, 1e6)
+        tell(0.4, 2e6, 1e6)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "searching for 11 s: 20% of a part, nothing that fits yet; " \
+                    "--seconds or Ctrl-C ends it with the best so far"  # fmt: skip
+    assert second == "searching for 42 s: 40% of a part, best 2 ms, bound 1 ms"

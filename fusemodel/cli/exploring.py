@@ -49,7 +49,7 @@ def explore_mappings(
     scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Use the workers of a Dask cluster.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find the best mapping of a cascade onto an architecture, complete a mapping, or map every architecture of a space.
+    """Find the best mapping of a cascade onto an architecture, complete a mapping, or map each architecture of a space.
 
     A sweep goes on where it was left, and Ctrl-C prints the best so far."""
     from fusemodel.library import write_text

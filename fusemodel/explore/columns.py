@@ -31,12 +31,12 @@ class Place:
 class OptionCost:
     """An option of a nest. ``base``: columns that depend on nothing else; ``words``: what is read and written for each
     tensor at the level that serves it, as (tensor, whether made here, read, written); ``tiles``: columns of a tile
-    under an own loop."""
+    at a level under an own loop, by the level that it is brought from and written back to."""
 
     option: Option
     base: Floats
     words: list[tuple[str, bool, Floats, Floats]]
-    tiles: dict[tuple[str, str, str], Floats] = field(default_factory=dict)
+    tiles: dict[tuple[str, str, str, str], Floats] = field(default_factory=dict)
 
 
 @dataclass
@@ -99,6 +99,17 @@ class Counts:
 
     def nothing(self, length: int) -> Floats:
         return np.zeros((self.count, length))
+
+    def from_level(self, counts: Floats, level: str) -> Floats:
+        """Counts in which a level takes the place of the outermost one."""
+        k = self.levels.index(level)
+        if not k:
+            return counts
+        found = counts.copy()
+        for part in (self.read, self.written):
+            found[part.start + k] += found[part.start]
+            found[part.start] = 0.0
+        return found
 
     def move(self, into: Floats, level: str, read: Any, write: Any) -> None:
         """Add words read and written at a level."""

@@ -20,10 +20,11 @@ from fusemodel.explore.front import Floats
 from fusemodel.explore.ragged import steps as steps_of
 from fusemodel.mapping.load import group_of
 from fusemodel.mapping.spec import ALL
-from fusemodel.model.amounts import product
+from fusemodel.model.amounts import Columns, product
 from fusemodel.model.cost import GroupCost, cost_of, recurrence_cycles
+from fusemodel.model.decided import Inexact
 from fusemodel.model.frame import loose_ranks, ragged_frames
-from fusemodel.model.movement import moved_words, needs_numbers
+from fusemodel.model.movement import in_blocks
 from fusemodel.model.plan import Move, Plan, plan_group
 from fusemodel.model.recurrence import Recurrence
 from fusemodel.model.registers import capacity, held_in_registers
@@ -39,7 +40,7 @@ class Costing:
     ) -> None:  # fmt: skip
         self.check = check
         self.scene, self.frame, self.order, self.later = scene, frame, order, later
-        self.choices, self.sizes, self.length = choices, sizes, length
+        self.choices, self.sizes, self.length = choices, Columns(sizes), length
         self.loops = frame.loops(order)
         self.nest_of = {n: i for i, nest in enumerate(frame.nests) for n in nest}
         self.users: dict[str, list[str]] = {}
@@ -72,7 +73,7 @@ class Costing:
             cost.places, cost.columns = [cost.places[i] for i in wanted], cost.columns[wanted]
         parts = {r: ps for r in self.scene.extents if len(ps := self.frame.leaves(r)) > 1}
         steps = np.ones(self.length) * steps_of(parts, self.loops, self.scene.extents, self.sizes)
-        return Costs(columns, options, tensors, self.sizes, self.length, self.evaluated, steps)
+        return Costs(columns, options, tensors, dict(self.sizes), self.length, self.evaluated, steps)
 
     def plan(self, picks: Sequence[int], keep: Mapping[str, Mapping[str, str]]) -> Plan | None:
         self.check()
@@ -85,17 +86,23 @@ class Costing:
             return None
 
     def measured(self, plan: Plan) -> Iterator[tuple[Any, Any, list[tuple[Move, Any]]]]:
-        """Costs and words of every move for all combinations at once, or one by one where counts need numbers."""
+        """Costs and words of every move for all combinations at once, or one by one where counts need that."""
         extents = self.scene.extents
-        if not needs_numbers(plan, extents, loose_ranks(plan, self.sizes, extents)):
-            self.evaluated += 1
-            yield slice(None), cost_of(plan, self.sizes, extents), moved_words(plan, self.sizes, extents)
-            return
+        if not in_blocks(plan):
+            try:
+                cost = cost_of(plan, self.sizes, extents)
+            except Inexact:
+                cost = None
+            if cost is not None:
+                self.evaluated += 1
+                yield slice(None), cost, cost.moved
+                return
         for n in range(self.length):
             self.check()
             self.evaluated += 1
             one = {x: int(v[n]) if isinstance(v, np.ndarray) else v for x, v in self.sizes.items()}
-            yield n, cost_of(plan, one, extents), moved_words(plan, one, extents)
+            cost = cost_of(plan, one, extents)
+            yield n, cost, cost.moved
 
     # Nests
 
@@ -271,6 +278,7 @@ class Costing:
         if tensor in self.frame.members and not inside:
             keep[self.scene.arch.outermost] = {tensor: ALL}
         known: dict[tuple[str, ...], Floats] = {}
+        outer = list(self.scene.arch.levels)[: list(self.scene.arch.levels).index(level)]
         for cost in options[b]:
             loops = cost.option.layout.loops
             if loop not in loops:
@@ -282,7 +290,8 @@ class Costing:
                 if plan is None:
                     continue
                 known[outside] = self.tile_of(plan, tensor, level, columns)
-            cost.tiles[tensor, level, loop] = known[outside]
+            for source in outer:
+                cost.tiles[tensor, level, loop, source] = columns.from_level(known[outside], source)
         return bool(known)
 
     def tile_of(self, plan: Plan, tensor: str, level: str, columns: Counts) -> Floats:

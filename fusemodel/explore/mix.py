@@ -106,8 +106,10 @@ class Mix:
 
     def _used(self, option: OptionCost, b: int, tensor: str, label: Label) -> tuple[Floats, Floats]:
         near, inner = self.columns.nothing(self.costs.length), None
-        if label.own and label.own[2] == b and (tensor, *label.own[:2]) in option.tiles:
-            near += option.tiles[tensor, label.own[0], label.own[1]]
+        outermost = self.scene.arch.outermost
+        source = label.reader or label.writer or outermost
+        if label.own and label.own[2] == b and (tensor, *label.own[:2], source) in option.tiles:
+            near += option.tiles[tensor, label.own[0], label.own[1], source]
             inner = label.own[0]
         elif label.own and (label.own[2] == b or label.own[1] in option.option.layout.loops):
             near[0] = np.inf
@@ -117,7 +119,7 @@ class Mix:
             if t == tensor and level is not None:
                 self.columns.move(near, level, read, wrote)
                 if label.spilt:
-                    self.columns.move(far, self.scene.arch.outermost, read, wrote)
+                    self.columns.move(far, outermost, read, wrote)
         return near, far
 
     def _reserve(self, tensor: str, table: dict[tuple[int, int, str], Floats]) -> Floats:

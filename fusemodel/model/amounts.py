@@ -16,6 +16,35 @@ Sizes: TypeAlias = Mapping[str, Amount]
 _PLAIN = (int, float)
 
 
+class Columns(dict[str, Amount]):
+    """Sizes, some of them arrays of one ``length``, for any number of plans: ``known`` keeps what one has found for the
+    others."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        self.length = next((len(n) for n in sizes.values() if isinstance(n, np.ndarray)), 1)
+        self.known: dict[Any, Any] = {}
+
+    def column(self, name: str) -> np.ndarray:
+        """The size in each row, a whole number."""
+        if name not in self.known:
+            self.known[name] = np.zeros(self.length, dtype=np.int64) + np.asarray(self[name]).astype(np.int64)
+        return self.known[name]
+
+    def row(self, i: int) -> dict[str, int]:
+        return {x: int(n[i]) if isinstance(n, np.ndarray) else int(n) for x, n in self.items()}
+
+    def some(self, rows: np.ndarray) -> Columns:
+        """The rows at which ``rows`` is true."""
+        if rows.all():
+            return self
+        key = rows.tobytes()
+        if key not in self.known:
+            self.known[key] = Columns({x: n[rows] if isinstance(n, np.ndarray) else n for x, n in self.items()})
+            self.known[key].length = int(rows.sum())
+        return self.known[key]
+
+
 def are_numbers(sizes: Sizes) -> bool:
     """Whether every size is a plain number."""
     return not any(isinstance(n, (np.ndarray, Node)) for n in sizes.values())

@@ -13,8 +13,9 @@ from fusemodel.cascade.printer import format_expr
 from fusemodel.model.amounts import Amount, Sizes, are_numbers, ceil_div, maximum, minimum, present, product
 from fusemodel.model.blocks import BlockTime, block_time
 from fusemodel.model.blockwork import block_work, steps_taken, through_caches
+from fusemodel.model.decided import Rows
 from fusemodel.model.frame import Frame, loose_ranks, ragged_frames, settled
-from fusemodel.model.movement import by_products, ends_of, is_product, needs_numbers, one_by_one
+from fusemodel.model.movement import by_products, ends_of, in_blocks, is_product, one_by_one
 from fusemodel.model.plan import EinsumPlan, Move, Plan
 from fusemodel.model.recurrence import Drain, Recurrence
 from fusemodel.model.space import Space, space_of
@@ -44,8 +45,10 @@ class EinsumCost:
 
 @dataclass
 class GroupCost:
-    """One group. Traffic is in words; ``need_words`` is the space wanted at each level, and
-    ``excess_words`` what there is too much of."""
+    """One group. Traffic is in words, as is what is ``moved`` (one move for all that share a key).
+
+    ``need_words`` is the space wanted at each level, ``excess_words`` what there is too much of.
+    """
 
     cycles: Amount
     schedule_cycles: Amount
@@ -61,28 +64,39 @@ class GroupCost:
     footprint_words: dict[str, dict[str, Amount]]
     notes: list[str] = field(default_factory=list)
     blocks: BlockTime | None = None
+    moved: list[tuple[Move, Amount]] = field(default_factory=list)
 
 
 def cost_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> GroupCost:
-    """Evaluate a plan. With arrays in ``sizes`` every result is an array; :func:`needs_numbers` says when it cannot."""
+    """Evaluate a plan. With arrays in ``sizes`` every result is an array; blocks (:func:`in_blocks`) take plain
+    numbers, and some bounds do (:class:`Inexact`)."""
     plan = settled(plan)
-    batch = not are_numbers(sizes)
     loose = loose_ranks(plan, sizes, extents)
-    if batch and needs_numbers(plan, extents, loose):
-        raise ValueError("counts of this plan need plain numbers")
     frames = ragged_frames(plan, extents, loose)
-    return cost_in(plan, frames, sizes, extents, products=batch or is_product(plan, extents, loose))
+    if are_numbers(sizes):
+        return cost_in(plan, frames, sizes, extents, products=is_product(plan, extents, loose))
+    if in_blocks(plan):
+        raise ValueError("counts of this plan need plain numbers")
+    bounds: list[str] = []
+    counter = Rows(plan, sizes, extents, bounds)
+    cost = cost_in(plan, {n: f.with_counter(counter) for n, f in frames.items()}, sizes, extents, products=True)
+    cost.notes += [n for n in bounds if n not in cost.notes]
+    return cost
 
 
 def excess_of(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> dict[str, Amount]:
     """Words that there are too many of at each level, without the rest of the cost."""
     plan = settled(plan)
     frames = ragged_frames(plan, extents, loose_ranks(plan, sizes, extents))
+    if not are_numbers(sizes):
+        counter = Rows(plan, sizes, extents, [])
+        frames = {n: f.with_counter(counter) for n, f in frames.items()}
     return space_of(plan, frames, sizes, extents, []).excess
 
 
 def cost_in(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Sizes, *, products: bool) -> GroupCost:
-    """Evaluate a settled plan in the frames of its Einsums; ``products``: every count is a product of sizes."""
+    """Evaluate a settled plan in the frames of its Einsums; ``products``: every count is a product of sizes, or one
+    that a counter stands for."""
     notes: list[str] = []
     for name, frame in frames.items():
         notes += [f"{name}: `{format_expr(c)}` depends on data; every point is charged" for c in frame.other]
@@ -116,7 +130,7 @@ def cost_in(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Size
         memory = {n: v * plan.arch.clock_hz for n, v in blocks.level_s.items()}
     return GroupCost(
         cycles, schedule, drain, memory, critical, einsums, traffic, by_einsum,
-        space.need, space.excess, space.spill, space.footprint, list(dict.fromkeys(notes)), blocks,
+        space.need, space.excess, space.spill, space.footprint, list(dict.fromkeys(notes)), blocks, moved,
     )  # fmt: skip
 
 

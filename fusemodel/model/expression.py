@@ -33,7 +33,7 @@ class Node:
     def __repr__(self) -> str:
         if self.op in ("number", "symbol"):
             return self.name or f"{self.value:g}"
-        return f"{self.op}({', '.join(map(repr, self.args))})"
+        return f"{self.name or self.op}({', '.join(map(repr, self.args))})"
 
     def __bool__(self) -> bool:
         raise Untraceable(f"a decision on {self!r}")
@@ -140,6 +140,10 @@ class Graph:
             return terms[0][1]
         operands = [len(terms), *(x for term in terms for x in term), *sorted(set(offsets))]
         return self._node("distinct", tuple(self.node(x) for x in operands))
+
+    def count(self, name: str, operands: Iterable[Any]) -> Node:
+        """A number that is looked up by some sizes."""
+        return self._node("count", tuple(self.node(x) for x in operands), name)
 
     def _select(self, condition: Node, a: Node, b: Node) -> Node:
         if a is b or condition.op == "number":

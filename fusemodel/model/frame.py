@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -25,7 +25,16 @@ from fusemodel.model.pieces import MAX_PIECES, Case, IndexCase, computed_index, 
 from fusemodel.model.plan import Dim, EinsumPlan, Plan, Tile
 from fusemodel.model.ragged import Root, Taken, summed
 
+if TYPE_CHECKING:
+    from fusemodel.model.decided import Count
+
 _ASIDE = 16  # extents for which the frames of a plan are kept
+
+
+class Counter(Protocol):
+    """Puts a count in the place of its value: an expression, or the values of all candidates."""
+
+    def amount(self, count: Count) -> Amount: ...
 
 
 class Frame:
@@ -38,7 +47,11 @@ class Frame:
         #: Loops whose steps share nothing: each block brings its tiles itself.
         self.blocks = frozenset(plan.group.grid)
         self.limits: Sizes = extents
+        #: What stands for counts that conditions decide, where sizes are no plain numbers.
+        self.counter: Counter | None = None
         self.ranges = dict(extents)
+        #: Ranks that the cascade splits, and their parts.
+        self.wholes = dict(plan.cascade.split)
         for whole, (outer, inner) in plan.cascade.split.items():
             self.ranges[whole] = extents[outer] * extents[inner]
         self.ragged = frozenset(r for r in plan.cascade.split if self.ranges[r] != extents[r])
@@ -59,11 +72,18 @@ class Frame:
         #: Whether more points may be absent than the conditions say.
         self.doubtful = regions(doubts, extents, self.quotients) != ([()], [])
 
-    def with_limits(self, limits: Sizes) -> Frame:
-        """The same frame, with symbols for extents in amounts."""
+    def with_counter(self, counter: Counter, limits: Sizes | None = None) -> Frame:
+        """The same frame for sizes that are no plain numbers, perhaps with symbols for extents in amounts."""
         other = copy(self)
-        other.limits = limits
+        other.counter = counter
+        other.limits = self.limits if limits is None else limits
         return other
+
+    def coupled(self, more: Iterable[Expr] = ()) -> frozenset[str]:
+        """The leaves that decide which points are present, and where ``more`` conditions hold."""
+        named = {r for c in (*self.einsum.conditions, *more) for r in rank_values(c)}
+        inside = (x for r in named for x in self.einsum.ranks.get(r, (r,)))
+        return frozenset((*inside, *(x for root in self.roots for x in root.leaves)))
 
     def _splits(self, plan: Plan) -> tuple[tuple[Root, frozenset[object]], ...]:
         """The ragged splits of the cascade whose padding the Einsum does not have, with the forms that say so."""
@@ -188,7 +208,7 @@ class Frame:
 
     def touches(self, tile: Tile, sizes: Sizes) -> list[Touch]:
         """The elements that an access touches at the points present, piece by piece."""
-        pieces = self.where(self._of(tile))
+        pieces = self.where(self.conditions_of(tile))
         every: list[Sequence[IndexCase]] = [self.cases(d) or [((), None)] for d in tile.dims]
         if prod(len(c) for c in every) > MAX_PIECES:
             every = [self.computed(d) if len(c) > 1 else c for c, d in zip(every, tile.dims, strict=True)]
@@ -198,12 +218,13 @@ class Frame:
     def touch(self, tile: Tile, sizes: Sizes, *, conditions: bool) -> Touch:
         """The elements that an access touches whose indices are forms, at the points present where ``conditions`` are
         one piece, or at every point."""
-        piece = self.where(self._of(tile))[0] if conditions else ()
+        piece = self.where(self.conditions_of(tile))[0] if conditions else ()
         index = tuple(self.index(d) for d in tile.dims)
         forms = self.quotients.closure([*piece, *(i for i in index if i is not None)])
         return self._touch(tile, index, (*piece, *forms), sizes)
 
-    def _of(self, tile: Tile) -> tuple[Expr, ...]:
+    def conditions_of(self, tile: Tile) -> tuple[Expr, ...]:
+        """What must hold at a point for the element that an access names to be present."""
         return tuple(dict.fromkeys((*self.einsum.conditions, *tile.guards)))
 
     def _touch(self, tile: Tile, index: Sequence[Linear | None], piece: Piece, sizes: Sizes) -> Touch:

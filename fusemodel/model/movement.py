@@ -5,23 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from fusemodel.model.amounts import Amount, Sizes, are_numbers, maximum, product
+import numpy as np
+
+from fusemodel.model import banded
+from fusemodel.model.amounts import Amount, Columns, Sizes, maximum, product, where
+from fusemodel.model.decided import Count, Found, Frames, runs_of
 from fusemodel.model.elements import touched
-from fusemodel.model.frame import Frame, loose_ranks, ragged_frames, settled
-from fusemodel.model.plan import Move, Plan, Tile, depth_of
-from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tile, shared_tiles
-from fusemodel.model.space import Space
-
-
-def moved_words(plan: Plan, sizes: Sizes, extents: Mapping[str, int]) -> list[tuple[Move, Amount]]:
-    """Words of every move of a plan (one move for all that share a key)."""
-    plan = settled(plan)
-    loose = loose_ranks(plan, sizes, extents)
-    frames = ragged_frames(plan, extents, loose)
-    if not are_numbers(sizes) or is_product(plan, extents, loose):
-        return by_products(plan, frames, sizes)
-    return one_by_one(plan, frames, sizes, [])
+from fusemodel.model.frame import Frame, ragged_frames, settled
+from fusemodel.model.plan import Dim, Move, Plan, Tile, depth_of
+from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tile, shared_tiles, simple
+from fusemodel.model.space import Space, held_alike
 
 
 def needs_numbers(plan: Plan, extents: Mapping[str, int], loose: frozenset[str] = frozenset()) -> bool:
@@ -47,26 +42,47 @@ def is_product(plan: Plan, extents: Mapping[str, int], loose: frozenset[str] = f
     return plan.memo[key]
 
 
+def in_blocks(plan: Plan) -> bool:
+    """Whether a group runs as blocks: :mod:`fusemodel.model.batch` counts those for arrays."""
+    return bool(plan.group.grid) or plan.group.skip is not None or plan.arch.instances > 1
+
+
+def kinds_of(plan: Plan, extents: Mapping[str, int], loose: frozenset[str] = frozenset()) -> tuple[bool, ...]:
+    """For the moves of each key and each kept tile whether its words are a product of sizes."""
+    plan = settled(plan)
+    frames = ragged_frames(plan, extents, loose)
+    key = ("kinds", loose)
+    if key not in plan.memo:
+        moves = [_is_product(plan, frames, moves) for moves in _by_key(plan.moves).values()]
+        plan.memo[key] = *moves, *(held_alike(frames, f) is not None for f in plan.footprints)
+    return plan.memo[key]
+
+
 def _needs_numbers(plan: Plan, frames: Mapping[str, Frame]) -> bool:
-    if plan.group.grid or plan.arch.instances > 1:  # :mod:`fusemodel.model.batch` counts those for arrays
+    frame = next(iter(frames.values()))
+    if in_blocks(plan) or any(f.conditional for f in frames.values()):
         return True
-    if any(f.conditional for f in frames.values()) or any(m.separators for m in plan.moves):
-        return True
-    together: dict[object, list[tuple[str | None, Tile]]] = {}
-    for move in plan.moves:
-        if move.tile.guards and frames[move.tile.einsum].where(move.tile.guards) != [()]:
-            return True
-        together.setdefault(move.key, []).append((move.nest, move.tile))
-    for held in (*together.values(), *(f.tiles for f in plan.footprints)):
-        tiles = [t for _, t in held]
-        if not tiles:
-            continue
-        if len({nest for nest, _ in held}) > 1 or shared_tiles(frames, tiles) is None or counts_apart(frames, tiles):
-            return True
+    return not all(kinds_of(plan, frame.extents, frame.loose))
+
+
+def _by_key(moves: Sequence[Move]) -> dict[tuple[object, ...], list[Move]]:
+    groups: dict[tuple[object, ...], list[Move]] = {}
+    for move in moves:
+        groups.setdefault(move.key, []).append(move)
+    return groups
+
+
+def _is_product(plan: Plan, frames: Mapping[str, Frame], moves: Sequence[Move]) -> bool:
+    """Whether the words that moves with one key bring are a product of sizes."""
+    tiles = [m.tile for m in moves]
+    absent = any(frames[t.einsum].conditional or frames[t.einsum].where(t.guards) != [()] for t in tiles)
+    if absent or any(m.separators for m in moves) or len({m.nest for m in moves}) > 1:
+        return False
     # in one nest, with a reduction between them over a loop outside the tile
     reduced = {x for read in plan.reductions.values() for leaves in read.values() for x in leaves}
-    nested = [m for m in plan.moves if m.nest and reduced & set(m.tile.outside)]
-    return len({m.key for m in nested}) < len(nested)
+    if sum(bool(m.nest and reduced & set(m.tile.outside)) for m in moves) > 1:
+        return False
+    return shared_tiles(frames, tiles) is not None and not counts_apart(frames, tiles)
 
 
 def brought_tiles(
@@ -128,24 +144,26 @@ def brought_words(
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """Moves with one key, by the tiles they share; ``whole`` is the whole tensor of the first one."""
+    """Moves with one key, by the tiles they share; ``whole`` is the whole tensor of the first one. Where their words
+    are no product, ``count`` has them."""
 
     moves: tuple[Move, ...]
     classes: tuple[Shared, ...]
-    whole: Shared
+    whole: Shared | None
+    count: Count | None = None
 
 
 def _compiled(plan: Plan, frames: Mapping[str, Frame]) -> list[_Product]:
-    """The moves of a plan whose counts are products, kept for the extents asked for last."""
+    """The moves of a plan by their keys, kept for the extents asked for last."""
     key = ("moves", next(iter(frames.values())).loose)
     if key not in plan.memo:
-        groups: dict[tuple[object, ...], list[Move]] = {}
-        for move in plan.moves:
-            groups.setdefault(move.key, []).append(move)
         found = []
-        for moves in groups.values():
+        for moves in _by_key(plan.moves).values():
+            if not _is_product(plan, frames, moves):
+                found.append(_Product(tuple(moves), (), None, _count(frames, moves)))
+                continue
             classes = shared_tiles(frames, [m.tile for m in moves])
-            assert classes is not None  # else the plan needs plain numbers
+            assert classes is not None
             whole = shared_tile(frames, [replace(moves[0].tile, outside=())])
             found.append(_Product(tuple(moves), classes, whole))
         plan.memo[key] = found
@@ -153,15 +171,124 @@ def _compiled(plan: Plan, frames: Mapping[str, Frame]) -> list[_Product]:
 
 
 def by_products(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> list[tuple[Move, Amount]]:
-    """Words of every move, each a product of sizes (numbers or arrays)."""
+    """Words of every move, each a product of sizes (numbers or arrays) or a count that conditions decide."""
     found: list[tuple[Move, Amount]] = []
     for item in _compiled(plan, frames):
         move, classes = item.moves[0], item.classes
+        if item.count is not None or item.whole is None:
+            found += _counted(item, frames, sizes)
+            continue
         amount = in_all(classes, lambda shared: shared.moved(frames, sizes), sizes)
         if move.after_first:  # the move of one Einsum, that of its output
             amount = maximum(amount - item.whole.words(frames, sizes), 0)
         found.append((move, amount))
     return found
+
+
+def _count(frames: Mapping[str, Frame], moves: Sequence[Move]) -> Count:
+    """The words that moves with one key bring."""
+
+    def find(plan: Plan, frames: Frames, sizes: Mapping[str, int]) -> Found:
+        notes: list[str] = []
+        some = happening(moves, sizes)
+        tiles = brought_tiles(plan, some, frames, sizes) if some else []
+        words = sum(brought_words(alike, loops, frames, sizes, notes) for alike, loops in tiles)
+        return Found(words, not notes, tuple(notes))
+
+    own = [frames[m.tile.einsum] for m in moves]
+    steps = {x for m in moves for x in (*m.tile.outside, *m.separators)}
+    ranks: dict[tuple[str, ...], None] = {}
+    for frame, move in zip(own, moves, strict=True):
+        used = {
+            *frame.coupled(move.tile.guards),
+            *move.tile.outside,
+            *(x for d in move.tile.dims for x in d.all_leaves),
+        }
+        ranks |= {
+            leaves: None for r, leaves in frame.einsum.ranks.items() if r not in frame.wholes and used & {*leaves}
+        }
+    # how an index that is no form changes depends on every size in it, and so does what moves alike
+    linear = all(d.data or _with_all(f, d) for f, m in zip(own, moves, strict=True) for d in m.tile.dims)
+    apart = not linear or len({f.shape(m.tile)[0] for f, m in zip(own, moves, strict=True)}) > 1
+
+    def alike(leaf: str) -> object:
+        return leaf if apart else tuple(_standing(m.tile, leaf) for m in moves)
+
+    def fast(plan: Plan, frames: Frames, sizes: Columns) -> Any:
+        return None if apart else _together_words(plan, frames, moves, tuple(sorted(steps)), sizes)
+
+    return Count(("words", moves[0].key), runs_of(ranks, alike), tuple(sorted(steps)), find, fast=fast)
+
+
+def _together_words(
+    plan: Plan, frames: Frames, moves: Sequence[Move], steps: Sequence[str], sizes: Columns
+) -> np.ndarray | None:
+    """The words that moves with one key bring, for columns of sizes: those in which the same loops have several steps
+    together. None where some are no band of one access."""
+    kinds = np.zeros(sizes.length, dtype=np.int64)
+    for i, x in enumerate(steps):
+        kinds |= (sizes.column(x) > 1).astype(np.int64) << i
+    total = np.zeros(sizes.length)
+    for kind in np.unique(kinds).tolist():
+        rows = kinds == kind
+        one, mine = sizes.row(int(np.argmax(rows))), sizes.some(rows)
+        some = happening(moves, one)
+        for alike, loops in brought_tiles(plan, some, frames, one) if some else []:
+            move, frame = alike[0], frames[alike[0].tile.einsum]
+            same = {(f.conditions_of(m.tile), f.roots, f.shape(m.tile)[0], f.offsets(m.tile))
+                    for m in alike for f in [frames[m.tile.einsum]]}  # fmt: skip
+            if len(same) > 1 or not all(simple(frame, d) for d in move.tile.dims):
+                return None
+            pieces = frame.where(frame.conditions_of(move.tile))
+            inside = frozenset(x for d in move.tile.dims for x in d.all_leaves)
+            words = banded.steps(frame, pieces, inside | {*loops}, mine)
+            if words is None:
+                return None
+            if move.after_first:
+                whole = banded.steps(frame, pieces, inside, mine)
+                if whole is None:
+                    return None
+                words = np.maximum(words - whole, 0)
+            total[rows] += words
+    return total
+
+
+def _with_all(frame: Frame, dim: Dim) -> bool:
+    """Whether an index is a form of every coordinate in it."""
+    form = frame.index(dim)
+    return form is not None and not frame.quotient(dim) and all(form.coefficients.get(r) for r in dim.leaves)
+
+
+def _standing(tile: Tile, leaf: str) -> object:
+    """What decides whether the steps of a leaf bring a tile again, where it is known which loops have several."""
+    used = {x for d in tile.dims for x in d.all_leaves}
+    if leaf not in tile.outside or leaf in used:
+        return leaf in tile.outside
+    return frozenset(x for x in tile.outside[tile.outside.index(leaf) :] if x in used)
+
+
+def _counted(item: _Product, frames: Mapping[str, Frame], sizes: Sizes) -> list[tuple[Move, Amount]]:
+    """Words that are a count, for the first of the moves that happens."""
+    counter = frames[item.moves[0].tile.einsum].counter
+    assert item.count is not None
+    assert counter is not None  # else the plan needs plain numbers
+    words = counter.amount(item.count)
+    if not any(m.separators for m in item.moves):
+        return [(item.moves[0], words)]
+    found: list[tuple[Move, Amount]] = []
+    before: Amount = False
+    for move in item.moves:
+        happens = product(move.separators, sizes) > 1 if move.separators else True
+        found.append((move, where(before, 0, where(happens, words, 0))))
+        before = True if happens is True else before | happens
+        if before is True:
+            break
+    return found
+
+
+def happening(moves: Sequence[Move], sizes: Sizes) -> list[Move]:
+    """The moves that happen at these sizes."""
+    return [m for m in moves if not m.separators or product(m.separators, sizes) > 1]
 
 
 def one_by_one(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> list[tuple[Move, Amount]]:
@@ -175,11 +302,7 @@ def one_by_one(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, notes: lis
 
 def keyed(plan: Plan, sizes: Sizes) -> list[list[Move]]:
     """The moves that happen at these sizes, by their keys."""
-    groups: dict[tuple[object, ...], list[Move]] = {}
-    for move in plan.moves:
-        if not move.separators or product(move.separators, sizes) > 1:
-            groups.setdefault(move.key, []).append(move)
-    return list(groups.values())
+    return list(_by_key(happening(plan.moves, sizes)).values())
 
 
 def ends_of(plan: Plan, move: Move, amount: Amount, space: Space) -> list[tuple[str, Amount, bool]]:

@@ -69,11 +69,13 @@ class Root:
 @dataclass(frozen=True, slots=True)
 class Class:
     """``count`` steps of some loops at which as many ``lanes`` of each of several spaces exist; they are those that
-    meet ``forms`` (plain numbers only)."""
+    meet ``forms`` (plain numbers only). ``where`` says, for each rank, at which loop they differ from the last
+    coordinate, and how."""
 
     count: Amount
     lanes: tuple[Amount, ...]
     forms: tuple[Linear, ...]
+    where: tuple[tuple[str, bool] | None, ...]
 
 
 def classes_of(
@@ -91,7 +93,8 @@ def classes_of(
             total = total * c.count
             beside = tuple(a * b for a, b in zip(beside, c.lanes, strict=True))
         if total.__class__ not in (int, float) or total:
-            found.append(Class(total, beside, tuple(f for c in some for f in c.forms)))
+            forms = tuple(f for c in some for f in c.forms)
+            found.append(Class(total, beside, forms, tuple(w for c in some for w in c.where)))
     return found
 
 
@@ -127,7 +130,7 @@ def _class(
             forms += [Linear({x: 1}, -int(digit[x])), Linear({x: -1}, int(digit[x]))]
         for x, less in below.items():
             forms.append(Linear({x: 1}, 1 - int(digit[x])) if less else Linear({x: -1}, int(digit[x]) + 1))
-    return Class(count * exists, tuple(lanes), tuple(forms))
+    return Class(count * exists, tuple(lanes), tuple(forms), (differs,))
 
 
 def _lanes(

@@ -13,6 +13,7 @@ from fusemodel.cascade.ir import Apply, Expr, Extent, Number, RankValue
 from fusemodel.cascade.printer import format_expr
 from fusemodel.errors import NOWHERE, InputError
 from fusemodel.model.amounts import Amount, Sizes, floor_div, maximum, minimum, ratio
+from fusemodel.model.decided import Count, Found, Frames
 from fusemodel.model.domain import Linear
 from fusemodel.model.elements import Touch, touched
 from fusemodel.model.expression import Node
@@ -137,13 +138,18 @@ def _simple(plan: Plan, frames: Mapping[str, Frame]) -> dict[tuple[str, str], tu
     for last)."""
     key = ("footprints", next(iter(frames.values())).loose)
     if key not in plan.memo:
-        found: dict[tuple[str, str], tuple[Shared, ...] | None] = {}
-        for f in plan.footprints:
-            tiles = [t for _, t in f.tiles]
-            alone = len({nest for nest, _ in f.tiles}) == 1 and not counts_apart(frames, tiles)
-            found[f.keep.level, f.keep.tensor] = shared_tiles(frames, tiles) if alone else None
-        plan.memo[key] = found
+        plan.memo[key] = {(f.keep.level, f.keep.tensor): held_alike(frames, f) for f in plan.footprints}
     return plan.memo[key]
+
+
+def held_alike(frames: Mapping[str, Frame], footprint: Footprint) -> tuple[Shared, ...] | None:
+    """The tiles that the accesses of a kept tensor share, where their words are products."""
+    tiles = [t for _, t in footprint.tiles]
+    if not tiles:
+        return ()
+    if len({nest for nest, _ in footprint.tiles}) > 1 or counts_apart(frames, tiles):
+        return None
+    return shared_tiles(frames, tiles)
 
 
 def _footprint(plan: Plan, footprint: Footprint, frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> Amount:
@@ -151,6 +157,9 @@ def _footprint(plan: Plan, footprint: Footprint, frames: Mapping[str, Frame], si
     shared = _simple(plan, frames)[footprint.keep.level, footprint.keep.tensor]
     if shared is not None:
         return in_all(shared, lambda one: one.words(frames, sizes), sizes)
+    counter = next((frames[t.einsum].counter for _, t in footprint.tiles), None)
+    if counter is not None:
+        return counter.amount(_count(footprint, frames))
     classes: dict[object, list[Tile]] = {}
     for nest, tile in footprint.tiles:
         classes.setdefault((nest, frames[tile.einsum].motion(tile, sizes)), []).append(tile)
@@ -161,6 +170,23 @@ def _footprint(plan: Plan, footprint: Footprint, frames: Mapping[str, Frame], si
     if not exact:
         notes.append(f"the space of {footprint.keep.tensor} in {footprint.keep.level} is an upper bound")
     return total
+
+
+def _count(footprint: Footprint, frames: Mapping[str, Frame]) -> Count:
+    """The words that a kept tensor takes, as a count of the sizes of all leaves."""
+
+    def find(plan: Plan, frames: Frames, sizes: Mapping[str, int]) -> Found:
+        notes: list[str] = []
+        words = _footprint(plan, footprint, frames, sizes, notes)
+        return Found(words, not notes, tuple(notes))
+
+    tiles = [t for _, t in footprint.tiles]
+    leaves = {x for t in tiles for x in (*t.outside, *frames[t.einsum].coupled(), *_leaves(t))}
+    return Count(("space", footprint.keep.level, footprint.keep.tensor), tuple((x,) for x in sorted(leaves)), (), find)
+
+
+def _leaves(tile: Tile) -> tuple[str, ...]:
+    return tuple(x for d in tile.dims for x in d.all_leaves)
 
 
 def _joint_words(tiles: list[Tile], frames: Mapping[str, Frame], sizes: Sizes) -> tuple[Amount, bool]:

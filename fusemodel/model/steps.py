@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from fusemodel.model.amounts import Amount, Sizes, product
+from fusemodel.model import banded
+from fusemodel.model.amounts import Amount, Columns, Sizes, product
+from fusemodel.model.decided import Count, Found, Frames, runs_of
 from fusemodel.model.domain import count_union
 from fusemodel.model.frame import Frame
+from fusemodel.model.plan import Plan
 from fusemodel.model.ragged import classes_of
 
 
@@ -25,6 +29,8 @@ class Steps:
             return product(leaves, self.sizes)
         if not self.frame.conditional:
             return self.frame.steps(leaves, self.sizes)
+        if self.frame.counter is not None:
+            return self._decided(leaves)
         found, exact = self.frame.count(leaves, self.sizes)
         self.exact = self.exact and exact
         return found
@@ -42,6 +48,9 @@ class Steps:
             return frame.summed(loops, spaces, of, sizes)
         if frame.fixed or not frame.roots:
             return self.points(loops) * whole
+        if frame.counter is not None:
+            classes = classes_of(frame.roots, frame.limits, sizes, loops, spaces)
+            return sum(of(*c.lanes) * self._decided(loops, spaces, c.where) for c in classes)
         classes = [(of(*c.lanes), c.forms) for c in classes_of(frame.roots, frame.limits, sizes, loops, spaces)]
         if len({n for n, _ in classes}) <= 1:
             return self.points(loops) * (classes[0][0] if classes else 0)
@@ -52,3 +61,37 @@ class Steps:
             self.exact = self.exact and exact
             total = total + found * value
         return total
+
+    def _decided(
+        self, loops: Sequence[str], spaces: Sequence[Sequence[str]] = (), where: banded.Where | None = None
+    ) -> Amount:
+        """:meth:`points` (of those steps that differ from the last coordinates in one way: ``where``), as a count of
+        the sizes that it depends on."""
+        frame = self.frame
+        name, coupled = frame.einsum.name, frame.coupled()
+        seen = frozenset(x for x in loops if x in coupled)
+
+        def find(_: Plan, frames: Frames, sizes: Mapping[str, int]) -> Found:
+            here, order = frames[name], [x for x in loops if x in coupled]
+            if where is None:
+                return Found(*here.count(order, sizes))
+            classes = classes_of(here.roots, here.limits, sizes, order, spaces)
+            forms = next((c.forms for c in classes if c.where == tuple(where)), None)
+            if forms is None:
+                return Found(0)
+            pieces = [[*here.on_leaves(p, sizes), *forms] for p in here.pieces]
+            return Found(*count_union(pieces, order, here.with_quotients(sizes), apart=True))
+
+        def fast(_: Plan, frames: Frames, sizes: Columns) -> Any:
+            here = frames[name]
+            return banded.steps(here, here.pieces, seen, sizes, where)
+
+        ranks = [leaves for r, leaves in frame.einsum.ranks.items() if r not in frame.wholes and coupled & {*leaves}]
+        alike = (lambda x: x in seen) if where is None else (lambda x: x if x in seen else "")
+        roots = tuple(r.rank for r in frame.roots)
+        key = ("points", frame.einsum.conditions, roots, seen, tuple(ranks), where and (*where, frame.loose))
+        note = f"{name}: its cycles are an upper bound: its conditions leave too much to count"
+        classed = where is not None
+        count = Count(key, runs_of(ranks, alike), (), find, note, classed, fast, frame.loose if classed else None)
+        assert frame.counter is not None
+        return product([x for x in loops if x not in coupled], self.sizes) * frame.counter.amount(count)

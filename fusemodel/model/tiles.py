@@ -17,8 +17,8 @@ from fusemodel.errors import InputError, Where
 from fusemodel.mapping.spec import Auto, Candidates, Group, TileSize
 from fusemodel.model.amounts import Amount, ceil_div
 from fusemodel.model.cost import GroupCost, cost_of, excess_of
-from fusemodel.model.frame import loose_ranks
-from fusemodel.model.movement import needs_numbers
+from fusemodel.model.decided import Inexact
+from fusemodel.model.movement import in_blocks
 from fusemodel.model.plan import Plan
 from fusemodel.quantities import size
 
@@ -91,8 +91,8 @@ def _nearest_miss(plans: Sequence[Plan], extents: Mapping[str, int], sets: Mappi
         except InputError:
             continue
         index = length - 1
-        if not needs_numbers(plan, extents, loose_ranks(plan, sizes, extents)):
-            excess = [np.maximum(x, 0.0) for x in cost_of(plan, sizes, extents).excess_words.values()]
+        if not in_blocks(plan):
+            excess = [np.maximum(x, 0.0) for x in excess_of(plan, sizes, extents).values()]
             index = int(np.argmin(np.broadcast_to(sum(excess), (length,))))
         picked = {x: int(n[index]) if isinstance(n, np.ndarray) else n for x, n in sizes.items()}
         cost = cost_of(plan, picked, extents)
@@ -113,9 +113,12 @@ def _better(a: list[float], b: list[float]) -> bool:
 
 def _best_of(plan: Plan, sizes: Mapping[str, Amount], extents: Mapping[str, int], minimise: Sequence[str]):
     """The best candidate of a block that fits: its index and objectives."""
-    if needs_numbers(plan, extents, loose_ranks(plan, sizes, extents)):
+    if in_blocks(plan):
         return _best_one_by_one(plan, sizes, extents, minimise)
-    cost = cost_of(plan, sizes, extents)
+    try:
+        cost = cost_of(plan, sizes, extents)
+    except Inexact:
+        return _best_one_by_one(plan, sizes, extents, minimise)
     length = next((len(n) for n in sizes.values() if isinstance(n, np.ndarray)), 1)
     fits = np.ones(length, dtype=bool)
     for excess in cost.excess_words.values():
@@ -255,7 +258,7 @@ def sizes_of(plan: Plan, extents: Mapping[str, int], sets: Mapping[str, int]) ->
         _tiles_in(group, rank, parts, whole, {**trial, name: 1})
         options, completed = _dividing(group, trial, name, divisors(ceil_div(whole, others)))
         fits = np.ones(len(options), dtype=bool)
-        if not needs_numbers(plan, extents):
+        if not in_blocks(plan):
             varying = {n for sizes in completed for n in sizes if sizes[n] != completed[0][n]}
             columns = {n: np.array([float(sizes[n]) for sizes in completed]) for n in varying}
             for excess in excess_of(plan, {**completed[0], **columns}, extents).values():

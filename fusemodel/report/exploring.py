@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -29,6 +31,9 @@ from fusemodel.mapping.partial import is_partial
 from fusemodel.model import Evaluation, evaluate
 from fusemodel.report.explore import WRITTEN
 from fusemodel.yamlfile import read_yaml
+
+#: Before the first line about a search that nobody watches, and between two.
+_FIRST_S, _EVERY_S = 10.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,9 @@ def _called(kind: str, name: str, beside: str = "") -> str:
 
 @contextmanager
 def search_progress(objective: str, clock_hz: float, word_bytes: float, *, show: bool) -> Iterator[Far]:
-    """A bar with the best so far, the bound and the time left, on standard error."""
+    """A bar with the best so far, the bound and the time left, on standard error; where nobody watches it or where
+    output is for a program, a line now and then, since a search may take long and say nothing until its end."""
+    started = said = monotonic()
     scale = {"latency": 1 / clock_hz, "energy": 1e-12, "edp": 1e-12 / clock_hz}.get(objective, word_bytes)
     written = WRITTEN[FIELDS[objective]]
     with Progress(
@@ -135,6 +142,14 @@ def search_progress(objective: str, clock_hz: float, word_bytes: float, *, show:
         def tell(part: float, least: float | None, bound: float) -> None:
             shown = "" if least is None else f"best {written(least * scale)}, bound {written(bound * scale)}"
             bar.update(task, completed=part, best=shown)
+            nonlocal said
+            now = monotonic()
+            if not show and now - said > (_FIRST_S if said == started else _EVERY_S):
+                said = now
+                how = "; --seconds or Ctrl-C ends it with the best so far" if said - started < _EVERY_S else ""
+                far = f"{part:.0%} of a part" + (f", {shown}" if shown else ", nothing that fits yet")
+                sys.stderr.write(f"searching for {now - started:.0f} s: {far}{how}\n")
+                sys.stderr.flush()
 
         yield tell
 

@@ -15,6 +15,7 @@ from fusemodel.cascade.workload import Workload
 from fusemodel.errors import InputError, Where, listed, unknown
 from fusemodel.mapping.spec import Design
 from fusemodel.model.compiled import machine, sizes
+from fusemodel.model.compiled.lookup import tables
 from fusemodel.model.compiled.singly import one_by_one
 from fusemodel.model.compiled.tape import Tape, run, tape_of
 from fusemodel.model.compiled.trace import Traced, labels_of, signature_of, trace
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: The columns that a search needs; those that start with ``need_bytes.`` come with them.
 OBJECTIVES = ("latency_s", "energy_j", "edp_js", "dram_bytes", "fits")
+#: Rows for which counts that conditions decide are looked up at a time.
+_ROWS = 2**18
 _FLAGS = ("fits", "registers_hold", "valid")
 
 Column = int | Sequence[int] | np.ndarray
@@ -165,9 +168,18 @@ class CompiledMapping:
         threads: int | None,
     ) -> Batch:  # fmt: skip
         """A batch at the same extents."""
+        for plan in self.plans:
+            sizes.check_chosen(plan.group, rows)
+        try:
+            return self._together(extents, rows, length, columns, threads)
+        except Untraceable as error:
+            return Batch(*one_by_one(self.design, self.plans, extents, rows, length, columns), str(error))
+
+    def _together(
+        self, extents: Mapping[str, int], rows: Mapping[str, Any], length: int, columns: Sequence[str] | None,
+        threads: int | None,
+    ) -> Batch:  # fmt: skip
         groups = [p.group for p in self.plans]
-        for group in groups:
-            sizes.check_chosen(group, rows)
 
         def fits(i: int, tiles: Mapping[str, np.ndarray], many: int) -> np.ndarray:
             given = {labels[i] + n: c for n, c in tiles.items()}
@@ -178,37 +190,49 @@ class CompiledMapping:
         labels = labels_of(groups)
         tiles: dict[str, np.ndarray] = {}
         valid = np.ones(length, dtype=bool)
-        try:
-            for i, group in enumerate(groups):
-                found, divides = sizes.completed(group, extents, rows, length, lambda t, n, i=i: fits(i, t, n))
-                tiles |= {labels[i] + n: c for n, c in found.items()}
-                valid &= divides
-            traced = self.traced(extents, self._loose(extents, {n: c[valid] for n, c in tiles.items()}))
-        except Untraceable as error:
-            return Batch(*one_by_one(self.design, self.plans, extents, rows, length, columns), str(error))
+        for i, group in enumerate(groups):
+            found, divides = sizes.completed(group, extents, rows, length, lambda t, n, i=i: fits(i, t, n))
+            tiles |= {labels[i] + n: c for n, c in found.items()}
+            valid &= divides
+        traced = self.traced(extents, self._loose(extents, {n: c[valid] for n, c in tiles.items()}))
         names = list(columns if columns is not None else traced.columns)
         if columns is not None and set(OBJECTIVES) <= set(columns):
             names += [n for n in traced.columns if n.startswith("need_bytes.") and n not in names]
         names = [n for n in names if n != "valid"]
-        given = {n: np.where(valid, c, 1.0) if not valid.all() else c for n, c in tiles.items()}
+        given = tiles
+        if not valid.all():  # what a valid row has, so that nothing is counted for the others
+            given = {n: np.where(valid, c, c[np.argmax(valid)] if valid.any() else 1.0) for n, c in tiles.items()}
         wanted = [self._node(traced, name) for name in names]
         nodes = [_node(w) for w in wanted] + [r for *_, r in traced.reserved]
-        found = self._run(traced, extents, given, length, nodes, ("checked", *names), threads)
+        notes = list(traced.notes)
+        found = self._run(traced, extents, given, length, nodes, ("checked", *names), threads, notes)
         _check_reserved(traced, found[len(names) :])
         result = {n: _masked(_decoded(n, w, c), valid) for n, w, c in zip(names, wanted, found, strict=False)}
-        return Batch({"valid": valid, **result}, tiles, traced.notes)
+        return Batch({"valid": valid, **result}, tiles, tuple(notes))
 
     def _run(
         self, traced: Traced, extents: Mapping[str, int], tiles: Mapping[str, np.ndarray], length: int,
-        nodes: Sequence[Node], label: object, threads: int | None,
+        nodes: Sequence[Node], label: object, threads: int | None, notes: list[str] | None = None,
     ) -> list[np.ndarray]:  # fmt: skip
         key = (id(traced), label, frozenset(tiles))
         if key not in self._tapes:
             self._tapes[key] = tape_of(nodes, frozenset(tiles))
-        fixed = {**extents, **self.numbers}
-        if missing := [n for n in self._tapes[key].fixed if n not in fixed]:
+        tape, fixed = self._tapes[key], {**extents, **self.numbers}
+        if missing := [n for n in tape.fixed if n not in fixed and n not in traced.counts]:
             raise InputError(f"the size of tile {missing[0]!r} is missing")
-        return run(self._tapes[key], fixed, tiles, length, threads or machine.threads())
+        counts = [n for n in (*tape.columns, *tape.fixed) if n in traced.counts]
+        if not counts:
+            return run(tape, fixed, tiles, length, threads or machine.threads())
+        labels = labels_of([p.group for p in self.plans])
+        parts: list[list[np.ndarray]] = []
+        for start in range(0, length, _ROWS):
+            some = {n: c[start : start + _ROWS] for n, c in tiles.items()}
+            many = min(_ROWS, length - start)
+            said = notes if notes is not None else []
+            found = tables(traced, counts, self.plans, labels, extents, some, many, said)
+            single = {n: float(found.pop(n)[0]) for n in counts if n in tape.fixed}
+            parts.append(run(tape, {**fixed, **single}, {**some, **found}, many, threads or machine.threads()))
+        return parts[0] if len(parts) == 1 else [np.concatenate(same) for same in zip(*parts, strict=True)]
 
 
 def compile_mapping(design: Design, variants: Mapping[str, str] | None = None) -> CompiledMapping:

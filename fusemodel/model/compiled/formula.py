@@ -49,4 +49,4 @@ def _one(node: Node, x: list[sympy.Expr]) -> sympy.Expr:
             return x[0] / x[1]
         case "recip":
             return 1 / x[0]
-    return sympy.Function(node.op)(*x)
+    return sympy.Function(node.name or node.op)(*x)

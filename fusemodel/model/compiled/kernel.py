@@ -18,7 +18,7 @@ BLOCK = 512  # candidates for which an instruction is run at a time
 #: Operations: of slots; of a slot and a value that is fixed; others.
 ADD, MUL, MAX, MIN, GREATER, AT_LEAST, CEIL_DIV, FLOOR_DIV, RATIO, RECIPROCAL = range(10)
 ADD_FIXED, MUL_FIXED, MAX_FIXED, MIN_FIXED = range(10, 14)
-SELECT, DISTINCT, FILL, LOAD, STORE = range(14, 19)
+SELECT, DISTINCT, FILL, LOAD, STORE, LOOK_UP = range(14, 20)
 
 
 @intrinsic
@@ -218,7 +218,7 @@ def prepare(code, lists, values):
             values[d] = _number(op, values[a], values[b])
 
 
-def execute(code, lists, values, columns, results, slots, start, stop):
+def execute(code, lists, values, columns, results, slots, start, stop):  # noqa: C901 (one branch for each instruction)
     """Run the other instructions for candidates ``start`` to ``stop``.
 
     An instruction is an operation, the slot of its result and up to three operands: slots, places in ``values``, in
@@ -247,6 +247,13 @@ def execute(code, lists, values, columns, results, slots, start, stop):
                     memory[d, j] = column[first + j]
                 for j in range(n, BLOCK):
                     memory[d, j] = 1.0
+            elif op == LOOK_UP:
+                table = carray(_pointer(columns[a]), (stop,))  # pyright: ignore[reportCallIssue]
+                places = carray(_pointer(columns[b]), (stop,))  # pyright: ignore[reportCallIssue]
+                for j in range(n):
+                    memory[d, j] = table[int(places[first + j])]
+                for j in range(n, BLOCK):
+                    memory[d, j] = 1.0
             elif op == STORE:
                 result = carray(_pointer(results[d]), (stop,))  # pyright: ignore[reportCallIssue]
                 for j in range(n):
@@ -255,8 +262,37 @@ def execute(code, lists, values, columns, results, slots, start, stop):
                 _distinct(memory[d], memory, lists[b : b + c], n)
 
 
+def apart(keys, table, places, first):
+    """Number the different rows of ``keys`` (a row of it for each column): ``places`` has the number of each,
+    ``first`` a row with it, and what is returned is how many there are. ``table``, all -1, has a power of two of
+    places, at least twice as many as rows."""
+    columns, length = keys.shape
+    mask = len(table) - 1
+    found = 0
+    for i in range(length):
+        h = np.int64(0)
+        for k in range(columns):
+            h = (h ^ keys[k, i]) * 0x9E3779B97F4A7C1 + (h >> 29)
+        h = (h ^ (h >> 31)) & mask
+        while True:
+            at = table[h]
+            if at < 0:
+                table[h], places[i], first[found] = found, found, i
+                found += 1
+                break
+            same = True
+            for k in range(columns):
+                same = same and keys[k, first[at]] == keys[k, i]
+            if same:
+                places[i] = at
+                break
+            h = (h + 1) & mask
+    return found
+
+
 #: The entry points, with the types they are compiled for.
 ENTRIES = {
     prepare: "void(int64[:,::1], int64[::1], float64[::1])",
     execute: "void(int64[:,::1], int64[::1], float64[::1], int64[::1], int64[::1], int64, int64, int64)",
+    apart: "int64(int64[:,::1], int64[::1], float64[::1], int64[::1])",
 }

@@ -17,12 +17,12 @@ _SHARE = 2**16  # candidates that a thread takes at a time: Ctrl-C is heard betw
 
 
 @cache
-def entries() -> tuple[Callable[..., None], Callable[..., None]]:
-    """``prepare`` and ``execute`` of :mod:`fusemodel.model.compiled.kernel`, compiled."""
+def entries() -> tuple[Callable[..., None], Callable[..., None], Callable[..., int]]:
+    """``prepare``, ``execute`` and ``apart`` of :mod:`fusemodel.model.compiled.kernel`, compiled."""
     from fusemodel.model.compiled import kernel
 
-    prepare, execute = (compiled(f, types) for f, types in kernel.ENTRIES.items())
-    return prepare, execute
+    prepare, execute, apart = (compiled(f, types) for f, types in kernel.ENTRIES.items())
+    return prepare, execute, apart
 
 
 def compiled(function: Callable[..., Any], types: str) -> Callable[..., Any]:

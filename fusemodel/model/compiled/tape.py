@@ -13,14 +13,16 @@ from fusemodel.model.expression import Node
 _CODES = ("add", "mul", "max", "min", "gt", "ge", "ceildiv", "floordiv", "ratio", "recip")
 _FOLDED = ("add", "mul", "max", "min")  # of any number of operands
 _FIXED = 10  # the code of an operation on a fixed value is so much higher
-_SELECT, _DISTINCT, _FILL, _LOAD, _STORE = range(14, 19)
+_SELECT, _DISTINCT, _FILL, _LOAD, _STORE, _LOOK_UP = range(14, 20)
+#: The column that says where each candidate finds its counts.
+PLACES = "@"
 
 
 @dataclass(frozen=True)
 class Tape:
     """Instructions for :func:`fusemodel.model.compiled.kernel.prepare` and ``execute``. ``values`` has the numbers,
-    with a place for each symbol that is ``fixed``; ``columns`` are the symbols that vary. ``results`` has the place
-    among values of each result, or None where it varies."""
+    with a place for each symbol that is ``fixed``; ``columns`` are the symbols that vary, and tables of counts that
+    do. ``results`` has the place among values of each result, or None where it varies."""
 
     fixed: dict[str, int]
     values: np.ndarray
@@ -54,7 +56,8 @@ class _Writer:
         self.known: dict[tuple[int, ...], int] = {}  # instructions written already
         self.varies: dict[Node, bool] = {}
         for node in _needed(results):
-            varies = node.name in varying if node.op == "symbol" else any(self.varies[a] for a in node.args)
+            of = {node.name} if node.op == "symbol" else {a.name for a in node.args} if node.op == "count" else ()
+            varies = any(x in varying for x in of) or (not of and any(self.varies[a] for a in node.args))
             self.varies[node] = varies
             if varies:
                 self.register[node] = self._varying(node)
@@ -78,7 +81,7 @@ class _Writer:
     def _fixed(self, node: Node) -> int:
         if node.op == "number":
             return self._value(node.value)
-        if node.op == "symbol":
+        if node.op in ("symbol", "count"):
             self.fixed[node.name] = self._value(np.nan)
             return self.fixed[node.name]
         return self._combined(node.op, [self.place[a] for a in node.args])
@@ -107,6 +110,11 @@ class _Writer:
         if node.op == "symbol":
             self.columns.append(node.name)
             return self._write(_LOAD, len(self.columns) - 1)
+        if node.op == "count":
+            if PLACES not in self.columns:
+                self.columns.append(PLACES)
+            self.columns.append(node.name)
+            return self._write(_LOOK_UP, len(self.columns) - 1, self.columns.index(PLACES))
         if node.op in _FOLDED:
             return self._folded(node)
         slots = [self._slot(a) for a in node.args]
@@ -146,7 +154,7 @@ def _needed(results: Sequence[Node]) -> list[Node]:
         node = pending.pop()
         if node.at not in found:
             found[node.at] = node
-            pending += node.args
+            pending += node.args if node.op != "count" else ()
     return [found[at] for at in sorted(found)]
 
 
@@ -157,7 +165,7 @@ def _rows(code: Sequence[tuple[int, ...]]) -> np.ndarray:
 def _operands(line: tuple[int, ...], lists: Sequence[int]) -> tuple[int, ...]:
     """The registers that an instruction reads."""
     op, _, a, b, c = line
-    if op in (_FILL, _LOAD):
+    if op in (_FILL, _LOAD, _LOOK_UP):
         return ()
     if op == _DISTINCT:
         return tuple(lists[b : b + c])
@@ -201,7 +209,7 @@ def run(
     tape: Tape, fixed: Mapping[str, float], columns: Mapping[str, np.ndarray], length: int, most: int
 ) -> list[np.ndarray]:
     """Each result, a column of ``length`` (one number, spread without taking space, where it does not vary)."""
-    prepare, execute = machine.entries()
+    prepare, execute, _ = machine.entries()
     values = tape.values.copy()
     for name, place in tape.fixed.items():
         values[place] = fixed[name]

@@ -9,10 +9,11 @@ from typing import Any
 from fusemodel.mapping.spec import Design, Group
 from fusemodel.model.amounts import Amount, maximum
 from fusemodel.model.cost import cost_in
+from fusemodel.model.decided import Count
 from fusemodel.model.evaluate import total
 from fusemodel.model.expression import Choice, Graph, Node, Untraceable
 from fusemodel.model.frame import Frame, frames_of, ragged_frames, settled
-from fusemodel.model.movement import needs_numbers
+from fusemodel.model.movement import in_blocks, kinds_of
 from fusemodel.model.numbers import with_numbers
 from fusemodel.model.plan import Plan
 from fusemodel.model.registers import held_in_registers
@@ -28,13 +29,29 @@ _NAMES = {"mapping", "cascade", "arch", "workload", "seq", "name", "unit", "grou
 class Traced:
     """``columns``: each result by name, an expression (of one of some names: :class:`Choice`). ``fits``: whether each
     group does; ``reserved``: words set aside at a level, which may not be negative. ``notes`` of the evaluation, as far
-    as they hold for every size."""
+    as they hold for every size; ``counts`` by the names of their nodes, with the place of their group."""
 
     graph: Graph
     columns: Mapping[str, Node | Choice]
     fits: tuple[Node, ...]
     reserved: tuple[tuple[Plan, str, Node], ...]
     notes: tuple[str, ...]
+    counts: Mapping[str, tuple[int, Count]]
+
+
+class _Symbols:
+    """Puts a node in the place of each count of a group."""
+
+    def __init__(self, graph: Graph, group: int, sizes: Mapping[str, Node], counts: dict[str, tuple[int, Count]]):
+        self.graph, self.group, self.sizes, self.counts = graph, group, sizes, counts
+        self.known: dict[object, str] = {}
+
+    def amount(self, count: Count) -> Node:
+        key = count.key, count.note
+        if key not in self.known:
+            self.known[key] = f"count_{len(self.counts)}"
+            self.counts[self.known[key]] = self.group, count
+        return self.graph.count(self.known[key], [self.sizes[x] for x in count.leaves])
 
 
 def labels_of(groups: Sequence[Group]) -> list[str]:
@@ -52,7 +69,7 @@ def signature_of(plans: Sequence[Plan], extents: Mapping[str, int]) -> tuple[obj
         frames = frames_of(plan, extents)
         if "signature" not in plan.memo:
             facts = tuple(_facts(f, plan) for f in frames.values())
-            plan.memo["signature"] = (needs_numbers(plan, extents), facts)
+            plan.memo["signature"] = (kinds_of(plan, extents), facts)
         found.append(plan.memo["signature"])
     return tuple(found)
 
@@ -70,17 +87,20 @@ def _facts(frame: Frame, plan: Plan) -> tuple[object, ...]:
 def trace(
     design: Design, plans: Sequence[Plan], extents: Mapping[str, int], loose: Sequence[frozenset[str]] = ()
 ) -> Traced:
-    """The evaluation of a design, one plan for each group, in symbols. Untraceable names the group whose counts need
-    plain numbers. ``extents`` only say what a count is made of (:func:`signature_of`), not how much it is. ``loose``:
-    for each group the ranks that tiles may not divide."""
+    """The evaluation of a design, one plan for each group, in symbols. Untraceable names a group of blocks. ``extents``
+    only say what a count is made of (:func:`signature_of`), not how much it is. ``loose``: for each group the ranks
+    that tiles may not divide."""
     graph = Graph()
     known = {r: graph.symbol(r) for r in extents}
     labels = labels_of([p.group for p in plans])
     for whole, parts in design.cascade.split.items():
         if extents[whole] == extents[parts[0]] * extents[parts[1]]:
             graph.wholes.append((known[whole], tuple(known[p] for p in parts)))
+    counts: dict[str, tuple[int, Count]] = {}
     each = zip(plans, labels, loose or [frozenset()] * len(plans), strict=True)
-    chosen = [_group(settled(p), label, graph, known, extents, some) for p, label, some in each]
+    chosen = [
+        _group(i, settled(p), label, graph, known, extents, some, counts) for i, (p, label, some) in enumerate(each)
+    ]
     found = total(design, chosen, known, None, None)
     columns = {n: v if isinstance(v, (Node, Choice)) else _constant(graph, v) for n, v in named(found)}
     fits = [graph.all(graph.node(x) <= 0 for x in c.cost.excess_words.values()) for c in chosen]
@@ -99,17 +119,19 @@ def trace(
         (c.plan, level, graph.node(held["(reserved)"]))
         for c in chosen for level, held in c.cost.footprint_words.items() if "(reserved)" in held
     ]  # fmt: skip
-    return Traced(graph, columns, tuple(fits), tuple(reserved), tuple(found.notes))
+    return Traced(graph, columns, tuple(fits), tuple(reserved), tuple(found.notes), counts)
 
 
 def _group(
-    plan: Plan, label: str, graph: Graph, known: Mapping[str, Node], extents: Mapping[str, int], loose: frozenset[str]
-) -> Chosen:
-    if needs_numbers(plan, extents, loose):
-        raise Untraceable(f"{plan.group.name or 'a group'}: some point may be absent, and counts need plain numbers")
-    frames = {n: f.with_limits(known) for n, f in ragged_frames(plan, extents, loose).items()}
+    at: int, plan: Plan, label: str, graph: Graph, known: Mapping[str, Node], extents: Mapping[str, int],
+    loose: frozenset[str], counts: dict[str, tuple[int, Count]],
+) -> Chosen:  # fmt: skip
+    if in_blocks(plan):
+        raise Untraceable(f"{plan.group.name or 'a group'} runs as blocks")
     parts = [p for ps in plan.group.parts.values() for p in ps]
     sizes = {**known, **{p: graph.symbol(label + p, varies=True) for p in parts}}
+    counter = _Symbols(graph, at, sizes, counts)
+    frames = {n: f.with_counter(counter, known) for n, f in ragged_frames(plan, extents, loose).items()}
     before = len(graph.wholes)
     ragged = {x for r in loose for x in (r, *outer_parts(plan.group, r))}
     for rank, inner in reversed(chains(plan.group)):
