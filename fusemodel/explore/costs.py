@@ -29,6 +29,8 @@ from fusemodel.model.plan import Move, Plan, plan_group
 from fusemodel.model.recurrence import Recurrence
 from fusemodel.model.registers import capacity, held_in_registers
 
+_MANY_PLANS = 2000  # kept at once
+
 
 class Costing:
     """The costs of one frame with its shared loops in one order."""
@@ -36,9 +38,10 @@ class Costing:
     def __init__(
         self, scene: Scene, frame: Frame, order: Sequence[str], later: frozenset[str],
         choices: Sequence[Sequence[Option]], sizes: dict[str, Any], length: int,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None, plans: dict[Any, Plan | InputError] | None = None,
     ) -> None:  # fmt: skip
         self.check = check
+        self.plans = {} if plans is None else plans  # those of other frames too
         self.scene, self.frame, self.order, self.later = scene, frame, order, later
         self.choices, self.sizes, self.length = choices, Columns(sizes), length
         self.loops = frame.loops(order)
@@ -78,12 +81,23 @@ class Costing:
     def plan(self, picks: Sequence[int], keep: Mapping[str, Mapping[str, str]]) -> Plan | None:
         self.check()
         chosen = [options[min(i, len(options) - 1)] for i, options in zip(picks, self.choices, strict=True)]
-        try:
-            group = group_of(fields_of(self.frame, self.order, chosen, keep, {}), self.scene.cascade, self.scene.arch)
-            return plan_group(group, self.scene.cascade, self.scene.arch, self.later)
-        except InputError as error:
-            self.problem = self.problem or error
+        fields = fields_of(self.frame, self.order, chosen, keep, {})
+        tile = {x: n if isinstance(n, (list, str)) else "any" for x, n in fields.get("tile", {}).items()}
+        key = (self.later, repr({**fields, "tile": tile}))  # a plan is the same for all sizes
+        found = self.plans.get(key)
+        if found is None:
+            if len(self.plans) >= _MANY_PLANS:
+                self.plans.clear()
+            try:
+                group = group_of(fields, self.scene.cascade, self.scene.arch)
+                found = plan_group(group, self.scene.cascade, self.scene.arch, self.later)
+            except InputError as error:
+                found = error
+            self.plans[key] = found
+        if isinstance(found, InputError):
+            self.problem = self.problem or found
             return None
+        return found
 
     def measured(self, plan: Plan) -> Iterator[tuple[Any, Any, list[tuple[Move, Any]]]]:
         """Costs and words of every move for all combinations at once, or one by one where counts need that."""

@@ -24,6 +24,7 @@ from fusemodel.explore.states import Mixed, Spill
 from fusemodel.explore.tight import Tight
 
 _BEAM = 30  # partial mappings of a first look, which bounds what is looked at after it
+_TOGETHER = 64  # frames of which the most promising, as their costs say, is looked at first
 _LOOKS = 2  # combinations of sizes of a frame that are looked at in this way
 
 
@@ -108,14 +109,28 @@ class GroupSearch:
         looks = self.looks
         waiting = [(self.bound(look), look) for look in looks]
         keys = [self.goal.score(b) for b, *_ in waiting]
-        order = sorted(range(len(waiting)), key=lambda i: keys[i])
-        kinds = {getattr(waiting[i][1].frame, "deep", True): i for i in reversed(order)}  # the first of each kind first
-        for n, i in enumerate(dict.fromkeys([*sorted(kinds.values(), key=order.index), *order])):
-            self.part, self.best = n / len(waiting), best
-            bound, look = waiting[i]
-            if self.hasty and best.points:
-                break
-            self.frame(look, np.array([bound]), best)
+        order = sorted(range(len(waiting)), key=keys.__getitem__)
+        kinds = {getattr(waiting[i][1].frame, "deep", True): i for i in reversed(order)}
+        first = sorted(kinds.values(), key=order.index)  # of each kind
+        rest = [i for i in order if i not in first]
+        self.best, done = best, 0
+        for some in (first, *(rest[k : k + _TOGETHER] for k in range(0, len(rest), _TOGETHER))):
+            ways: list[_Way] = []
+            for i in some:
+                self.part = (done := done + 1) / (len(waiting) + 1)
+                if self.hasty and best.points:
+                    break
+                bound, look = waiting[i]
+                ways += self.ways(look, np.array([bound]), best)
+                if some is first:
+                    while ways:
+                        self.frame(ways.pop(), best)
+            ways.sort(key=lambda w: w.least)
+            for way in ways if len(ways) > 1 else ():
+                self.glance(way, best)
+            for way in ways:
+                if not (self.hasty and best.points):
+                    self.frame(way, best)
         for spilling in sorted(self.spilling, key=lambda x: x.least):
             if not (self.hasty and best.points):
                 self.spilt(spilling, best)
@@ -135,7 +150,9 @@ class GroupSearch:
             return self.bounds.metrics(self.members)
         return self.bounds.metrics(self.members, look.cycles)
 
-    def frame(self, look: Look, bound: Any, best: Best) -> None:
+    def ways(self, look: Look, bound: Any, best: Best) -> list[_Way]:
+        """The orders of the loops of a frame that are legal and may have something better."""
+        found = []
         for order in look.orders:
             self.check(self)
             self.tally.space += order.space
@@ -149,13 +166,29 @@ class GroupSearch:
                 self.tally.pruned["not legal"] += order.space
                 continue
             mix = self.mix(look, costs, bound)
-            spills = self.mixed(mix, order.loops, order.space // costs.length, best)
-            spills.sort(key=lambda x: self.goal.score(x[2]))
-            for at, spill, _ in spills[:_LOOKS]:
-                self.offer(Tight(mix, at, 0.0), order.loops, best, spill, beam=_BEAM)
-            if spills:
-                least = self.goal.score(spills[0][2])
-                self.spilling.append(_Spilling(look, order, bound, [(at, spill) for at, spill, _ in spills], least))
+            capped = mix.loose(capped=True)
+            least = min(map(tuple, self.goal.scores(capped).tolist()))
+            found.append(_Way(look, order, bound, mix, capped, least))
+        return found
+
+    def glance(self, way: _Way, best: Best) -> None:
+        """Offer the first that a few partial mappings lead to: the better that is, the fewer are left to look at."""
+        at = int(np.lexsort(self.goal.scores(way.capped).T[::-1])[0])
+        if best.open(way.capped[[at]])[0]:
+            self.check(self)
+            self.offer(Tight(way.mix, at, float(way.capped[at, 1])), way.order.loops, best, beam=_BEAM)
+
+    def frame(self, way: _Way, best: Best) -> None:
+        """Offer the best of an order of the loops of a frame, and note what may spill."""
+        look, order, mix = way.look, way.order, way.mix
+        self.check(self)
+        spills = self.mixed(mix, way.capped, order.loops, order.space // mix.costs.length, best)
+        spills.sort(key=lambda x: self.goal.score(x[2]))
+        for at, spill, _ in spills[:_LOOKS]:
+            self.offer(Tight(mix, at, 0.0), order.loops, best, spill, beam=_BEAM)
+        if spills:
+            least = self.goal.score(spills[0][2])
+            self.spilling.append(_Spilling(look, order, way.bound, [(at, spill) for at, spill, _ in spills], least))
 
     def mix(self, look: Look, costs: Costs, bound: Any) -> Mix:
         return Mix(
@@ -164,10 +197,10 @@ class GroupSearch:
         )  # fmt: skip
 
     def mixed(
-        self, mix: Mix, order: tuple[str, ...], each: int, best: Best
+        self, mix: Mix, capped: Any, order: tuple[str, ...], each: int, best: Best
     ) -> list[tuple[int, Spill, tuple[float, ...]]]:
         """Offer the best without spills; hands back what may spill, for each combination of sizes, with its bound."""
-        loose, capped = mix.loose(capped=False), mix.loose(capped=True)
+        loose = mix.loose(capped=False)
         looked = 0
         spills: list[tuple[int, Spill, tuple[float, ...]]] = []
         for at in map(int, np.lexsort(self.goal.scores(capped).T[::-1])):
@@ -213,6 +246,19 @@ class GroupSearch:
                 (m, _Owner(mix, mix.frame, order, mix.decoded(o[3], o[1], o[2])) if isinstance(o, tuple) else o)
                 for m, o in best.points
             ]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A frame with its loops in an order: the ``bound`` of the frame, the metrics that each combination of sizes has at
+    least (``capped``), and the ``least`` score of these."""
+
+    look: Look
+    order: Order
+    bound: Any
+    mix: Mix
+    capped: Any
+    least: tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,11 @@ class Look:
             found.append(Order(loops, self.sizes[1] * prod(map(len, self.choices)) * places))
         return found
 
-    def costing(self, loops: Sequence[str], check: Callable[[], None] = lambda: None) -> Costing:
+    def costing(
+        self, loops: Sequence[str], check: Callable[[], None] = lambda: None, plans: dict[Any, Any] | None = None
+    ) -> Costing:
         sizes, length = self.sizes
-        return Costing(self.scene, self.frame, loops, self.later, self.choices, sizes, length, check)
+        return Costing(self.scene, self.frame, loops, self.later, self.choices, sizes, length, check, plans)
 
     @cached_property
     def cycles(self) -> float | None:
@@ -91,6 +93,7 @@ class Known:
     held: OrderedDict[int, Order] = field(default_factory=OrderedDict)
     bytes: int = 0
     bounds: Bounds | None = None
+    plans: dict[Any, Any] = field(default_factory=dict)
 
     def bounds_of(self, scene: Scene) -> Bounds:
         """Bounds on a machine: all but its memory is taken from the one before."""
@@ -113,7 +116,7 @@ class Known:
         """What the choices of an order add up to, and how many plans were made for it now."""
         made = 0
         if not order.counted:
-            costing = look.costing(order.loops, check)
+            costing = look.costing(order.loops, check, self.plans)
             order.costs, order.problem, order.counted = costing.run(), costing.problem, True
             self.bytes += order.costs.bytes if order.costs else 0
             made = costing.evaluated
