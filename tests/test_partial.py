@@ -234,3 +234,27 @@ def test_a_complete_mapping_has_nothing_open():
     assert result.code == 2
     assert "nothing is open in the mapping 'fusemax'" in result.err
     assert fusemodel("explore", "attention-1pass").code == 2
+
+
+def test_a_group_of_which_nothing_is_open_stays_as_it_is(tmp_path):
+    """Einsums in one nest of loops stay in one, whatever else the file leaves open."""
+    text = library("unfused").replace("name: unfused", "name: partly", 1)
+    softmax = "    loops: [b, h, p]\n"
+    text = text.replace(softmax, softmax + "    schedule: [[GM, SN, SD, A]]\n")
+    told = replayed(tmp_path, text.replace("QK: {unit: array_2d,", "QK: {unit: auto,"), "-w", "bert", "-s", "4K")
+    mine = evaluate("unfused", "bert", "4K")
+    groups = {g["name"]: g for g in told["groups"]}
+    assert groups["softmax"]["cycles"] == next(g.cycles for g in mine.groups if g.name == "softmax")
+    assert told["cycles"] <= mine.cycles
+    assert (tmp_path / "best.yaml").read_text().count("GM, SN, SD, A:") == 1
+
+
+def test_a_completion_that_is_stopped_keeps_what_it_has(tmp_path):
+    text = HEAD + FRAME.replace("P1", "auto") + "keep: auto\n" + BIND.replace("loops: [e]", "loops: auto")
+    (tmp_path / "open.yaml").write_text(text)
+    said = json.loads(
+        fusemodel("explore", tmp_path / "open.yaml", "-w", "bert", "-s", "64K", "--seconds", "0", "--json").out
+    )
+    assert said["best"]["latency_s"] > 0
+    assert not said["proven"]
+    assert 0 <= said["gap"] <= 1

@@ -219,7 +219,7 @@ class _Completion:
         way = group.ways[[g is chosen.plan.group for g in group.fixed.groups].index(True)]
         inner = {p for ps in way.parts.values() for p in ps[1:]} - way.parts.keys()
         tile = {**way.tile, **{p: int(chosen.sizes[p]) for p in inner}}
-        raw = {k: v for k, v in way.raw.items() if k != "minimise"}
+        raw = {k: v for k, v in way.joined.items() if k != "minimise"}
         return GroupPoint({**raw, **({"tile": tile} if tile else {})}, metrics_of(chosen))
 
     def way(self, said: Said, scene: Scene, later: frozenset[str], best: Best) -> InputError | None:
@@ -227,11 +227,16 @@ class _Completion:
         frames = list(Frames(scene, said, self.sets).every())
         goal = Goal(tuple(said.raw["minimise"])) if said.raw.get("minimise") and not said.alone else self.goal
         if said.beyond:
-            search = Exhaustive(
+            mine = Best(goal)
+            each = Exhaustive(
                 scene, goal, frames, later, said.beyond, said.details, said.where(), self.tally, self.check
-            )
-            search.run(best)
-            return search.problem
+            )  # fmt: skip
+            try:
+                each.run(mine)
+            finally:
+                for metrics, owner in mine.points:
+                    best.offer(np.array([metrics]), [owner])
+            return each.problem
         room, caps, problem = self.room, {}, None
         for _ in range(_ROUNDS):
             mine = Best(goal)
@@ -251,13 +256,13 @@ class _Completion:
             problem = problem or search.problem
             if not found:
                 break
-            each, alone = self.offer(found, scene, later, best)
-            if not each:
+            over, alone = self.offer(found, scene, later, best)
+            if not over:
                 break
             if alone.keys() - caps.keys():
                 caps = {**caps, **alone}
             else:
-                room = min(room * (1 - 1e-9), *each)
+                room = min(room * (1 - 1e-9), *over)
         return problem
 
     @property
@@ -286,7 +291,8 @@ class _Completion:
     def check(self, part: float, best: Best) -> None:
         """Stop when the time is over; say now and then how far the search is."""
         now = monotonic()
-        if self.seconds is not None and now - self.started > self.seconds and best.points:
+        over = self.seconds is not None and now - self.started > self.seconds
+        if (over or self.cut) and best.points:
             raise Stopped
         if self.progress and now - self.told > _EVERY_S:
             self.told = now

@@ -98,6 +98,12 @@ class Said:
                 found.setdefault(self.where("bind", name, key=True), []).append(name)
         return [*map(tuple, found.values())]
 
+    @property
+    def joined(self) -> dict[str, Any]:
+        """The fields with one entry of ``bind`` for Einsums that are bound together."""
+        bind = {", ".join(nest): self.bind[nest[0]] for nest in self.nests}
+        return {**self.raw, "bind": bind}
+
     def with_ranks(self, sizes: Mapping[str, int]) -> Said:
         """The same with sizes for ranks of the cascade."""
         mine = {r: n for r, n in sizes.items() if r in self.tile}
