@@ -35,7 +35,8 @@ def _broken(header: str) -> str:
 
 def evaluation(result: Evaluation) -> RenderableType:
     """Totals, a table by Einsum, energy by component, traffic, and what bounds the design."""
-    parts: list[RenderableType] = [_totals(result), _einsums(result), _energy(result), _traffic(result)]
+    energy = [_energy(result)] if result.energy_j else []
+    parts: list[RenderableType] = [_totals(result), _einsums(result), *energy, _traffic(result)]
     if len(result.groups) > 1:
         parts.append(_groups(result))
     parts.append(Text.assemble(("Bound by ", "bold"), _bound(result)))
@@ -63,7 +64,7 @@ def _totals(result: Evaluation) -> RenderableType:
     counted = joules(result.energy_j)
     if result.energy_with_registers_j != result.energy_j:
         counted += f"  ({joules(result.energy_with_registers_j)} with register files)"
-    table.add_row("energy", counted)
+    table.add_row("energy", counted if result.energy_j else "-  (the architecture's file has none)")
     table.add_row("DRAM traffic", size(result.dram_bytes))
     for unit, value in result.utilization.items():
         table.add_row(f"utilisation {unit}", f"{percent(value)}  {bar(value)}")
