@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from itertools import islice, pairwise, product
 
@@ -26,6 +27,7 @@ from fusemodel.explore.group import chains
 from fusemodel.explore.known import middles
 from fusemodel.explore.layout import Member, Problem, layouts
 from fusemodel.explore.mix import Mix
+from fusemodel.explore.stages import pipeline
 from fusemodel.mapping import load_design, parse_design
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
@@ -496,3 +498,30 @@ def test_a_long_search_says_how_far_it_is(monkeypatch, capsys):
     assert first == "searching for 11 s: 20% of a part, nothing that fits yet; " \
                     "--seconds or Ctrl-C ends it with the best so far"  # fmt: skip
     assert second == "searching for 42 s: 40% of a part, best 2 ms, bound 1 ms"
+
+
+def test_orders_of_many_einsums_on_one_unit_are_not_all_made():
+    """Of eleven there are 40 million orders; the first that works is the one they are written in."""
+    lines = "\n".join(f"  X{i + 1}[p] = X{i}[p] + X{i}[p]" for i in range(11))
+    text = f"name: chain\nranks: {{p: 64}}\ninputs: {{X0: [p]}}\noutputs: [X11]\neinsums: |\n{lines}\n"
+    cascade, arch = parse_cascade(text), load_architecture("fusemax-cloud")
+    fields = {
+        "tile": {"p": ["p1", "p0"], "p0": 4}, "loops": ["p1"],
+        "bind": {f"X{i + 1}": {"unit": "array_1d", "spatial": {"x": ["p0"]}, "loops": []} for i in range(11)},
+    }  # fmt: skip
+    plan = plan_group(group_of(fields, cascade, arch), cascade, arch, frozenset())
+    before = tracemalloc_peak(lambda: None)
+    found: list = []
+    peak = tracemalloc_peak(lambda: found.append(pipeline(plan, {"p": 64, "p1": 16, "p0": 4}, {"p": 64})))
+    assert found[0] is not None
+    check_pipeline(found[0])
+    assert peak - before < 64 << 20
+
+
+def tracemalloc_peak(run) -> int:
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
