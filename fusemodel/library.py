@@ -169,6 +169,11 @@ def _kind(doc: Document, wanted: str | None = None) -> str | None:
     return found
 
 
+def called(kind: str, name: str, beside: str = "") -> str:
+    """A library name as it is; a path so that it holds wherever the file that names it is."""
+    return name if name in names(kind) else str(find(kind, name, beside=beside).absolute())
+
+
 def find(kind: str, name: str, *, beside: str = "", where: Where | None = None) -> Path:
     """The file that ``name`` stands for: a path, one beside the file ``beside``, or a library name."""
     if not name or "\0" in name:

@@ -62,7 +62,9 @@ def complete(
     for name in sets or {}:
         check_set(cascade, name, parts)
     bare = not isinstance(doc.data.get("groups"), list) and not any(doc.data.get(x, AUTO) != AUTO for x in SECTIONS)
-    search = _Completion(cascade, arch, goal, doc, head.name or doc.file, groups, dict(sets or {}), seconds, progress)
+    search = _Completion(
+        cascade, arch, goal, doc, head.name or doc.file, groups, dict(sets or {}), seconds, progress, bool(objectives)
+    )
     if bare and not groups[0].ways[0].beyond and "budget" not in doc.data:
         extents = search.extents(workload, seq, {})
         return best_mapping(cascade, arch, extents, goal.objectives, seconds=seconds, progress=progress)
@@ -82,6 +84,7 @@ class _Completion:
     sets: dict[str, int]
     seconds: float | None
     progress: Progress | None
+    asked: bool  # whether the objectives are not those of the file
     started: float = field(default_factory=monotonic)
     told: float = 0.0
     tally: Tally = field(default_factory=Tally)
@@ -225,7 +228,7 @@ class _Completion:
     def way(self, said: Said, scene: Scene, later: frozenset[str], best: Best) -> InputError | None:
         """Offer the best of one way to give a group; hands back what was in the way, if something was."""
         frames = list(Frames(scene, said, self.sets).every())
-        goal = Goal(tuple(said.raw["minimise"])) if said.raw.get("minimise") and not said.alone else self.goal
+        goal = Goal(mine) if (mine := said.minimise) and not (said.alone or self.asked) else self.goal
         if said.beyond:
             mine = Best(goal)
             each = Exhaustive(

@@ -11,8 +11,8 @@ from fusemodel.arch.units import quantity
 from fusemodel.cascade import Cascade
 from fusemodel.errors import InputError, Where, unknown
 from fusemodel.explore.frame import Scene
-from fusemodel.library import find
-from fusemodel.mapping.load import DEFAULTS, candidates_of, origins_of, overlay, place_in, split_bind, used_groups
+from fusemodel.library import called
+from fusemodel.mapping.load import candidates_of, origins_of, overlay, place_in, raw_groups, split_bind, used_groups
 from fusemodel.mapping.partial import AUTO, SECTIONS, is_open
 from fusemodel.mapping.spec import ALL, Candidates, GroupSpec, MappingSpec
 from fusemodel.specfile import Place, document_place, validate
@@ -90,6 +90,11 @@ class Said:
         return [*(k for k in self.raw if k not in plain), *dict.fromkeys(x for d in self.details.values() for x in d)]
 
     @property
+    def minimise(self) -> tuple[str, ...]:
+        said = self.raw.get("minimise") or ()
+        return (said,) if isinstance(said, str) else tuple(said)
+
+    @property
     def nests(self) -> list[tuple[str, ...]]:
         """Einsums that one entry of ``bind`` gives one nest of loops."""
         found: dict[Where, list[str]] = {}
@@ -128,24 +133,13 @@ def checked_head(doc: Document) -> MappingSpec:
 
 def said_groups(doc: Document, cascade: Cascade, arch: Architecture) -> list[SaidGroup]:
     """The groups of a file."""
-    groups = doc.data.get("groups")
-    if not isinstance(groups, list):
-        raw = {k: v for k, v in doc.data.items() if k in GroupSpec.model_fields and k not in ("name", "use")}
-        return [_ways(doc, raw, (), cascade, arch, alone=True)]
-    if not groups:
-        raise InputError("'groups' is empty", doc.where("groups"), expected="a list of groups")
-    for field in (*SECTIONS, "reserve", "variants", "use"):
-        if field in doc.data:
-            raise InputError(f"{field!r} stands beside 'groups'", doc.where_key(field), expected="it inside a group")
-    defaults = {k: doc.data[k] for k in DEFAULTS if k in doc.data}
+    entries = raw_groups(doc)
     found: list[SaidGroup] = []
-    for i, raw in enumerate(groups):
-        if not isinstance(raw, Mapping):
-            raise InputError("a group is not a mapping", doc.where("groups", i), expected="`bind: ...` and so on")
+    for path, raw in entries:
         if "use" in raw:
-            found += _used(doc, dict(raw), i, cascade, arch)
+            found += _used(doc, raw, path[-1], cascade, arch)
         else:
-            found.append(_ways(doc, {**defaults, **raw}, ("groups", i), cascade, arch, alone=len(groups) == 1))
+            found.append(_ways(doc, raw, path, cascade, arch, alone=len(entries) == 1))
     return found
 
 
@@ -176,8 +170,7 @@ def _ways(
 def _used(doc: Document, raw: dict[str, Any], i: int, cascade: Cascade, arch: Architecture) -> list[SaidGroup]:
     """The groups of another file, that a file written from here finds again."""
     groups = used_groups(doc, raw, i, cascade, arch, (doc.file,), [])
-    path = find("mappings", raw["use"], beside=doc.file)
-    name = raw["use"] if path == find("mappings", path.stem) else str(path.absolute())
+    name = called("mappings", raw["use"], doc.file)
     entries = [{"use": name, "only": list(c.groups[0].bindings)} for c in groups]
     return [SaidGroup(fixed=c, use=entry) for c, entry in zip(groups, entries, strict=True)]
 

@@ -31,7 +31,7 @@ from fusemodel.specfile import Place, document_place, validate
 from fusemodel.yamlfile import Document, parse_yaml, read_yaml
 
 _MERGED = ("tile", "keep", "bind", "reserve", "budget")
-DEFAULTS = ("budget", "interleave", "minimise", "warm")
+_DEFAULTS = ("budget", "interleave", "minimise", "warm")
 MAX_VARIANTS = 1000
 
 
@@ -122,27 +122,34 @@ def _groups(
     only: list[str] | None = None,
 ) -> list[Candidates]:
     """The groups of a file; of those, the ones that bind ``only`` some Einsums, when another file asks for them."""
-    raw_groups = doc.data.get("groups")
-    if raw_groups is None:
-        raw = {k: v for k, v in doc.data.items() if k in GroupSpec.model_fields and k not in ("name", "use")}
-        return [candidates_of(doc, raw, (), cascade, arch)]
-    if not isinstance(raw_groups, list) or not raw_groups:
+    result: list[Candidates] = []
+    for path, raw in raw_groups(doc):
+        if only is not None and not (isinstance(raw.get("bind"), dict) and any(n in only for n in raw["bind"])):
+            continue
+        if "use" in raw:
+            result += used_groups(doc, raw, path[-1], cascade, arch, chain, files)
+        else:
+            result.append(candidates_of(doc, raw, path, cascade, arch))
+    return result
+
+
+def raw_groups(doc: Document) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The groups of a file as they are written, each with its path; one with ``use`` is what another file gives."""
+    groups = doc.data.get("groups")
+    if groups is None:
+        return [((), {k: v for k, v in doc.data.items() if k in GroupSpec.model_fields and k not in ("name", "use")})]
+    if not isinstance(groups, list) or not groups:
         raise InputError("'groups' is empty", doc.where("groups"), expected="a list of groups")
     for field in ("bind", "keep", "loops", "schedule", "tile", "reserve", "variants", "use"):
         if field in doc.data:
             raise InputError(f"{field!r} stands beside 'groups'", doc.where_key(field), expected="it inside a group")
-    defaults = {k: doc.data[k] for k in DEFAULTS if k in doc.data}
-    result: list[Candidates] = []
-    for i, raw in enumerate(raw_groups):
+    defaults = {k: doc.data[k] for k in _DEFAULTS if k in doc.data}
+    found: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    for i, raw in enumerate(groups):
         if not isinstance(raw, dict):
             raise InputError("a group is not a mapping", doc.where("groups", i), expected="`bind: ...` and so on")
-        if only is not None and not (isinstance(raw.get("bind"), dict) and any(n in only for n in raw["bind"])):
-            continue
-        if "use" in raw:
-            result += used_groups(doc, raw, i, cascade, arch, chain, files)
-        else:
-            result.append(candidates_of(doc, {**defaults, **raw}, ("groups", i), cascade, arch))
-    return result
+        found.append((("groups", i), raw if "use" in raw else {**defaults, **raw}))
+    return found
 
 
 def used_groups(

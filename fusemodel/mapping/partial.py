@@ -15,7 +15,7 @@ def is_partial(data: Mapping[str, Any]) -> bool:
     if groups is None and not {"bind", "variants"} & data.keys() and {"cascade", "arch"} <= data.keys():
         return True
     every = groups if isinstance(groups, list) else [data]
-    return any(is_open(g.get(x)) for g in every if isinstance(g, Mapping) for x in SECTIONS)
+    return any(is_open(g.get(x)) for g in every if isinstance(g, Mapping) for x in (*SECTIONS, "variants"))
 
 
 def is_open(value: Any) -> bool:

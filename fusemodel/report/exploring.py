@@ -26,7 +26,7 @@ from fusemodel.explore.store import default_path, open_store
 from fusemodel.explore.sweep import Progress as Reached
 from fusemodel.explore.sweep import Row, Sweep, Tell, sweep
 from fusemodel.explore.workers import processors
-from fusemodel.library import find, names
+from fusemodel.library import called, check_kind, find
 from fusemodel.mapping.partial import is_partial
 from fusemodel.model import Evaluation, evaluate
 from fusemodel.report.explore import WRITTEN
@@ -66,7 +66,7 @@ def run_search(
     with search_progress(wanted[0], machine.clock_hz, machine.word_bytes, show=show) as tell:
         found = search(loaded, machine, extents, wanted, seconds, tell)
     full = evaluate(found.design, workload, seq, extents)
-    return Searched(found, full, extents, wanted, (_called("cascades", cascade), _called("archs", arch)))
+    return Searched(found, full, extents, wanted, (called("cascades", cascade), called("archs", arch)))
 
 
 def _one(workloads: Sequence[str], seqs: Sequence[int]) -> tuple[Workload | None, int | None]:
@@ -81,6 +81,7 @@ def _completed(
 ) -> Searched:  # fmt: skip
     """What a mapping file leaves open, found; on ``arch`` instead of its own, where that is given."""
     doc = read_yaml(str(find("mappings", mapping)))
+    check_kind(doc, "mappings")
     if not is_partial(doc.data):
         raise InputError(f"nothing is open in the mapping {mapping!r}", doc.where(),
                          expected="`auto` in it; or a cascade, and an architecture to map it onto")  # fmt: skip
@@ -93,8 +94,8 @@ def _completed(
     with search_progress((wanted or ("latency",))[0], machine.clock_hz, machine.word_bytes, show=show) as tell:
         found = complete(doc, workload, seq, sets, machine, objectives=wanted, seconds=seconds, progress=tell)
     full = evaluate(found.design, workload, seq, {r: n for r, n in sets.items() if r in found.design.cascade.ranks})
-    called = _called("cascades", names["cascade"], doc.file), _called("archs", arch or names["arch"], doc.file)
-    return Searched(found, full, full.extents, found.objectives[: len(wanted) or 1], called)
+    said = called("cascades", names["cascade"], doc.file), called("archs", arch or names["arch"], doc.file)
+    return Searched(found, full, full.extents, found.objectives[: len(wanted) or 1], said)
 
 
 def run_sweep(
@@ -118,11 +119,6 @@ def _checked(objectives: Sequence[str]) -> tuple[str, ...]:
         if name not in OBJECTIVES:
             raise unknown("objective", name, OBJECTIVES)
     return tuple(objectives)
-
-
-def _called(kind: str, name: str, beside: str = "") -> str:
-    """A library name as it is; a path so that it holds wherever the file that names it is."""
-    return name if name in names(kind) else str(find(kind, name, beside=beside).absolute())
 
 
 @contextmanager
