@@ -168,7 +168,8 @@ def replayed(tmp_path, text, *options):
     (tmp_path / "open.yaml").write_text(text)
     out = str(tmp_path / "best.yaml")
     said = fusemodel("explore", str(tmp_path / "open.yaml"), *options, "--out", out, "--json")
-    told = json.loads(fusemodel("eval", out, *options, "--json").out)
+    sizes = [x for x in options if x not in ("--objective", "latency")]
+    told = json.loads(fusemodel("eval", out, *sizes, "--json").out)
     said = json.loads(said.out)
     best = said["best"]
     for field in ("cycles", "dram_bytes", "energy_j"):
@@ -214,6 +215,28 @@ def test_groups_of_another_file(tmp_path):
     )
     told = replayed(tmp_path, text, "-w", "bert", "-s", "1K")
     assert told["cycles"] <= evaluate("unfused", "bert", "1K").cycles
+
+
+def test_objectives_of_groups(tmp_path):
+    """A file's ``minimise``, as one name, holds for every group; what the command line asks for comes first."""
+    (tmp_path / "local.yaml").write_text(library("unfused").replace("name: unfused", "name: local", 1))
+    text = (
+        "name: mixed\ncascade: attention-3pass\narch: flat-cloud\nminimise: energy\ngroups:\n"
+        '  - {use: ./local.yaml, only: [QK]}\n  - bind: {"GM, SN, SD, A": auto}\n  - bind: {AV: auto}\n'
+    )
+    told = replayed(tmp_path, text, "-w", "bert", "-s", "1K")
+    fast = replayed(tmp_path, text, "-w", "bert", "-s", "1K", "--objective", "latency")
+    assert told["energy_j"] < fast["energy_j"]
+    assert fast["cycles"] < told["cycles"]
+
+
+def test_variants_may_say_what_is_open(tmp_path):
+    text = HEAD + "variants:\n  - {name: a, tile: {m0: 128}, keep: auto}\n"
+    whole = evaluate(written(tmp_path, "tile: {m0: 128}\nkeep: auto\n"), "bert", "1K")
+    (tmp_path / "open.yaml").write_text(text)
+    found = evaluate(str(tmp_path / "open.yaml"), "bert", "1K")
+    assert found.extents["m0"] == 128
+    assert found.cycles == whole.cycles
 
 
 def test_blocks_of_keys_are_open(tmp_path):

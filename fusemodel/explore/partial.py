@@ -61,7 +61,7 @@ def complete(
     parts = {p: 1 for g in groups for way in g.ways for ps in way.parts.values() for p in ps}
     for name in sets or {}:
         check_set(cascade, name, parts)
-    bare = not isinstance(doc.data.get("groups"), list) and not any(doc.data.get(x, AUTO) != AUTO for x in SECTIONS)
+    bare = not any(doc.data.get(x, AUTO) != AUTO for x in ("groups", "variants", *SECTIONS))
     search = _Completion(
         cascade, arch, goal, doc, head.name or doc.file, groups, dict(sets or {}), seconds, progress, bool(objectives)
     )
