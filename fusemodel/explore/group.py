@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
@@ -24,7 +24,7 @@ from fusemodel.explore.states import Mixed, Spill
 from fusemodel.explore.tight import Tight
 
 _BEAM = 30  # partial mappings of a first look, which bounds what is looked at after it
-_TOGETHER = 64  # frames of which the most promising, as their costs say, is looked at first
+_TOGETHER = 4  # frames of which the most promising, as their costs say, is looked at first; then four times as many
 _LOOKS = 2  # combinations of sizes of a frame that are looked at in this way
 
 
@@ -114,7 +114,7 @@ class GroupSearch:
         first = sorted(kinds.values(), key=order.index)  # of each kind
         rest = [i for i in order if i not in first]
         self.best, done = best, 0
-        for some in (first, *(rest[k : k + _TOGETHER] for k in range(0, len(rest), _TOGETHER))):
+        for some in (*([i] for i in first), *growing(rest)):
             ways: list[_Way] = []
             for i in some:
                 self.part = (done := done + 1) / (len(waiting) + 1)
@@ -122,11 +122,8 @@ class GroupSearch:
                     break
                 bound, look = waiting[i]
                 ways += self.ways(look, np.array([bound]), best)
-                if some is first:
-                    while ways:
-                        self.frame(ways.pop(), best)
             ways.sort(key=lambda w: w.least)
-            for way in ways if len(ways) > 1 else ():
+            for way in ways if len(some) > 1 else ():
                 self.glance(way, best)
             for way in ways:
                 if not (self.hasty and best.points):
@@ -311,6 +308,14 @@ class _Owner:
         if not mixed.piped and len(self.frame.members) > 1 and "schedule" not in found:
             found["schedule"] = [[n] for n in self.frame.members]
         return found
+
+
+def growing(items: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Runs of items, each four times as long as the one before: most searches are done after a few."""
+    start, size = 0, _TOGETHER
+    while start < len(items):
+        yield items[start : start + size]
+        start, size = start + size, 4 * size
 
 
 def chains(scene: Scene, members: Sequence[str], later: frozenset[str]) -> dict[str, str]:
