@@ -30,7 +30,7 @@ from fusemodel.explore.stages import overflows, pipeline
 from fusemodel.mapping.blocks import with_splits
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
-from fusemodel.mapping.partial import AUTO, SECTIONS, is_open, is_partial
+from fusemodel.mapping.partial import AUTO, SECTIONS
 from fusemodel.mapping.spec import Candidates, Design
 from fusemodel.model.evaluate import extents_in
 from fusemodel.model.plan import plan_group
@@ -303,4 +303,4 @@ class _Completion:
             self.progress(part, least, 0.0)
 
 
-__all__ = ["complete", "is_open", "is_partial"]
+__all__ = ["complete"]
