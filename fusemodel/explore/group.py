@@ -25,6 +25,7 @@ from fusemodel.explore.tight import Tight
 
 _BEAM = 30  # partial mappings of a first look, which bounds what is looked at after it
 _TOGETHER = 4  # frames of which the most promising, as their costs say, is looked at first; then four times as many
+_SIDE = 256  # combinations of sizes of a frame that go side by side at most
 _LOOKS = 2  # combinations of sizes of a frame that are looked at in this way
 
 
@@ -173,7 +174,7 @@ class GroupSearch:
         at = int(np.lexsort(self.goal.scores(way.capped).T[::-1])[0])
         if best.open(way.capped[[at]])[0]:
             self.check(self)
-            self.offer(Tight(way.mix, at, float(way.capped[at, 1])), way.order.loops, best, beam=_BEAM)
+            self.offer(Tight(way.mix, [at], way.capped[[at], 1]), way.order.loops, best, beam=_BEAM)
 
     def frame(self, way: _Way, best: Best) -> None:
         """Offer the best of an order of the loops of a frame, and note what may spill."""
@@ -182,7 +183,7 @@ class GroupSearch:
         spills = self.mixed(mix, way.capped, order.loops, order.space // mix.costs.length, best)
         spills.sort(key=lambda x: self.goal.score(x[2]))
         for at, spill, _ in spills[:_LOOKS]:
-            self.offer(Tight(mix, at, 0.0), order.loops, best, spill, beam=_BEAM)
+            self.offer(Tight(mix, [at], [0.0]), order.loops, best, spill, beam=_BEAM)
         if spills:
             least = self.goal.score(spills[0][2])
             self.spilling.append(_Spilling(look, order, way.bound, [(at, spill) for at, spill, _ in spills], least))
@@ -198,23 +199,23 @@ class GroupSearch:
     ) -> list[tuple[int, Spill, tuple[float, ...]]]:
         """Offer the best without spills; hands back what may spill, for each combination of sizes, with its bound."""
         loose = mix.loose(capped=False)
-        looked = 0
-        spills: list[tuple[int, Spill, tuple[float, ...]]] = []
-        for at in map(int, np.lexsort(self.goal.scores(capped).T[::-1])):
-            if not best.open(loose[[at]])[0]:
-                self.tally.pruned["bound of the tile sizes"] += each
-                continue
-            self.check(self)
-            if best.open(capped[[at]])[0]:
-                tight = Tight(mix, at, float(capped[at, 1]))
-                if looked < _LOOKS or not best.points:
+        ranked = np.lexsort(self.goal.scores(capped).T[::-1])
+        for some in [ranked[i : i + 1] for i in range(_LOOKS)] + [*growing(ranked[_LOOKS:], _SIDE)]:
+            open_ = some[best.open(loose[some])]
+            self.tally.pruned["bound of the tile sizes"] += each * (len(some) - len(open_))
+            open_ = open_[best.open(capped[open_])]
+            if len(open_):
+                self.check(self)
+                tight = Tight(mix, open_, capped[open_, 1])
+                if len(some) == 1 or not best.points:
                     self.offer(tight, order, best, beam=_BEAM)
-                looked += 1
                 self.offer(tight, order, best)
-            for spill in mix.spills(at):
-                least = mix.spilt(at, spill)
-                if best.open(least)[0]:
-                    spills.append((at, spill, tuple(map(float, least[0]))))
+        spills: list[tuple[int, Spill, tuple[float, ...]]] = []
+        for spill, able in mix.spills():
+            some = np.flatnonzero(able & best.open(loose))
+            least = mix.spilt(some, spill) if len(some) else np.zeros((0, 5))
+            for i in np.flatnonzero(best.open(least)):
+                spills.append((int(some[i]), spill, tuple(map(float, least[i]))))
         return spills
 
     def spilt(self, spilling: _Spilling, best: Best) -> None:
@@ -226,9 +227,10 @@ class GroupSearch:
         self.tally.evaluated += made
         mix = self.mix(look, costs, spilling.bound) if costs else None
         for at, spill in spilling.spills if mix else ():
+            assert mix
             self.check(self)
-            if mix and best.open(mix.spilt(at, spill))[0]:
-                self.offer(Tight(mix, at, 0.0), order.loops, best, spill)
+            if best.open(mix.spilt(np.array([at]), spill))[0]:
+                self.offer(Tight(mix, [at], [0.0]), order.loops, best, spill)
 
     def offer(
         self, tight: Tight, order: tuple[str, ...], best: Best, spill: Spill | None = None, beam: int | None = None
@@ -310,12 +312,12 @@ class _Owner:
         return found
 
 
-def growing(items: Sequence[int]) -> Iterator[Sequence[int]]:
+def growing(items: Sequence[int], most: float = inf) -> Iterator[Sequence[int]]:
     """Runs of items, each four times as long as the one before: most searches are done after a few."""
     start, size = 0, _TOGETHER
     while start < len(items):
         yield items[start : start + size]
-        start, size = start + size, 4 * size
+        start, size = start + size, int(min(4 * size, most))
 
 
 def chains(scene: Scene, members: Sequence[str], later: frozenset[str]) -> dict[str, str]:
