@@ -111,7 +111,7 @@ def test_what_is_dropped_is_no_better(text: str) -> None:
 
 def found_by(mix: Mix, at: int, floor: float, best: Best, keep) -> Best:
     with patch.object(tight, "_MANY", 0), patch.object(tight, "undominated", keep):
-        tight.Tight(mix, at, floor).run(best)
+        tight.Tight(mix, [at], [floor]).run(best)
     return best
 
 

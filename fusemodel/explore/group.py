@@ -202,7 +202,8 @@ class GroupSearch:
         ranked = np.lexsort(self.goal.scores(capped).T[::-1])
         for some in [ranked[i : i + 1] for i in range(_LOOKS)] + [*growing(ranked[_LOOKS:], _SIDE)]:
             open_ = some[best.open(loose[some])]
-            self.tally.pruned["bound of the tile sizes"] += each * (len(some) - len(open_))
+            if len(open_) < len(some):
+                self.tally.pruned["bound of the tile sizes"] += each * (len(some) - len(open_))
             open_ = open_[best.open(capped[open_])]
             if len(open_):
                 self.check(self)

@@ -151,7 +151,7 @@ class Mix:
         """Cycles that nests from each on, and after the last, take at least, each on the unit where it is done soonest
         (nest, size)."""
         each = [base[:, self.columns.busy].sum(axis=1).min(axis=0) for base in self.base]
-        return np.array([*accumulate(each[::-1], np.add)][::-1] + [np.zeros(self.costs.length)])
+        return np.array([*[*accumulate(each[::-1], np.add)][::-1], np.zeros(self.costs.length)])
 
     @cached_property
     def furthest(self) -> dict[str, Floats]:
