@@ -433,15 +433,15 @@ class GroupWalk:
         if not chain:
             return  # from registers
         first, keep = chain[0]
-        if keep and tensor in self.nests and first in self.keeps(tensor, tensor):
-            if self.replaced(tensor, name, accesses[0], keep):
-                raise Gone(f"{name} finds no {tensor} in {first}")
+        here = tensor in self.nests and first in self.keeps(tensor, tensor)
+        if here and keep and self.replaced(tensor, name, accesses[0], keep):
+            raise Gone(f"{name} finds no {tensor} in {first}")
         for ends in pairwise(chain):
             (outer, _), (inner, keep) = ends
             assert keep is not None
-            if tensor in self.nests and inner in self.keeps(tensor, tensor) and self.together(tensor, name, keep):
-                if not self.replaced(tensor, name, accesses[0], keep):
-                    continue
+            here = tensor in self.nests and inner in self.keeps(tensor, tensor) and self.together(tensor, name, keep)
+            if here and not self.replaced(tensor, name, accesses[0], keep):
+                continue
             for motion, alike in self.classes(name, accesses, self.outside(name, keep)).items():
                 fills[tensor, outer, inner, motion].append((name, ends, self.visits(name, alike, motion[0])))
         forwarded = (

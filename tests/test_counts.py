@@ -742,7 +742,7 @@ def test_tile_sizes_at_which_a_partial_sum_leaves(keep: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("e0", "words"), [(6, 2 * 4), (2, 8 * 4)])
 def test_partial_sums_in_registers_are_there_for_every_tile(e0: int, words: int) -> None:
     design = chained({}, e0)
-    extents, (chosen,) = choices(design)
+    _, (chosen,) = choices(design)
     assert check_walk(design).traffic_bytes["dram"].keys() == {"Q", "K", "X", "Z"}
     assert chosen.plan.passed_on["S"].words(chosen.sizes) == words
 
