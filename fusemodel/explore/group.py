@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusemodel.cascade.ir import reads, reduced_ranks
 from fusemodel.errors import InputError
@@ -146,7 +147,7 @@ class GroupSearch:
         """A lower bound of the metrics of a frame."""
         if not self.exact or not isinstance(look.frame, Frame):
             return self.bounds.metrics(self.members)
-        return self.bounds.metrics(self.members, look.cycles)
+        return self.bounds.metrics(self.members, look.cycles, self.bounds.passing(look.frame, self.later))
 
     def ways(self, look: Look, bound: Any, best: Best) -> list[_Way]:
         """The orders of the loops of a frame that are legal and may have something better."""
@@ -227,11 +228,14 @@ class GroupSearch:
         costs, made = self.known.costs(look, order, lambda: self.check(self))
         self.tally.evaluated += made
         mix = self.mix(look, costs, spilling.bound) if costs else None
-        for at, spill in spilling.spills if mix else ():
+        for spill, ats in spilling.places().items() if mix else ():
             assert mix
             self.check(self)
-            if best.open(mix.spilt(np.array([at]), spill))[0]:
-                self.offer(Tight(mix, [at], [0.0]), order.loops, best, spill)
+            open_ = ats[best.open(mix.spilt(ats, spill))]
+            for some in growing(open_, _SIDE):
+                left = some[best.open(mix.spilt(some, spill))]
+                if len(left):
+                    self.offer(Tight(mix, left, np.zeros(len(left))), order.loops, best, spill)
 
     def offer(
         self, tight: Tight, order: tuple[str, ...], best: Best, spill: Spill | None = None, beam: int | None = None
@@ -271,6 +275,13 @@ class _Spilling:
     bound: Any
     spills: list[tuple[int, Spill]]
     least: tuple[float, ...]
+
+    def places(self) -> dict[Spill, NDArray[np.int64]]:
+        """The combinations of sizes at which each may spill, the most promising first."""
+        found: dict[Spill, list[int]] = {}
+        for at, spill in self.spills:
+            found.setdefault(spill, []).append(at)
+        return {spill: np.array(ats) for spill, ats in found.items()}
 
 
 @dataclass(frozen=True)
