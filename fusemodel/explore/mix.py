@@ -22,6 +22,7 @@ from fusemodel.explore.front import Floats
 from fusemodel.explore.states import Label, Mixed, Spill
 
 _PRICES = 60
+_EARLY = 0.02  # of what places may add in words of the outermost level
 
 
 class Mix:
@@ -57,7 +58,6 @@ class Mix:
             seen |= used[i]
         self.last = {t: max(i for i, u in enumerate(used) if t in u) for t in seen}
         self.follower = {a: b for b, a in chains.items()}
-        self.decisions = [x for i, new in enumerate(self.opens) for x in (*new, i)]
         self.nests = [[t for t in self.last if t in u] for u in used]
         self.labels = {t: self._labels(t) for t in self.last}
         self.plain = {t: self._plain(x) for t, x in self.labels.items()}
@@ -67,6 +67,7 @@ class Mix:
         self.reserve = {t: self._reserve(t, self.cheapest) for t in self.last}
         self.numbers = {t: self._numbers(t) for t in self.last}
         self.value = {t: cost.columns + self.reserve[t][self.numbers[t][:, 0]] for t, cost in costs.tensors.items()}
+        self.decisions = self._order()
         self.least = self._least()
 
     def _labels(self, tensor: str) -> list[Label]:
@@ -128,6 +129,25 @@ class Mix:
         """What the use of a tensor in all nests adds at least (label, column, size)."""
         total = np.zeros((len(self.labels[tensor]), self.columns.count, self.costs.length))
         return total + sum(x for (_, t), x in cheapest.items() if t == tensor)
+
+    def _order(self) -> list[str | int]:
+        """Every tensor, before the nest that uses it first, and every nest; but first of all the tensors whose place
+        decides how much is moved from the outermost level: then bounds soon tell what is not worth going on with."""
+        first: dict[str, float] = {}
+        for t, value in self.value.items():
+            words = value[:, self.columns.out]
+            usable = np.isfinite(words)
+            most = np.where(usable, words, 0.0).max(axis=0)
+            least = np.where(usable, words, np.inf).min(axis=0)
+            first[t] = float((most - least)[np.isfinite(least)].sum())
+        total = sum(first.values())
+        early: list[str] = []
+        for t in sorted((t for t, x in first.items() if x > _EARLY * total), key=lambda t: -first[t]):
+            line = [t]
+            while line[0] in self.chains:  # what takes the place of another comes after it
+                line.insert(0, self.chains[line[0]])
+            early += [x for x in line if x not in early]
+        return [*early, *(x for i, new in enumerate(self.opens) for x in (*(t for t in new if t not in early), i))]
 
     def _least(self) -> Floats:
         """The least columns of everything still to come, for each decision and after it (decision, column, size)."""

@@ -101,11 +101,10 @@ class Tight:
         """The partial choices after one more decision."""
         mix, decision = self.mix, self.mix.decisions[d]
         mix.check()
-        if isinstance(decision, str):
-            states, nest = self.placed(states, decision, spill), mix.where(decision)
-        else:
-            states, nest = self.laid(states, decision, spill), decision + 1
-        return self.pruned(states, d + 1, nest, best, spill, beam) if len(states.rows) else states
+        states = (
+            self.placed(states, decision, spill) if isinstance(decision, str) else self.laid(states, decision, spill)
+        )
+        return self.pruned(states, d + 1, best, spill, beam) if len(states.rows) else states
 
     def placed(self, states: States, tensor: str, spill: Spill | None) -> States:
         """Every partial choice with every place of a tensor; what the uses to come add at least is added at once."""
@@ -153,7 +152,7 @@ class Tight:
         mix = self.mix
         kept = {t: x for t, x in states.labels.items() if mix.last[t] > b}
         for t in kept:
-            if t in mix.follower and mix.where(mix.follower[t]) <= b:
+            if t in mix.follower and mix.decisions.index(mix.follower[t]) < mix.decisions.index(b):
                 kept[t] = mix.plain[t][kept[t]]
         base = self.base[b]
         rows = np.repeat(states.rows[None], len(base), axis=0)
@@ -167,12 +166,10 @@ class Tight:
         picks = np.concatenate([states.picks[row], option[:, None].astype(np.int16)], axis=1)
         return States(states.at[row], rows[option, row], picks, {t: x[row] for t, x in kept.items()})
 
-    def pruned(
-        self, states: States, decided: int, nest: int, best: Best, spill: Spill | None, beam: int | None
-    ) -> States:
-        """Without what does not fit, cannot be better than the best, or is no better than another one; nests from
-        ``nest`` on are still to come."""
+    def pruned(self, states: States, decided: int, best: Best, spill: Spill | None, beam: int | None) -> States:
+        """Without what does not fit, cannot be better than the best, or is no better than another one."""
         c, count, mix = self.columns, self.columns.count, self.mix
+        nest = sum(not isinstance(d, str) for d in mix.decisions[:decided])
         least = self.least[decided]
         room = mix.capacity - least[:, c.space]
         fits = (states.rows[:, c.space] <= (room * (1 + 1e-12) + 1e-9)[states.at]).all(axis=1)
