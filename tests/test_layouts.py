@@ -46,4 +46,4 @@ def test_layouts_are_those_of_the_plain_search() -> None:
         assert [(x.spatial, x.loops) for x in mine] == [(x.spatial, x.loops) for x in plain], one
         np.testing.assert_allclose([x.cycles for x in mine], [x.cycles for x in plain], rtol=1e-12)
         found += len(mine)
-    assert found > 800
+    assert found > 500
