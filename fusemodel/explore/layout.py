@@ -150,7 +150,7 @@ class _Table:
         self.place = np.full(self.dim.shape, len(self.leaves))  # of each leaf among the loops: beyond them where spread
         for i, (spatial, order) in enumerate(layouts):
             for d, xs in spatial.items():
-                self.dim[i, [number[x] for x in xs]] = dims[d]
+                self.dim[i, [number[x] for x in xs if x in number]] = dims[d]
             loops = [number[x] for x in order]
             self.order[i, : len(loops)] = loops
             self.place[i, loops] = range(len(loops))

@@ -181,7 +181,7 @@ class Tight:
         bounds = self.metrics(states, states.rows[:, :count] + rest, more)
         if spill:
             bounds = np.minimum(bounds, self.metrics(states, states.rows[:, count:] + rest, more))
-        traded = spill is None and (len(states.rows) > _FEW or beam is not None)
+        traded = spill is None and (len(states.rows) > _FEW * len(self.ats) or beam is not None)
         self.raised(bounds, states, decided, traded=traded)
         alive = best.open(bounds)
         states, bounds = states.taken(np.flatnonzero(alive)), bounds[alive]
