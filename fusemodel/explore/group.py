@@ -27,6 +27,7 @@ from fusemodel.explore.tight import Tight
 _BEAM = 30  # partial mappings of a first look, which bounds what is looked at after it
 _TOGETHER = 4  # frames of which the most promising, as their costs say, is looked at first; then four times as many
 _SIDE = 256  # combinations of sizes of a frame that go side by side at most
+_STEP = 16  # so many times as many as before
 _LOOKS = 2  # combinations of sizes of a frame that are looked at in this way
 
 
@@ -116,7 +117,7 @@ class GroupSearch:
         first = sorted(kinds.values(), key=order.index)  # of each kind
         rest = [i for i in order if i not in first]
         self.best, done = best, 0
-        for some in (*([i] for i in first), *growing(rest)):
+        for some in (*([i] for i in first), *growing(rest, _TOGETHER, _TOGETHER)):
             ways: list[_Way] = []
             for i in some:
                 self.part = (done := done + 1) / (len(waiting) + 1)
@@ -125,11 +126,12 @@ class GroupSearch:
                 bound, look = waiting[i]
                 ways += self.ways(look, np.array([bound]), best)
             ways.sort(key=lambda w: w.least)
-            for way in ways if len(some) > 1 else ():
+            glanced = len(some) > 1
+            for way in ways if glanced else ():
                 self.glance(way, best)
             for way in ways:
                 if not (self.hasty and best.points):
-                    self.frame(way, best)
+                    self.frame(way, best, glanced)
         for spilling in sorted(self.spilling, key=lambda x: x.least):
             if not (self.hasty and best.points):
                 self.spilt(spilling, best)
@@ -177,11 +179,11 @@ class GroupSearch:
             self.check(self)
             self.offer(Tight(way.mix, [at], way.capped[[at], 1]), way.order.loops, best, beam=_BEAM)
 
-    def frame(self, way: _Way, best: Best) -> None:
+    def frame(self, way: _Way, best: Best, glanced: bool) -> None:
         """Offer the best of an order of the loops of a frame, and note what may spill."""
         look, order, mix = way.look, way.order, way.mix
         self.check(self)
-        spills = self.mixed(mix, way.capped, order.loops, order.space // mix.costs.length, best)
+        spills = self.mixed(mix, way.capped, order.loops, order.space // mix.costs.length, best, glanced)
         spills.sort(key=lambda x: self.goal.score(x[2]))
         for at, spill, _ in spills[:_LOOKS]:
             self.offer(Tight(mix, [at], [0.0]), order.loops, best, spill, beam=_BEAM)
@@ -196,12 +198,15 @@ class GroupSearch:
         )  # fmt: skip
 
     def mixed(
-        self, mix: Mix, capped: Any, order: tuple[str, ...], each: int, best: Best
+        self, mix: Mix, capped: Any, order: tuple[str, ...], each: int, best: Best, glanced: bool
     ) -> list[tuple[int, Spill, tuple[float, ...]]]:
         """Offer the best without spills; hands back what may spill, for each combination of sizes, with its bound."""
         loose = mix.loose(capped=False)
         ranked = np.lexsort(self.goal.scores(capped).T[::-1])
-        for some in [ranked[i : i + 1] for i in range(_LOOKS)] + [*growing(ranked[_LOOKS:], _SIDE)]:
+        for some in [
+            *(ranked[i : i + 1] for i in range(_LOOKS)),
+            *growing(ranked[_LOOKS:], _TOGETHER, _TOGETHER, _SIDE),
+        ]:
             open_ = some[best.open(loose[some])]
             if len(open_) < len(some):
                 self.tally.pruned["bound of the tile sizes"] += each * (len(some) - len(open_))
@@ -209,7 +214,7 @@ class GroupSearch:
             if len(open_):
                 self.check(self)
                 tight = Tight(mix, open_, capped[open_, 1])
-                if len(some) == 1 or not best.points:
+                if (len(some) == 1 and not glanced) or not best.points:
                     self.offer(tight, order, best, beam=_BEAM)
                 self.offer(tight, order, best)
         spills: list[tuple[int, Spill, tuple[float, ...]]] = []
@@ -232,7 +237,7 @@ class GroupSearch:
             assert mix
             self.check(self)
             open_ = ats[best.open(mix.spilt(ats, spill))]
-            for some in growing(open_, _SIDE):
+            for some in growing(open_, 1, _STEP, _SIDE):
                 left = some[best.open(mix.spilt(some, spill))]
                 if len(left):
                     self.offer(Tight(mix, left, np.zeros(len(left))), order.loops, best, spill)
@@ -324,12 +329,12 @@ class _Owner:
         return found
 
 
-def growing(items: Sequence[int], most: float = inf) -> Iterator[Sequence[int]]:
-    """Runs of items, each four times as long as the one before: most searches are done after a few."""
-    start, size = 0, _TOGETHER
+def growing(items: Sequence[int], first: int, factor: int, most: float = inf) -> Iterator[Sequence[int]]:
+    """Runs of items, each longer than the one before by a factor: most searches are done after a few."""
+    start, size = 0, first
     while start < len(items):
         yield items[start : start + size]
-        start, size = start + size, int(min(4 * size, most))
+        start, size = start + size, int(min(factor * size, most))
 
 
 def chains(scene: Scene, members: Sequence[str], later: frozenset[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from fusemodel.explore.frame import Frame, Scene
 from fusemodel.explore.front import Floats
 from fusemodel.explore.states import Label, Mixed, Spill
 
-_PRICES = 60
+_PRICES = 30
 _EARLY = 0.02  # of what places may add in words of the outermost level
 
 
