@@ -178,9 +178,14 @@ class Tight:
             return states
         more = np.maximum(0.0, mix.after[nest][self.ats] - least[:, c.busy].sum(axis=1))[states.at]
         rest = least[states.at]
-        bounds = self.metrics(states, states.rows[:, :count] + rest, more)
-        if spill:
-            bounds = np.minimum(bounds, self.metrics(states, states.rows[:, count:] + rest, more))
+        near = states.rows[:, :count] + rest
+        if spill and spill.tensor in mix.decisions[:decided]:  # at least so much of it
+            far = states.rows[:, count:] + rest
+            part = self.part(near, states, spill)
+            near = np.minimum(near * (1 - part) + far * part, far)
+        elif spill:
+            near = np.minimum(near, states.rows[:, count:] + rest)
+        bounds = self.metrics(states, near, more)
         traded = spill is None and (len(states.rows) > _FEW * len(self.ats) or beam is not None)
         self.raised(bounds, states, decided, traded=traded)
         alive = best.open(bounds)
@@ -243,14 +248,23 @@ class Tight:
             return self.metrics(states, rows)
         mix, count = self.mix, self.columns.count
         near, far = rows[:, :count], rows[:, count:]
-        cost, k = mix.costs.tensors[spill.tensor], mix.level_column()
-        size = cost.columns[cost.places.index(spill.place), k, self.ats][states.at]
-        room = mix.capacity[k - self.columns.space.start]
-        part = np.clip((near[:, k] + size - room) / size, 0.0, 1.0)[:, None]
+        k, part = mix.level_column(), self.part(near, states, spill)
         mixed = near * (1 - part) + far * part
         mixed[:, self.columns.space] = near[:, self.columns.space]
-        mixed[:, k] = np.minimum(mixed[:, k] + size, room)
+        room = mix.capacity[k - self.columns.space.start]
+        mixed[:, k] = np.minimum(mixed[:, k] + self.spilt_size(spill)[states.at], room)
         return self.metrics(states, mixed)
+
+    def spilt_size(self, spill: Spill) -> Floats:
+        """Words of the tile that spills, for each combination."""
+        cost = self.mix.costs.tensors[spill.tensor]
+        return cost.columns[cost.places.index(spill.place), self.mix.level_column()][self.ats]
+
+    def part(self, near: Floats, states: States, spill: Spill) -> Floats:
+        """The part of the tile that spills, beside what else takes space."""
+        k, size = self.mix.level_column(), self.spilt_size(spill)[states.at]
+        room = self.mix.capacity[k - self.columns.space.start]
+        return np.clip((near[:, k] + size - room) / size, 0.0, 1.0)[:, None]
 
 
 def undominated(rows: Floats, keys: Ints) -> Ints:
