@@ -24,7 +24,7 @@ from fusemodel.explore.frame import Scene, frames, options, orders
 from fusemodel.explore.front import front
 from fusemodel.explore.goal import less
 from fusemodel.explore.group import chains
-from fusemodel.explore.known import middles
+from fusemodel.explore.known import Known, middles
 from fusemodel.explore.layout import Member, Problem, layouts
 from fusemodel.explore.mix import Mix
 from fusemodel.explore.stages import pipeline
@@ -526,3 +526,17 @@ def tracemalloc_peak(run) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def test_a_second_search_takes_nothing_that_memories_change() -> None:
+    """Searches on machines that differ in their memories share counts, and bounds but for room."""
+    cascade, arch = load_cascade("attention-3pass"), load_architecture("fusemax-cloud")
+    extents = extents_of(cascade, extents_for(cascade, load_workload("bert"), 2**14))
+    buffer = arch.levels["global_buffer"]
+    for size in (2.0**24, 2.0**21, 2.0**26, 2.0**21):
+        machine = replace(arch, levels={**arch.levels, "global_buffer": replace(buffer, size_bytes=size)})
+        shared = best_mapping(cascade, machine, extents)
+        alone = best_mapping(cascade, machine, extents, known=Known())
+        assert shared.proven
+        assert alone.proven
+        assert shared.score == alone.score

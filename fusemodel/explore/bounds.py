@@ -119,9 +119,10 @@ class Bounds:
         written = inside & (outside | set(self.scene.cascade.outputs))
         return sum(self.words[t] for t in read), sum(self.words[t] for t in written)
 
-    @cached_property
+    @property
     def largest(self) -> float:
-        """Words that the largest level on chip has room for, or the registers of all units."""
+        """Words that the largest level on chip has room for, or the registers of all units. Not kept: machines that
+        share bounds differ in it."""
         arch = self.scene.arch
         levels = [lv.size_bytes for n, lv in arch.levels.items() if n != arch.outermost]
         held = [u.size * u.registers.words if u.registers else inf for u in arch.units.values()]

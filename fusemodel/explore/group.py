@@ -117,7 +117,7 @@ class GroupSearch:
         first = sorted(kinds.values(), key=order.index)  # of each kind
         rest = [i for i in order if i not in first]
         self.best, done = best, 0
-        for some in (*([i] for i in first), *growing(rest, _TOGETHER, _TOGETHER)):
+        for some in (*([i] for i in first), *(rest[part] for part in growing(len(rest), _TOGETHER, _TOGETHER))):
             ways: list[_Way] = []
             for i in some:
                 self.part = (done := done + 1) / (len(waiting) + 1)
@@ -203,10 +203,9 @@ class GroupSearch:
         """Offer the best without spills; hands back what may spill, for each combination of sizes, with its bound."""
         loose = mix.loose(capped=False)
         ranked = np.lexsort(self.goal.scores(capped).T[::-1])
-        for some in [
-            *(ranked[i : i + 1] for i in range(_LOOKS)),
-            *growing(ranked[_LOOKS:], _TOGETHER, _TOGETHER, _SIDE),
-        ]:
+        alone = [ranked[i : i + 1] for i in range(_LOOKS)]
+        later = ranked[_LOOKS:]
+        for some in (*alone, *(later[part] for part in growing(len(later), _TOGETHER, _TOGETHER, _SIDE))):
             open_ = some[best.open(loose[some])]
             if len(open_) < len(some):
                 self.tally.pruned["bound of the tile sizes"] += each * (len(some) - len(open_))
@@ -237,7 +236,7 @@ class GroupSearch:
             assert mix
             self.check(self)
             open_ = ats[best.open(mix.spilt(ats, spill))]
-            for some in growing(open_, 1, _STEP, _SIDE):
+            for some in (open_[part] for part in growing(len(open_), 1, _STEP, _SIDE)):
                 left = some[best.open(mix.spilt(some, spill))]
                 if len(left):
                     self.offer(Tight(mix, left, np.zeros(len(left))), order.loops, best, spill)
@@ -329,11 +328,11 @@ class _Owner:
         return found
 
 
-def growing(items: Sequence[int], first: int, factor: int, most: float = inf) -> Iterator[Sequence[int]]:
-    """Runs of items, each longer than the one before by a factor: most searches are done after a few."""
+def growing(count: int, first: int, factor: int, most: float = inf) -> Iterator[slice]:
+    """Runs of so many items, each longer than the one before by a factor: most searches are done after a few."""
     start, size = 0, first
-    while start < len(items):
-        yield items[start : start + size]
+    while start < count:
+        yield slice(start, start + size)
         start, size = start + size, int(min(factor * size, most))
 
 

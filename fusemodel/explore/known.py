@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fusemodel.arch import Architecture
 from fusemodel.errors import InputError
 from fusemodel.explore.bounds import Bounds, assigned
 from fusemodel.explore.columns import Costs
@@ -24,6 +25,12 @@ from fusemodel.model.amounts import ceil_div
 
 _FEW = 4  # sizes of a middle tile that are tried where some points are absent
 _MOST_BYTES = 400 << 20  # of costs; those used longest ago are counted again
+
+
+def bare(arch: Architecture) -> Architecture:
+    """A machine without what may differ among those that share counts: sizes, bandwidths and energies of memories."""
+    nothing: dict[str, Any] = {"size_bytes": None, "bandwidth_bytes_per_s": None, "read_pj": 0.0, "write_pj": 0.0}
+    return replace(arch, levels={n: replace(x, **nothing) for n, x in arch.levels.items()})
 
 
 @dataclass
@@ -150,4 +157,4 @@ def middles(scene: Scene, frame: Frame) -> tuple[dict[str, Any], int]:
     return sizes, len(rows)
 
 
-__all__ = ["Known", "Look", "Order", "middles"]
+__all__ = ["Known", "Look", "Order", "bare", "middles"]

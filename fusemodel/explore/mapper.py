@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import inf
 from time import monotonic
 
@@ -31,12 +31,13 @@ from fusemodel.explore.frame import Scene
 from fusemodel.explore.front import front as undominated
 from fusemodel.explore.goal import Best, Goal, added
 from fusemodel.explore.group import GroupPoint, GroupSearch, Stopped, Tally, mapping_of
-from fusemodel.explore.known import Known
+from fusemodel.explore.known import Known, bare
 from fusemodel.explore.stages import Pipeline, overflows, pipeline
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.load import design_of, group_of
 from fusemodel.mapping.spec import Candidates, Design
 from fusemodel.model.evaluate import plans_of
+from fusemodel.model.identity import Identity
 from fusemodel.model.tiles import Chosen, choose
 
 DEFAULT = ("latency", "dram", "energy")
@@ -51,6 +52,7 @@ def best_mapping(
     known: Known | None = None,
 ) -> Found:  # fmt: skip
     """The best mapping of a cascade at some extents by ``objectives`` in order, and the ``front`` of several together.
+    A second search on machines that differ in their memories only takes frames and counts from the one before.
 
     After ``seconds``, or at Ctrl-C, the best found so far is handed back with its bound. InputError if no unit has an
     operation that the cascade needs, or nothing fits.
@@ -60,7 +62,15 @@ def best_mapping(
             raise InputError(f"unknown objective {name!r}", expected=f"one of {', '.join(OBJECTIVES)}")
     scene = Scene(cascade, arch, main_einsums(cascade), dict(extents))
     _check_units(scene)
-    return _Search(scene, Goal(tuple(objectives), tuple(front)), seconds, progress, known or Known()).run()
+    if known is None:
+        known = _known(Identity(cascade), repr(bare(arch)), tuple(extents.items()))
+    return _Search(scene, Goal(tuple(objectives), tuple(front)), seconds, progress, known).run()
+
+
+@lru_cache(maxsize=1)
+def _known(*_scene: object) -> Known:
+    """What was counted for the cascade, units and extents of the last search."""
+    return Known()
 
 
 def _check_units(scene: Scene) -> None:

@@ -26,7 +26,7 @@ from fusemodel.cascade.ir import Extent, RankValue, walk
 from fusemodel.errors import InputError
 from fusemodel.explore.found import Found, Progress
 from fusemodel.explore.found import Point as Mapped
-from fusemodel.explore.known import Known
+from fusemodel.explore.known import Known, bare
 from fusemodel.explore.mapper import DEFAULT, best_mapping
 from fusemodel.explore.share import Solved, amounts, is_best, on
 from fusemodel.model import Evaluation, evaluate
@@ -103,10 +103,7 @@ def tasks_of(problems: Sequence[Problem]) -> list[Task]:
     for p in problems:
         if id(p.arch) not in memories:
             levels = {n: replace(x, size_bytes=None, bandwidth_bytes_per_s=None) for n, x in p.arch.levels.items()}
-            bare = {n: replace(x, read_pj=0.0, write_pj=0.0) for n, x in levels.items()}
-            memories[id(p.arch)] = (
-                canonical(replace(p.arch, levels=bare)), canonical(replace(p.arch, levels=levels))
-            )  # fmt: skip
+            memories[id(p.arch)] = canonical(bare(p.arch)), canonical(replace(p.arch, levels=levels))
         batch = _loose_batch(p.cascade)
         sizes = tuple((r, min(n, 2) if r in batch else n) for r, n in p.extents)
         units, prices = memories[id(p.arch)]

@@ -110,7 +110,7 @@ class Tight:
         """Every partial choice with every place of a tensor; what the uses to come add at least is added at once."""
         mix, cost, space = self.mix, self.mix.costs.tensors[tensor], self.columns.space
         columns = self.here(cost.columns)
-        legal = np.isfinite(columns).all(axis=2)
+        legal: NDArray[np.bool_] = np.asarray(np.isfinite(columns).all(axis=2))
         if spill and tensor == spill.tensor:
             legal[np.arange(len(cost.places)) != cost.places.index(spill.place)] = False
         place, row = np.nonzero(legal[:, states.at])

@@ -14,6 +14,7 @@ from fusemodel.cascade.workload import Workload, check_set, extents_for
 from fusemodel.mapping.check import main_einsums
 from fusemodel.mapping.spec import Design
 from fusemodel.model.amounts import Amount, Sizes, are_numbers, first, largest, present, ratio, real, whole
+from fusemodel.model.identity import Identity
 from fusemodel.model.plan import Plan, plan_group
 from fusemodel.model.registers import register_notes
 from fusemodel.model.result import EinsumResult, Evaluation, GroupResult
@@ -81,24 +82,9 @@ def plans_of(design: Design) -> tuple[tuple[Plan, ...], ...]:
     return _plans(Identity(design))
 
 
-class Identity:
-    """A design as a cache key: the same object, not an equal one, since comparing large designs is slow."""
-
-    __slots__ = ("design",)
-
-    def __init__(self, design: Design) -> None:
-        self.design = design
-
-    def __hash__(self) -> int:
-        return id(self.design)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Identity) and other.design is self.design
-
-
 @lru_cache(maxsize=64)
 def _plans(key: Identity) -> tuple[tuple[Plan, ...], ...]:
-    design = key.design
+    design: Design = key.of
     einsums = main_einsums(design.cascade)
     group_of = {n: i for i, c in enumerate(design.groups) for n in c.groups[0].bindings}
     later = frozenset(

@@ -32,6 +32,7 @@ from fusemodel.cascade.ir import (
     target_ranks,
     walk,
 )
+from fusemodel.model.identity import Identity
 
 #: The operator of a condition that holds at every step before a given one: (that step, the variable that stands for
 #: the steps, written as an extent, and the condition on it).
@@ -392,25 +393,10 @@ def _conjuncts(expr: Expr) -> list[Expr]:
 
 def conditions_of(cascade: Cascade) -> Conditions:
     """The conditions of all Einsums of a cascade, kept for the cascades asked for last."""
-    return _conditions_of(_Identity(cascade))
-
-
-class _Identity:
-    """A cascade as a cache key: the same object, not an equal one."""
-
-    __slots__ = ("cascade",)
-
-    def __init__(self, cascade: Cascade) -> None:
-        self.cascade = cascade
-
-    def __hash__(self) -> int:
-        return id(self.cascade)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and other.cascade is self.cascade
+    return _conditions_of(Identity(cascade))
 
 
 @lru_cache(maxsize=64)
-def _conditions_of(key: _Identity) -> Conditions:
-    cascade = key.cascade
+def _conditions_of(key: Identity) -> Conditions:
+    cascade: Cascade = key.of
     return Conditions(cascade, [e for e in cascade.explicit if not is_start(e, cascade.tensors[e.name])])

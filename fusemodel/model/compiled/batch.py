@@ -19,9 +19,10 @@ from fusemodel.model.compiled.lookup import tables
 from fusemodel.model.compiled.singly import one_by_one
 from fusemodel.model.compiled.tape import Tape, run, tape_of
 from fusemodel.model.compiled.trace import Traced, labels_of, signature_of, trace
-from fusemodel.model.evaluate import Identity, extents_in, plans_of
+from fusemodel.model.evaluate import extents_in, plans_of
 from fusemodel.model.expression import Choice, Node, Untraceable
 from fusemodel.model.frame import loose_ranks, settled
+from fusemodel.model.identity import Identity
 from fusemodel.model.numbers import numbers_of, on_machine
 from fusemodel.model.plan import Plan
 
@@ -243,7 +244,7 @@ def compile_mapping(design: Design, variants: Mapping[str, str] | None = None) -
 
 @lru_cache(maxsize=64)
 def _compiled(key: Identity, variants: tuple[tuple[str, str], ...]) -> CompiledMapping:
-    design, found = key.design, []
+    design, found = key.of, []
     for plans, candidates in zip(plans_of(design), design.groups, strict=True):
         group = candidates.groups[0]
         wanted = dict(variants).get(group.name)
