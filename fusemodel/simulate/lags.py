@@ -15,7 +15,7 @@ from math import ceil, prod
 
 from fusemodel.simulate.modulo import Operation, Precedence, schedule
 from fusemodel.simulate.tables import total_of
-from fusemodel.simulate.tasks import BUFFER, VALID, Actor, Edge, Tasks, strides
+from fusemodel.simulate.tasks import BUFFER, VALID, Actor, Buffer, Edge, Tasks, strides
 
 _TRIES = 48
 #: Periods tried, in those of the busiest unit.
@@ -55,13 +55,12 @@ def with_lags(tasks: Tasks, register_words: float | None, *, interleave: bool, p
         else:
             lags = found
     room = _register_room(tasks, register_words, lags)
+    buffers = tuple(_with_copies(b, room[b.tile]) if b.tile in room else b for b in tasks.buffers)
+    pieces = {b.tile: b.pieces for b in buffers if b.tile in room}
     actors = tuple(
-        replace(a, lag=lags[i], edges=tuple(_with_room(e, room) for e in a.edges)) for i, a in enumerate(tasks.actors)
-    )
-    buffers = tuple(
-        replace(b, pieces=room[b.tile], places=room[b.tile], copies=room[b.tile]) if b.tile in room else b
-        for b in tasks.buffers
-    )
+        replace(a, lag=lags[i], edges=tuple(replace(e, slack=pieces[e.tile]) if e.tile in pieces else e for e in a.edges))
+        for i, a in enumerate(tasks.actors)
+    )  # fmt: skip
     wanted = sum(b.room_words for b in buffers if not b.level)
     notes = tasks.notes
     if register_words is not None and wanted > register_words:
@@ -85,14 +84,16 @@ def _in_order(tasks: Tasks, needs: Sequence[_Need]) -> Tasks:
     return replace(tasks, actors=tuple(replace(a, place=places.get(i, a.place)) for i, a in enumerate(tasks.actors)))
 
 
-def _with_room(edge: Edge, room: dict[str, int]) -> Edge:
-    return replace(edge, slack=room[edge.tile]) if edge.tile in room else edge
+def _with_copies(buffer: Buffer, copies: int) -> Buffer:
+    pieces, places = (n // buffer.copies * copies for n in (buffer.pieces, buffer.places))
+    return replace(buffer, pieces=pieces, places=places, copies=copies)
 
 
 def _register_room(tasks: Tasks, words: float | None, lags: Sequence[int]) -> dict[str, int]:
     """How many tiles of each value passed on in registers may be there at once."""
     held = [b for b in tasks.buffers if not b.level]
-    once = sum(b.words for b in held)
+    each = {b.tile: b.pieces // b.copies for b in held}  # firings that make a tile
+    once = sum(b.room_words / b.copies for b in held)
     fit = 2 if words is None or not once else max(2, min(8, int(words // once)))
     room = {b.tile: fit for b in held}
     if not tasks.ordered:
@@ -100,7 +101,7 @@ def _register_room(tasks: Tasks, words: float | None, lags: Sequence[int]) -> di
     for i, actor in enumerate(tasks.actors):
         for e in actor.edges:
             if e.tile in room and e.reason == BUFFER:
-                room[e.tile] = max(room[e.tile], lags[e.other] - lags[i] + 2)
+                room[e.tile] = max(room[e.tile], (lags[e.other] - lags[i]) // each[e.tile] + 2)
     return room
 
 

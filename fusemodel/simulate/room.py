@@ -9,6 +9,7 @@ from fusemodel.cascade.ir import reads
 from fusemodel.mapping.check import innermost
 from fusemodel.mapping.spec import ALL, Keep
 from fusemodel.model.amounts import product
+from fusemodel.model.movement import happening
 from fusemodel.simulate.tasks import BUFFER, ENDED, Buffer
 from fusemodel.simulate.transfers import access_of, same_tile
 
@@ -118,12 +119,16 @@ def _readers(low: Lowering, tensors: Sequence[str], level: str, writer: int) -> 
     """Who takes some tensors from a level, or out of it; from a tile that was loaded, those that it is for."""
     found: dict[int, None] = {}
     loaded = low.actors[writer].kind == "load"
+    again = {  # who has it brought back after it was replaced
+        m.tile.einsum for m in happening(low.plan.moves, low.sizes)
+        if m.tensor in tensors and m.tensor in low.inside and m.key[3] == "fill" and m.sink == level
+    }  # fmt: skip
     for move in low.plan.moves:
         read = move.tensor in tensors and move.source == level and move.key[3] == "read"
-        if read and (not loaded or access_of(move) in low.serves[writer]):
+        if read and (access_of(move) in low.serves[writer] if loaded else move.tile.einsum not in again):
             found[low.of[str(move.key[4])]] = None
     for name, einsum in low.inside.items():
-        if any(a.tensor in tensors and a.tensor in low.inside for a in reads(einsum)):
+        if name not in again and any(a.tensor in tensors and a.tensor in low.inside for a in reads(einsum)):
             found[low.of[name]] = None
     for tensor in tensors:
         for other in low.leaving.get((tensor, level), []):
@@ -133,17 +138,28 @@ def _readers(low: Lowering, tensors: Sequence[str], level: str, writer: int) -> 
 
 
 def _register_space(low: Lowering, name: str) -> None:
-    """Values passed on in registers: so many tiles are in flight (see :func:`with_lags`)."""
+    """Values passed on in registers: so many tiles are in flight (see :func:`with_lags`). Inside a loop that is around
+    some of the Einsums only, what every step makes stays."""
     readers = [n for n, e in low.inside.items() if n != name and any(a.tensor == name for a in reads(e))]
-    if not readers or low.cascade.tensors[name].iterative or not low.lowered(name):
+    mine = low.lowered(name)
+    if not readers or low.cascade.tensors[name].iterative or not mine:
         return
     me = low.of[name]
     leaves = {x for r in low.cascade.full_ranks(name) for x in low.group.leaves(r, low.cascade)}
-    words = float(product(leaves - set(low.lowered(name)), low.sizes))
+    words = float(product(leaves - set(mine), low.sizes))
+    last = max((i for i, x in enumerate(low.loops) if x in leaves), default=-1)
+    each = [set(low.lowered(n)) for n in (name, *readers)]
+    around = set.union(*each) - set.intersection(*each)
+    end = next((i for i, x in enumerate(low.loops[:last]) if x in around), last + 1)
+    generation = tuple(x for x in mine if low.loops.index(x) < end)
+    inner = [x for x in mine if x not in generation]
+    own = tuple(x for x in inner if x in leaves)
+    pieces, places = 2 * int(product(inner, low.sizes)), 2 * int(product(own, low.sizes))
     tile = f"{name} in registers"
-    low.buffers.append(Buffer(tile, "", name, me, 2, 2, words, 2, low.lowered(name)))
-    for reader in readers:
-        low.wait(me, low.of[reader], ENDED, BUFFER, slack=2, tile=tile)
+    low.buffers.append(Buffer(tile, "", name, me, pieces, places, words, 2, generation, own))
+    for reader in readers if generation else ():
+        done = frozenset(x for x in low.lowered(reader) if x not in generation)
+        low.wait(me, low.of[reader], ENDED, BUFFER, slack=pieces, last=done, tile=tile)
 
 
 def _versions(low: Lowering, name: str, copies: Sequence[int]) -> int:
