@@ -231,12 +231,9 @@ def test_a_window_of_one_that_tiles_do_not_divide() -> None:
     alike(load_design("window-flat"), **sets)
 
 
-def test_a_deadlock_follows_the_order_of_a_unit() -> None:
-    """What a head has once is in registers, and wanted again for the next sequence: there is no room for it."""
+def test_what_is_made_once_is_there_for_every_sequence() -> None:
+    """What a head has once is in registers, and wanted again for the next sequence: no tile of it is replaced."""
     sets = {"g": 100, "r": 3, "i": 257, "f": 100, "i0": 300, "b": 2}
-    waits = (
-        r"RA \(task 3 of 100\) waits for room in RA in registers, which holds 16 B, until LA has read it; "
-        r"LA \(.*\) waits for DT; DT \(.*\) waits for its turn after RA; expected"
-    )
-    with pytest.raises(InputError, match=waits):
-        simulate(load_design("ssd-mamba2-cloud"), sets=sets)
+    design = load_design("ssd-mamba2-cloud")
+    closed = evaluate(design, sets=sets).cycles
+    assert closed <= simulate(design, sets=sets).cycles <= 1.01 * closed
