@@ -16,6 +16,7 @@ from fusemodel.arch import parse_architecture
 from fusemodel.errors import InputError
 from fusemodel.mapping import load_design
 from fusemodel.mapping.spec import Design
+from fusemodel.model import evaluate
 from fusemodel.model.evaluate import choices
 from fusemodel.simulate import Simulation, simulate
 from fusemodel.simulate.engine import run
