@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fusemodel.errors import InputError, unknown
 from fusemodel.validate.measure.case import WIDTH, Case, footprint_bytes, work
@@ -31,6 +32,8 @@ class Machine:
     sms: int = 132
     memory_bytes: int = 80 * 10**9
     assumed: bool = True
+    #: Kernels that cannot be had here, each with the reason.
+    missing: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """``deadline_s`` counts from the start of the run: what an earlier group leaves over, a later one may use."""
+    """``deadline_s`` counts from the start of the run: what an earlier group leaves over, a later one may use.
+    ``missing`` are kernels that cannot be had here, each with the reason and how many cases it would have had."""
 
     name: str
     about: str
@@ -52,6 +56,7 @@ class Group:
     deadline_s: float
     entries: tuple[Entry, ...]
     too_large: tuple[Case, ...]
+    missing: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def estimate_s(self) -> float:
@@ -170,6 +175,53 @@ def _energy(machine: Machine, dtype: str) -> Iterator[Case]:
     yield Case("energy", "sdpa-flash", "generation_attention", dtype, 32, 32, 8, 1, 8192, 128)
 
 
+#: Tokens of a prefill and of a call of a vision encoder, at most.
+_MOST_TOKENS = 131072
+#: Bytes of a paged cache, at most: what more of them would tell is told by fewer.
+_MOST_CACHE = 40e9
+
+
+def _flash3(machine: Machine, dtype: str) -> Iterator[Case]:
+    """FlashAttention 3 through vLLM: prefill and decode from a paged cache, and vision encoders without one."""
+    del machine
+    for head_dim, grouped in ((64, ((8, 1), (32, 8), (64, 4))), (128, ((8, 1), (16, 4), (40, 8), (12, 12))), (256, ((16, 8),))):
+        for heads, kv_heads in grouped:
+            for length in (32, 128, 512, 1024, 2048, 4096, 8192, 16384):
+                for batch in (1, 4, 16, 64):
+                    if batch * length <= _MOST_TOKENS:
+                        shape = (batch, heads, kv_heads, length, length, head_dim)
+                        yield Case("flash3", "vllm_flash_attn", "context_attention", dtype, *shape, causal=1)
+                        if kv_heads == 8 and head_dim < 256 and batch in (1, 16):
+                            yield Case("flash3", "vllm_flash_attn", "context_attention", dtype, *shape, 128, 1)
+    for head_dim, heads in ((64, 16), (72, 16), (80, 20), (80, 5), (128, 16)):
+        for length in (64, 256, 1024, 2304, 4096, 9216, 16384, 65536):
+            for batch in (1, 4, 32):
+                if batch * length <= _MOST_TOKENS:
+                    shape = (batch, heads, heads, length, length, head_dim)
+                    yield Case("flash3", "vllm_vit_flash_attn_fa3", "encoder_attention", dtype, *shape)
+    for head_dim, grouped in ((64, ((64, 8), (8, 1))), (128, ((32, 8), (64, 4), (8, 1), (8, 8)))):
+        for heads, kv_heads in grouped:
+            for batch in (1, 8, 32, 128, 512, 1024):
+                for keys in (128, 1024, 4096, 16384, 65536):
+                    case = Case("flash3", "vllm_flash_attn", "generation_attention", dtype, batch, heads, kv_heads, 1,
+                                keys, head_dim)  # fmt: skip
+                    if footprint_bytes(case) > _MOST_CACHE:
+                        continue
+                    yield case
+                    if batch <= 128 and heads != kv_heads:
+                        yield replace(case, kernel="vllm_flash_attn_graph")
+                    if kv_heads == 8 and heads > 8 and keys in (1024, 16384):
+                        yield replace(case, window=128)
+
+
+def _bandwidth(machine: Machine, dtype: str) -> Iterator[Case]:
+    """Reads, writes, both, and both with an exponential each, of single precision, in caches and in memory."""
+    del machine, dtype
+    for mib in (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 4096):
+        for name, op in (("max", "read"), ("fill", "fill"), ("copy", "copy"), ("exp2", "exp2")):
+            yield Case("bandwidth", f"torch-{name}", op, "fp32", m=mib * 2**20 // WIDTH["fp32"])
+
+
 #: Name: what it is, seconds of an eight-minute run, whether the L2 cache is also timed cold, the points.
 GROUPS: dict[str, tuple[str, float, bool, Sweep]] = {
     "micro": ("launch floor, copies, exp2 and FMA loops, matrix products", 10, True, _micro),
@@ -185,7 +237,11 @@ GROUPS: dict[str, tuple[str, float, bool, Sweep]] = {
     "waves": ("thread blocks around multiples of the multiprocessors", 16, False, _waves),
     "flex": ("compiled masks: causal and windows", 65, True, _flex),
     "energy": ("steady load, by the device's energy counter, and rest", 78, False, _energy),
+    "flash3": ("FlashAttention 3 through vLLM: prefill and decode from a paged cache, encoders", 300, False, _flash3),
+    "bandwidth": ("reads, fills, copies and exponentials of 1 MiB to 4 GiB", 30, False, _bandwidth),
 }
+#: Groups that are measured only where they are named.
+NAMED_ONLY = ("flash3", "bandwidth")
 
 
 def make_plan(
@@ -197,7 +253,7 @@ def make_plan(
     seed: int = 0,
     started_s: float | None = None,
 ) -> Plan:
-    """The points of some groups (all by default), each group in an order drawn from ``seed``, with a share of
+    """The points of some groups (by default all but ``NAMED_ONLY``), each group in an order drawn from ``seed``, with a share of
     ``minutes`` in proportion to the seconds it is given in a run of all of them. Of that time ``started_s`` have gone
     by (a usual start where it is not given).
 
@@ -212,16 +268,20 @@ def make_plan(
             f"--minutes {minutes:g} is no time to measure in", expected=f"above 0, at most {MAX_MINUTES:g}"
         )
     machine = machine or Machine()
-    chosen = [name for name in GROUPS if not groups or name in groups]
+    chosen = [name for name in GROUPS if name in groups or (not groups and name not in NAMED_ONLY)]
     budget_s = 60 * minutes
     shares = REPEAT_S + sum(GROUPS[name][1] for name in chosen)
     at = budget_s * START_S / (START_S + shares) if started_s is None else started_s
-    scale, planned = max(0.0, budget_s - at) / shares, []
+    scale, planned, missing = max(0.0, budget_s - at) / shares, [], dict(machine.missing)
     for name in chosen:
         about, seconds, both, sweep = GROUPS[name]
         at += scale * seconds
         fits, too_large = [], []
+        absent: Counter[str] = Counter()
         for case in sweep(machine, dtype):
+            if case.kernel in missing:
+                absent[case.kernel] += 1
+                continue
             fits.append(case) if footprint_bytes(case) <= MEMORY_SHARE * machine.memory_bytes else too_large.append(
                 case
             )
@@ -229,7 +289,8 @@ def make_plan(
         fits.sort(key=lambda c: c.op != "idle")  # the others' energy is told above it
         modes = (WARM, COLD) if both else (WARM,)
         entries = tuple(Entry(c, modes, estimate_s(c, modes)) for c in fits)
-        planned.append(Group(name, about, scale * seconds, at, entries, tuple(too_large)))
+        left_out = tuple((kernel, missing[kernel], n) for kernel, n in absent.items())
+        planned.append(Group(name, about, scale * seconds, at, entries, tuple(too_large), left_out))
     return Plan(tuple(planned), machine, budget_s, seed)
 
 

@@ -173,7 +173,7 @@ def _last_line(log: Path | None) -> str:
 
 
 def _machine(said: Mapping[str, Any]) -> Machine:
-    return Machine(said["sms"], said["memory_bytes"], assumed=False)
+    return Machine(said["sms"], said["memory_bytes"], False, tuple(said.get("missing", {}).items()))
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fusemodel.validate.measure.case import Case
-from fusemodel.validate.measure.kernels import TOLERANCE, Unsupported, build
+from fusemodel.validate.measure.kernels import TOLERANCE, Unsupported, build, missing
 from fusemodel.validate.measure.timing import HostTimer, Timer, graph_timer, load, sample
 
 Reply = dict[str, Any]
@@ -36,6 +36,7 @@ def facts(device: str) -> Reply:
     except ImportError:
         return {"no_device": "PyTorch is not installed"}
     found: Reply = {"torch": torch.__version__, "python": platform.python_version(), "triton": _triton_version()}
+    found["missing"] = missing()
     if device == "cpu":
         return {**found, "device": "host", "sms": 4, "memory_bytes": 10**9, "l2_bytes": 0, "uuid": ""}
     if not torch.cuda.is_available():
