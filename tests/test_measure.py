@@ -83,7 +83,9 @@ def test_groups_that_are_measured_only_where_they_are_named() -> None:
     assert set(cases) == set(NAMED_ONLY)
     assert {(c.op, c.m * 4 // 2**20) for c in cases["bandwidth"]} >= {("read", 1), ("copy", 4096), ("exp2", 24)}
     assert {c.head_dim for c in cases["flash3"]} == {64, 72, 80, 128, 256}
-    assert {(c.batch, c.seq_kv) for c in cases["flash3"] if c.op == "generation_attention"} >= {(1, 65536), (1024, 128)}
+    assert {c.batch for c in cases["flash3"] if c.op == "generation_attention"} == {2**i for i in range(12)}
+    assert all(c.heads % c.kv_heads == 0 for c in cases["flash3"])
+    assert set(cases["flash3"]) == {e.case for e in make_plan(groups=["flash3"], seed=5).groups[0].entries}
     assert all(c.causal == (c.op == "context_attention") for c in cases["flash3"])
     assert len({c for g in cases.values() for c in g}) == sum(map(len, cases.values())) == plan.points
     assert sum(g.estimate_s for g in plan.groups) < plan.budget_s
@@ -92,7 +94,7 @@ def test_groups_that_are_measured_only_where_they_are_named() -> None:
 def test_kernels_that_cannot_be_had_are_left_out_by_name() -> None:
     lacking = Machine(missing=(("vllm_flash_attn", "vllm is not installed"),))
     (group,) = make_plan(lacking, groups=["flash3"]).groups
-    assert {e.case.kernel for e in group.entries} == {"vllm_flash_attn_graph", "vllm_vit_flash_attn_fa3"}
+    assert {e.case.kernel for e in group.entries} == {"vllm_vit_flash_attn_fa3"}
     ((kernel, why, count),) = group.missing
     (whole,) = make_plan(groups=["flash3"]).groups
     assert count + len(group.entries) == len(whole.entries)
@@ -395,6 +397,17 @@ def test_samples_are_as_many_as_fill_the_time() -> None:
     assert (len(found.us), found.launches, found.how, set(found.us)) == (200, 1, "graph", {500.0})
     cold = sample(lambda: None, GraphTimer(device, device), cold=True)
     assert (len(cold.us), set(cold.us)) == (167, {500.0})  # 100 ms at 0.5 and 0.1 for the flush
+
+
+def test_a_brief_timing_is_of_few_replays_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr("fusemodel.validate.measure.timing.time.sleep", rests.append)
+    device = Device()
+    found = sample(lambda: None, GraphTimer(device, device), cold=False, brief=True)
+    assert (found.us, found.launches, found.how) == ((500.0,) * 6, 1, "6 graphs")  # 20 ms hold six rows of 3 ms
+    assert device.log.count("replay") == 3 + 6 * 6
+    assert rests == [0.1]
+    assert len(sample(lambda: None, GraphTimer(device, device), cold=True, brief=True).us) == 167
 
 
 def test_a_table_that_cannot_be_written_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,14 +164,13 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Pages:
 
 
 def test_flash_attention_3_from_a_paged_cache(vllm: Pages) -> None:
-    for kernel, splits in (("vllm_flash_attn", 0), ("vllm_flash_attn_graph", 32)):
-        for window in (0, 20):
-            one = attention(kernel, 3, 4, 2, 1, 70, 16, window=window)
-            right(Case(**{**one.to_dict(), "op": "generation_attention"}))
-            right(attention(kernel, 2, 4, 1, 50, 50, 16, window=window, causal=1))
-        assert vllm.scheduled[-1]["num_splits"] == splits
-    assert vllm.scheduled[-1]["window_size"] == (19, 0)
-    assert build(attention("vllm_flash_attn", 1, 2, 2, 1, 5, 16), "cpu").config == "vllm=? page=16 splits=heuristic"
+    for window in (0, 20):
+        one = attention("vllm_flash_attn", 3, 4, 2, 1, 70, 16, window=window)
+        right(Case(**{**one.to_dict(), "op": "generation_attention"}))
+        right(attention("vllm_flash_attn", 2, 4, 1, 50, 50, 16, window=window, causal=1))
+    assert (vllm.scheduled[-1]["num_splits"], vllm.scheduled[-1]["window_size"]) == (32, (19, 0))
+    many = build(attention("vllm_flash_attn", 513, 2, 2, 1, 5, 16), "cpu")
+    assert (vllm.scheduled[-1]["num_splits"], many.config) == (0, "vllm=? page=16 splits=heuristic")
 
 
 def test_flash_attention_3_of_an_encoder(vllm: Pages) -> None:
@@ -184,7 +183,7 @@ def test_flash_attention_3_of_an_encoder(vllm: Pages) -> None:
 def test_kernels_of_packages_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fusemodel.validate.measure.kernels.find_spec", lambda _: None)
     absent = facts("cpu")["missing"]
-    assert set(absent) == {"vllm_flash_attn", "vllm_flash_attn_graph", "vllm_vit_flash_attn_fa3"}
+    assert set(absent) == {"vllm_flash_attn", "vllm_vit_flash_attn_fa3"}
     assert set(absent.values()) == {"vllm is not installed"}
     monkeypatch.setattr("fusemodel.validate.measure.kernels.find_spec", lambda _: object())
     assert facts("cpu")["missing"] == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fusemodel.errors import InputError, unknown
 from fusemodel.validate.measure.case import WIDTH, Case, footprint_bytes, work
@@ -175,43 +175,50 @@ def _energy(machine: Machine, dtype: str) -> Iterator[Case]:
     yield Case("energy", "sdpa-flash", "generation_attention", dtype, 32, 32, 8, 1, 8192, 128)
 
 
-#: Tokens of a prefill and of a call of a vision encoder, at most.
-_MOST_TOKENS = 131072
-#: Bytes of a paged cache, at most: what more of them would tell is told by fewer.
-_MOST_CACHE = 40e9
+#: Tokens and work of a call, and bytes of a paged cache, at most: what more would tell, less tells too.
+_MOST_TOKENS, _MOST_FLOP, _MOST_CACHE = 2**17, 2e13, 40e9
+#: Extents that serving meets, from which the points of ``flash3`` are drawn, and how many of each kind.
+_BATCHES = tuple(2**i for i in range(12))
+_HEADS, _KEY_HEADS, _HEAD_DIMS = (4, 8, 12, 16, 24, 32, 40, 48, 64), (1, 2, 4, 8), (64, 128, 64, 128, 256)
+_PREFILLS = (16, 32, 64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 10240, 12288, 16384)
+_CACHES = tuple(2**i for i in range(4, 18))
+_IMAGES = (64, 256, 400, 576, 1024, 1500, 2304, 3136, 4096, 6400, 9216, 12544, 16384, 32768, 65536)
+_PREFILL_POINTS, _CACHE_POINTS, _IMAGE_POINTS = 220, 240, 120
 
 
 def _flash3(machine: Machine, dtype: str) -> Iterator[Case]:
-    """FlashAttention 3 through vLLM: prefill and decode from a paged cache, and vision encoders without one."""
+    """FlashAttention 3 through vLLM: prefill and decode from a paged cache, and vision encoders without one. Too many
+    shapes matter for all of them to be timed: the same draw everywhere, whatever the seed of the order."""
     del machine
-    for head_dim, grouped in ((64, ((8, 1), (32, 8), (64, 4))), (128, ((8, 1), (16, 4), (40, 8), (12, 12))), (256, ((16, 8),))):
-        for heads, kv_heads in grouped:
-            for length in (32, 128, 512, 1024, 2048, 4096, 8192, 16384):
-                for batch in (1, 4, 16, 64):
-                    if batch * length <= _MOST_TOKENS:
-                        shape = (batch, heads, kv_heads, length, length, head_dim)
-                        yield Case("flash3", "vllm_flash_attn", "context_attention", dtype, *shape, causal=1)
-                        if kv_heads == 8 and head_dim < 256 and batch in (1, 16):
-                            yield Case("flash3", "vllm_flash_attn", "context_attention", dtype, *shape, 128, 1)
-    for head_dim, heads in ((64, 16), (72, 16), (80, 20), (80, 5), (128, 16)):
-        for length in (64, 256, 1024, 2304, 4096, 9216, 16384, 65536):
-            for batch in (1, 4, 32):
-                if batch * length <= _MOST_TOKENS:
-                    shape = (batch, heads, heads, length, length, head_dim)
-                    yield Case("flash3", "vllm_vit_flash_attn_fa3", "encoder_attention", dtype, *shape)
-    for head_dim, grouped in ((64, ((64, 8), (8, 1))), (128, ((32, 8), (64, 4), (8, 1), (8, 8)))):
-        for heads, kv_heads in grouped:
-            for batch in (1, 8, 32, 128, 512, 1024):
-                for keys in (128, 1024, 4096, 16384, 65536):
-                    case = Case("flash3", "vllm_flash_attn", "generation_attention", dtype, batch, heads, kv_heads, 1,
-                                keys, head_dim)  # fmt: skip
-                    if footprint_bytes(case) > _MOST_CACHE:
-                        continue
-                    yield case
-                    if batch <= 128 and heads != kv_heads:
-                        yield replace(case, kernel="vllm_flash_attn_graph")
-                    if kv_heads == 8 and heads > 8 and keys in (1024, 16384):
-                        yield replace(case, window=128)
+    draw = random.Random("flash3")
+
+    def grouped() -> tuple[int, int]:
+        heads = draw.choice(_HEADS)
+        return heads, draw.choice([n for n in (*_KEY_HEADS, heads) if heads % n == 0])
+
+    def prefill() -> Case:
+        length, head_dim, window = draw.choice(_PREFILLS), draw.choice(_HEAD_DIMS), draw.choice((0, 0, 128))
+        shape = (draw.choice(_BATCHES[:9]), *grouped(), length, length, head_dim)
+        return Case("flash3", "vllm_flash_attn", "context_attention", dtype, *shape, window, 1)
+
+    def decode() -> Case:
+        keys, head_dim, window = draw.choice(_CACHES), draw.choice(_HEAD_DIMS), draw.choice((0, 0, 0, 128))
+        return Case("flash3", "vllm_flash_attn", "generation_attention", dtype, draw.choice(_BATCHES), *grouped(), 1,
+                    keys, head_dim, window)  # fmt: skip
+
+    def encoder() -> Case:
+        length, heads = draw.choice(_IMAGES), draw.choice((1, 2, 4, 5, 8, 10, 12, 14, 16, 20, 24, 32))
+        shape = (draw.choice(_BATCHES[:7]), heads, heads, length, length, draw.choice((64, 72, 80, 128)))
+        return Case("flash3", "vllm_vit_flash_attn_fa3", "encoder_attention", dtype, *shape)
+
+    for some, count in ((prefill, _PREFILL_POINTS), (decode, _CACHE_POINTS), (encoder, _IMAGE_POINTS)):
+        found: dict[Case, None] = {}
+        while len(found) < count:
+            case = some()
+            little = case.batch * case.seq_q <= _MOST_TOKENS and work(case).flop <= _MOST_FLOP
+            if little and footprint_bytes(case) <= _MOST_CACHE:
+                found[case] = None
+        yield from found
 
 
 def _bandwidth(machine: Machine, dtype: str) -> Iterator[Case]:
@@ -253,9 +260,9 @@ def make_plan(
     seed: int = 0,
     started_s: float | None = None,
 ) -> Plan:
-    """The points of some groups (by default all but ``NAMED_ONLY``), each group in an order drawn from ``seed``, with a share of
-    ``minutes`` in proportion to the seconds it is given in a run of all of them. Of that time ``started_s`` have gone
-    by (a usual start where it is not given).
+    """The points of some groups (by default all but ``NAMED_ONLY``), each group in an order drawn from ``seed``, with a
+    share of ``minutes`` in proportion to the seconds it is given in a run of all of them. Of that time ``started_s``
+    have gone by (a usual start where it is not given).
 
     InputError for an unknown group or dtype, and for minutes that are not a usable positive number."""
     for name in groups:

@@ -57,7 +57,8 @@ def plan_text(plan: Plan, *, cases: bool = True) -> str:
         lines += ["", f"{g.name}:"]
         lines += [f"  {e.case}  [{', '.join(e.modes)}]  {e.estimate_s:.2f} s" for e in g.entries]
         lines += [f"  {c}  too large" for c in g.too_large]
-    lines += ["", *missing] if (missing := [f"{k}: left out, {why}" for g in plan.groups for k, why, _ in g.missing]) else []
+    missing = [f"{kernel}: left out, {why}" for g in plan.groups for kernel, why, _ in g.missing]
+    lines += ["", *missing] if missing else []
     return "\n".join(lines)
 
 

@@ -83,7 +83,8 @@ def answer(request: dict[str, Any], device: str, timer: Timer) -> Iterator[Reply
                 done = load(kernel.run, timer, settle_s=request["settle_s"], seconds=request["load_s"])
                 yield {"l2": mode, "calls": done.calls, "begin_s": done.begin_s, "end_s": done.end_s, **about}
             else:
-                found = sample(kernel.run, timer, cold=mode == "cold", timed_ms=request["timed_ms"])
+                found = sample(kernel.run, timer, cold=mode == "cold", timed_ms=request["timed_ms"],
+                               brief=request.get("brief", False))  # fmt: skip
                 yield {"l2": mode, "us": found.us, "launches": found.launches, "how": found.how,
                        "begin_s": found.begin_s, "end_s": found.end_s, **about}  # fmt: skip
     except Exception as error:  # whatever a library raises: it is recorded, and the run goes on

@@ -14,9 +14,9 @@ from fusemodel.validate.measure.kernels.reference import attention_error
 
 #: Positions of a page of the cache, vLLM's own choice.
 PAGE = 16
-#: Most parts that keys are divided into where a graph is captured (vLLM's flash_attn_max_num_splits_for_cuda_graph);
-#: otherwise the kernel's own heuristic decides.
-GRAPH_SPLITS = 32
+#: Most parts that keys are divided into where vLLM captures a graph (flash_attn_max_num_splits_for_cuda_graph), and the
+#: tokens up to which it does (max_cudagraph_capture_size); beyond, the kernel's own heuristic decides.
+GRAPH_SPLITS, GRAPH_TOKENS = 32, 512
 
 
 def _library() -> tuple[Any, str]:
@@ -66,7 +66,7 @@ def paged(case: Case, device: str) -> Launch:
     lengths = torch.full((b,), case.seq_kv, dtype=torch.int32, device=device)
     starts = _starts(b, case.seq_q, device)
     window = (case.window - 1, 0) if case.window else (-1, -1)
-    splits = GRAPH_SPLITS if case.kernel.endswith("_graph") else 0
+    splits = GRAPH_SPLITS if b * case.seq_q <= GRAPH_TOKENS else 0
     schedule = library.get_scheduler_metadata(
         batch_size=b, max_seqlen_q=case.seq_q, max_seqlen_k=case.seq_kv, num_heads_q=case.heads,
         num_heads_kv=case.kv_heads, headdim=d, cache_seqlens=lengths, qkv_dtype=dtype, cu_seqlens_q=starts,
