@@ -13,7 +13,9 @@ used. The rules walked here:
   Accesses of one tensor that move alike (such as ``X[p]`` and ``X[p + 1]``) are one tile, others are a tile each.
 * An array's registers are such a tile under the innermost loop, separate for each Einsum.
 * Einsums inside the same shared loops use one tile; so do Einsums bound together, unless a reduction that must complete
-  before the second one runs over a loop outside the tile. What its producer put into the tile is not brought.
+  before the second one runs over a loop outside the tile. What its producer put into the tile is not brought, unless
+  a loop is around one of the two only and those inside it put other tiles in its place: then one runs when the other's
+  steps of that loop are over (or before them), and only the last tile is still there.
 * An output's tile is written one level further out when it leaves. When it comes back before its reduction is complete,
   the elements that were there before are read again.
 * A fraction ``f`` that spills is read and written one level further out (and part of that further still), and does not
@@ -59,6 +61,10 @@ Visits = dict[tuple[int, ...], set[Element]]
 #: A level and the tile kept there; None and None for registers.
 End = tuple[str | None, Keep | None]
 Fills = dict[Any, list[tuple[str, Sequence[End], Visits]]]
+
+
+class Gone(Exception):
+    """What an Einsum reads is no more where it was put."""
 
 
 @dataclass
@@ -349,6 +355,19 @@ class GroupWalk:
         outside = [x for x in self.outside(b, keep) if self.sizes[x] > 1]
         return self.depth(a, outside) == self.depth(b, outside)
 
+    def replaced(self, made: str, name: str, access: Access, keep: Keep) -> bool:
+        """Whether the tile that an Einsum made is another one when its reader comes to it."""
+        target = self.nests[made].einsum.target
+        if self.cascade.tensors[made].iterative:
+            return False  # a state is held for each step of the loops inside the one it is stepped along
+        ends = [(self.outside(made, keep), made, target), (self.outside(name, keep), name, access)]
+        for (mine, einsum, used), (other, *_) in (ends, ends[::-1]):
+            for i, x in enumerate(mine):
+                moves = [y for y in mine[i + 1 :] if self.motion(einsum, used, [y])[0]]
+                if x not in other and self.sizes[x] > 1 and moves:
+                    return True
+        return False
+
     # Movements
 
     def read_chain(self, name: str, tensor: str) -> list[End]:
@@ -413,10 +432,15 @@ class GroupWalk:
         chain = self.read_chain(name, tensor)
         if not chain:
             return  # from registers
+        first, keep = chain[0]
+        here = tensor in self.nests and first in self.keeps(tensor, tensor)
+        if here and keep and self.replaced(tensor, name, accesses[0], keep):
+            raise Gone(f"{name} finds no {tensor} in {first}")
         for ends in pairwise(chain):
             (outer, _), (inner, keep) = ends
             assert keep is not None
-            if tensor in self.nests and inner in self.keeps(tensor, tensor) and self.together(tensor, name, keep):
+            here = tensor in self.nests and inner in self.keeps(tensor, tensor) and self.together(tensor, name, keep)
+            if here and not self.replaced(tensor, name, accesses[0], keep):
                 continue
             for motion, alike in self.classes(name, accesses, self.outside(name, keep)).items():
                 fills[tensor, outer, inner, motion].append((name, ends, self.visits(name, alike, motion[0])))

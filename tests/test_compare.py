@@ -11,14 +11,16 @@ import pytest
 from test_sweep import ARCH, SOFTMAX
 
 from fusemodel.arch import parse_architecture
+from fusemodel.arch.spec import Registers
 from fusemodel.cascade import extents_of, parse_cascade
 from fusemodel.explore import tight
+from fusemodel.explore.bounds import Bounds
 from fusemodel.explore.columns import priced
 from fusemodel.explore.compare import ranked
 from fusemodel.explore.frame import Scene
 from fusemodel.explore.goal import Best, Goal
 from fusemodel.explore.group import chains, depth
-from fusemodel.explore.known import Known
+from fusemodel.explore.known import Known, Look
 from fusemodel.explore.mix import Mix
 from fusemodel.mapping.check import main_einsums
 
@@ -66,16 +68,37 @@ def machine(draw: np.random.Generator):
     return replace(arch, levels={"dram": dram, **({"far": far} if some else {}), "buffer": near})
 
 
-def mixes(cascade, arch, room: float) -> Iterator[Mix]:
-    """All choices of some frames of all Einsums as one group."""
+def tight_machine(draw: np.random.Generator):
+    """The same with one register each, and a memory on chip of a few words."""
+    arch = machine(draw)
+    sizes = {"buffer": float(draw.choice([2, 4, 8])), "far": float(draw.choice([8, 16]))}
+    few = Registers(int(draw.choice([1, 2, 3])), 0.0, 0.0, 0.0, counted=True)
+    return replace(
+        arch, units={n: replace(u, registers=few) for n, u in arch.units.items()},
+        levels={n: replace(lv, size_bytes=sizes.get(n)) for n, lv in arch.levels.items()},
+    )  # fmt: skip
+
+
+def looks(cascade, arch, step: int = FRAMES) -> list[Look]:
+    """Some frames of all Einsums as one group."""
     scene = Scene(cascade, arch, main_einsums(cascade), extents_of(cascade))
-    members, later = list(scene.einsums), frozenset[str]()
-    for look in Known().frames_of(scene, members, later)[::FRAMES]:
-        for order in look.orders[:2]:
-            costs = look.costing(order.loops).run()
-            if costs:
-                yield Mix(scene, look.frame, priced(costs, arch), later, chains(scene, members, later),
-                          depth(scene, members), 0.0, room, lambda: None)  # fmt: skip
+    return Known().frames_of(scene, list(scene.einsums), frozenset())[::step]
+
+
+def mixes(cascade, arch, room: float) -> Iterator[Mix]:
+    """All choices of some frames."""
+    for look in looks(cascade, arch):
+        yield from mixes_of(look, room)
+
+
+def mixes_of(look: Look, room: float) -> Iterator[Mix]:
+    scene, later = look.scene, frozenset[str]()
+    members = list(scene.einsums)
+    for order in look.orders[:2]:
+        costs = look.costing(order.loops).run()
+        if costs:
+            yield Mix(scene, look.frame, priced(costs, scene.arch), later, chains(scene, members, later),
+                      depth(scene, members), 0.0, room, lambda: None)  # fmt: skip
 
 
 @pytest.mark.parametrize("text", [SOFTMAX, CHAIN, STEPS], ids=["softmax", "chain", "steps"])
@@ -111,8 +134,58 @@ def test_what_is_dropped_is_no_better(text: str) -> None:
 
 def found_by(mix: Mix, at: int, floor: float, best: Best, keep) -> Best:
     with patch.object(tight, "_MANY", 0), patch.object(tight, "undominated", keep):
-        tight.Tight(mix, at, floor).run(best)
+        tight.Tight(mix, [at], [floor]).run(best)
     return best
+
+
+@pytest.mark.parametrize("text", [SOFTMAX, CHAIN, STEPS], ids=["softmax", "chain", "steps"])
+def test_sizes_side_by_side_are_as_good_as_one_by_one(text: str) -> None:
+    """All combinations of sizes together, waiting for each other where they are many, and each by itself; with tiles
+    that spill too."""
+    draw = np.random.default_rng(len(text) + 1)
+    cascade = parse_cascade(text)
+    spilt = 0
+    for n in range(MACHINES):
+        for k, mix in enumerate(mixes(cascade, machine(draw), float(draw.choice([4, 20, np.inf])))):
+            goal = Goal(WANTS[(n + k) % len(WANTS)])
+            every = np.arange(mix.costs.length)
+            for spill, ats in [(None, every), *((s, np.flatnonzero(at)) for s, at in mix.spills())]:
+                together, apart = Best(goal), Best(goal)
+                with patch.object(tight, "_TOGETHER", 40), patch.object(tight, "_MANY", 20):
+                    tight.Tight(mix, ats, np.zeros(len(ats))).run(together, spill)
+                for at in ats:
+                    tight.Tight(mix, [int(at)], [0.0]).run(apart, spill)
+                assert len(together.points) == len(apart.points)
+                for (mine, _), (other, _) in zip(together.points, apart.points, strict=True):
+                    assert goal.score(mine) == pytest.approx(goal.score(other), rel=1e-9)
+                spilt += spill is not None and bool(together.points)
+    assert spilt or text != SOFTMAX
+
+
+@pytest.mark.parametrize("text", [SOFTMAX, CHAIN, STEPS], ids=["softmax", "chain", "steps"])
+def test_bounds_of_frames_are_below_all_that_they_have(text: str) -> None:
+    """The least cycles, words and energy of each frame, tiles that spill among them."""
+    draw = np.random.default_rng(len(text) + 2)
+    cascade = parse_cascade(text)
+    seen, passing, near = 0, 0, 1e9
+    for _ in range(4 * MACHINES):
+        for look in looks(cascade, tight_machine(draw), 9 if text == CHAIN else 4):
+            bounds = Bounds(look.scene)
+            more = bounds.passing(look.frame, frozenset())
+            least = bounds.metrics(look.frame.members, look.cycles, more)
+            for mix in mixes_of(look, np.inf):
+                for k, objective in ((1, "latency"), (2, "dram"), (3, "energy")):
+                    best = Best(Goal((objective,)))
+                    for spill, ats in [(None, np.arange(mix.costs.length)),
+                                       *((s, np.flatnonzero(at)) for s, at in mix.spills())]:  # fmt: skip
+                        tight.Tight(mix, ats, np.zeros(len(ats))).run(best, spill)
+                    for metrics, _ in best.points:
+                        if not metrics[0]:
+                            assert metrics[k] >= least[k] * (1 - 1e-9), (objective, look.frame)
+                            seen, passing = seen + 1, passing + (sum(more) > 0)
+                            near = min(near, metrics[k] / least[k]) if sum(more) else near
+    assert seen > 20
+    assert text == STEPS or (passing > 15 and near < 1.6)
 
 
 def test_ranks_of_pairs() -> None:

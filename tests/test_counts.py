@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import permutations, product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import brute_force
 import numpy as np
 import pytest
 import yaml
-from brute_force import Presence, walk
+from brute_force import Gone, Presence, walk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,8 @@ from fusemodel.library import find
 from fusemodel.mapping import Design, load_design, parse_design
 from fusemodel.mapping.spec import Candidates, Group
 from fusemodel.model import Evaluation, domain, evaluate
+from fusemodel.model.compiled import compile_mapping
+from fusemodel.model.evaluate import choices
 from fusemodel.numerics import run
 
 ARCH = """
@@ -685,6 +688,96 @@ def test_a_tile_that_is_gone_is_refused() -> None:
     assert found.traffic_bytes["l1"]["N"] == {"read": 2 * 8 * 12, "write": 8 * 12}
     found = check_walk(design_of(SOFTMAX, {"groups": [{**group, "keep": {"l1": {"N": "m1"}, "dram": {"N": "p"}}}]}))
     assert found.traffic_bytes["dram"]["N"] == {"read": 8 * 12, "write": 8 * 12}
+
+
+CHAINED = {
+    "name": "chained", "ranks": {"p": 8, "m": 4, "e": 6}, "inputs": {"Q": ["p", "e"], "K": ["m", "e"], "X": ["p", "m"]},
+    "outputs": ["Z"], "einsums": "S[p, m] = sum[e](Q[p, e] * K[m, e])\nZ[p, m] = S[p, m] * X[p, m]\n",
+}  # fmt: skip
+
+
+def chained(keep: dict[str, Any], e0: int, loops: Sequence[str] = ("e1", "p1")) -> Design:
+    """Scores and what is made of them, in tiles of p inside tiles of e, which only the scores have."""
+    group = {
+        "tile": {"p": ["p1", "p0"], "p0": 2, "e": ["e1", "e0"], "e0": e0}, "loops": list(loops), "keep": keep,
+        "bind": {"S": {"unit": "grid"}, "Z": {"unit": "line"}},
+    }  # fmt: skip
+    return design_of(CHAINED, {"groups": [group]})
+
+
+def test_a_partial_sum_that_left_is_not_there() -> None:
+    """The scores of a tile of p are complete only after the last tile of e, when other tiles of p came in between."""
+    with pytest.raises(InputError, match="'Z' takes 'S' from 'l1', where the tile under 'p1' has been replaced") as e:
+        evaluate(chained({"l1": {"S": "p1"}}, 2))
+    assert "loop 'e1' is around one of the two only" in str(e.value)
+    for fine in (chained({"l1": {"S": "p1"}}, 6), chained({"l1": {"S": "p1"}}, 2, ["p1", "e1"])):
+        assert check_walk(fine).traffic_bytes["l1"]["S"]["write"] in (8 * 4, 3 * 8 * 4)
+    found = check_walk(chained({"l1": {"S": "all"}}, 2))  # all tiles of p stay
+    assert found.groups[0].footprint_bytes["l1"]["S"] == 8 * 4
+    found = check_walk(chained({"l1": {"S": "p1"}, "dram": {"S": "all"}}, 2))  # and here they come back
+    assert found.traffic_bytes["dram"]["S"] == {"read": (2 + 1) * 8 * 4, "write": 3 * 8 * 4}
+
+
+@pytest.mark.parametrize("keep", [{"l1": {"S": "p1"}}, {"l1": {"S": "p1"}, "dram": {"S": "all"}}], ids=["gone", "back"])
+def test_tile_sizes_at_which_a_partial_sum_leaves(keep: dict[str, Any]) -> None:
+    """In batches and among candidates as one by one."""
+    group = {
+        "tile": {"p": ["p1", "p0"], "p0": "any", "e": ["e1", "e0"], "e0": "any"}, "loops": ["e1", "p1"], "keep": keep,
+        "bind": {"S": {"unit": "grid"}, "Z": {"unit": "line"}}, "minimise": ["energy"],
+    }  # fmt: skip
+    design = design_of(CHAINED, {"groups": [group]})
+    pairs = [*product(divisors(8), divisors(6))]
+    p0, e0 = map(list, zip(*pairs, strict=True))
+    found = compile_mapping(design).evaluate(sets={"p0": p0, "e0": e0})
+    energies = []
+    for i, (p, e) in enumerate(pairs):
+        legal = "dram" in keep or p == 8 or e == 6
+        assert found["fits"][i] == legal
+        if legal:
+            energies.append(evaluate(design, sets={"p0": p, "e0": e}).energy_j)
+            assert found["energy_j"][i] == pytest.approx(energies[-1], rel=1e-12)
+    assert evaluate(design).energy_j == pytest.approx(min(energies), rel=1e-12)
+
+
+@pytest.mark.parametrize(("e0", "words"), [(6, 2 * 4), (2, 8 * 4)])
+def test_partial_sums_in_registers_are_there_for_every_tile(e0: int, words: int) -> None:
+    design = chained({}, e0)
+    _, (chosen,) = choices(design)
+    assert check_walk(design).traffic_bytes["dram"].keys() == {"Q", "K", "X", "Z"}
+    assert chosen.plan.passed_on["S"].words(chosen.sizes) == words
+
+
+def test_what_loops_around_one_einsum_replace() -> None:
+    """Every order of shared loops, with scores and a mask made outside the loop over e kept in many ways: counted as
+    walked, and refused where the walk does not find what it needs."""
+    raw = {
+        **CHAINED, "inputs": {**CHAINED["inputs"], "W": ["p"]},
+        "einsums": "Y[p] = W[p] * 2\nS[p, m] = sum[e](Q[p, e] * K[m, e] * Y[p])\nZ[p, m] = S[p, m] * Y[p] + X[p, m]\n",
+    }  # fmt: skip
+    held: list[dict[str, str]] = [{}, {"l1": "p1"}, {"l1": "p1", "dram": "all"}, {"l1": "m", "l2": "p1"}]
+    held += [{"l2": "all"}, {"l1": "e1"}, {"l1": "p1", "l2": "e1"}]
+    bind = {"Y": {"unit": "line"}, "S": {"unit": "grid"}, "Z": {"unit": "line"}}
+    seen = {"counted": 0, "refused": 0, "apart": 0}
+    for loops in permutations(["e1", "p1", "m"]):
+        for s, y, (p0, e0) in [*product(held, held, ((2, 2), (2, 6), (8, 2)))][::4]:
+            keep = {
+                level: {t: of[level] for t, of in (("S", s), ("Y", y)) if level in of} for level in ("dram", "l2", "l1")
+            }
+            tile = {"p": ["p1", "p0"], "p0": p0, "e": ["e1", "e0"], "e0": e0}
+            group = {"tile": tile, "loops": list(loops), "keep": {k: v for k, v in keep.items() if v}, "bind": bind}
+            design = design_of(raw, {"groups": [group]})
+            sizes = {**extents_of(design.cascade), "p1": 8 // p0, "p0": p0, "e1": 6 // e0, "e0": e0}
+            try:
+                walk(design, extents_of(design.cascade), [sizes])
+            except Gone:
+                seen["refused"] += 1
+                with pytest.raises(InputError, match="has been replaced"):
+                    evaluate(design)
+                continue
+            seen["counted"] += 1
+            seen["apart"] += "dram" in keep and e0 < 6 and p0 < 8
+            check_walk(design)
+    assert min(seen.values()) > 20
 
 
 def test_two_passes_of_one_nest_bring_an_input_twice() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import inf, prod
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from fusemodel.analysis.graph import Dependence
 from fusemodel.arch.spec import find_op
 from fusemodel.cascade.ir import RankValue, reads
 from fusemodel.cascade.work import work_of
-from fusemodel.explore.frame import Scene, least_cycles
+from fusemodel.explore.frame import Frame, Scene, least_cycles
 from fusemodel.explore.front import front
 
 _MOST = 5000  # partial assignments; beyond them work is taken to be shared out evenly
@@ -119,12 +119,47 @@ class Bounds:
         written = inside & (outside | set(self.scene.cascade.outputs))
         return sum(self.words[t] for t in read), sum(self.words[t] for t in written)
 
-    def metrics(self, members: Sequence[str], cycles: float | None = None) -> tuple[float, ...]:
+    @cached_property
+    def largest(self) -> float:
+        """Words that the largest level on chip has room for, or the registers of all units."""
+        arch = self.scene.arch
+        levels = [lv.size_bytes for n, lv in arch.levels.items() if n != arch.outermost]
+        held = [u.size * u.registers.words if u.registers else inf for u in arch.units.values()]
+        return max(sum(held), *(inf if size is None else size / arch.word_bytes for size in levels), 0.0)
+
+    def passing(self, frame: Frame, later: frozenset[str]) -> tuple[float, float]:
+        """Words read and written at the outermost level, beside those that a group has to, since what passes from one
+        nest to another, or is read by several, has tiles that no other level has room for. A part of a tile that is
+        made here may stay (spill)."""
+        scene, read, written = self.scene, 0.0, 0.0
+        users: dict[str, set[int]] = {}
+        for i, nest in enumerate(frame.nests):
+            for t in {t for n in nest for t in scene.used(n)}:
+                users.setdefault(t, set()).add(i)
+        for t, nests in users.items():
+            leaves = scene.tensor_leaves(t)
+            tile = prod(frame.least(x, scene.extents[x]) for x in leaves)
+            for rank, (outer, inner) in scene.cascade.split.items():
+                if outer in leaves and inner in leaves:  # the last tile may be smaller
+                    tile = min(tile, tile * scene.extents[rank] / (scene.extents[outer] * scene.extents[inner]))
+            if len(nests) < 2 or tile <= self.largest or scene.cascade.tensors[t].iterative:
+                continue
+            if t not in frame.members:
+                read += (len(nests) - 1) * self.words[t]
+                continue
+            out = (1 - self.largest / tile) * self.words[t]
+            read += (len(nests) - 1) * out
+            written += out if t not in later and t not in scene.cascade.outputs else 0.0
+        return read, written
+
+    def metrics(
+        self, members: Sequence[str], cycles: float | None = None, more: tuple[float, float] = (0.0, 0.0)
+    ) -> tuple[float, ...]:
         """A lower bound of a group's metrics (:data:`fusemodel.explore.goal.METRICS`); ``cycles`` that its busiest unit
-        takes at least, where more is known."""
+        takes at least, where more is known, and ``more`` words read and written."""
         arch = self.scene.arch
         level = arch.levels[arch.outermost]
-        read, write = self.traffic(members)
+        read, write = (x + y for x, y in zip(self.traffic(members), more, strict=True))
         cycles = self.busiest(tuple(members)) if cycles is None else cycles
         if level.bandwidth_bytes_per_s:
             cycles = max(cycles, (read + write) * arch.word_bytes / level.bandwidth_bytes_per_s * arch.clock_hz)

@@ -20,12 +20,12 @@ from fusemodel.explore.front import Floats
 from fusemodel.explore.ragged import steps as steps_of
 from fusemodel.mapping.load import group_of
 from fusemodel.mapping.spec import ALL
-from fusemodel.model.amounts import Columns, product
+from fusemodel.model.amounts import Columns
 from fusemodel.model.cost import GroupCost, cost_of, recurrence_cycles
 from fusemodel.model.decided import Inexact
 from fusemodel.model.frame import loose_ranks, ragged_frames
 from fusemodel.model.movement import in_blocks
-from fusemodel.model.plan import Move, Plan, plan_group
+from fusemodel.model.plan import Move, Plan, Replaced, kept_apart, plan_group
 from fusemodel.model.recurrence import Recurrence
 from fusemodel.model.registers import capacity, held_in_registers
 
@@ -195,12 +195,19 @@ class Costing:
                         for t, size in cost.footprint_words.get(level, {}).items():
                             if t in take:
                                 found[t].columns[i][columns.space.start + k, at] += size
-                for t, leaves in plan.passed_on.items():
+                for replaced in plan.replaced:
+                    if replaced.tensor in take:
+                        found[replaced.tensor].columns[i][0] += self.barred(replaced)
+                for t, passed in plan.passed_on.items():
                     if t in take:
-                        words = np.ones(self.length) * product(leaves, self.sizes)
+                        words = np.ones(self.length) * passed.words(self.sizes)
                         found[t].columns[i][0] += words > self.registers
                         found[t].columns[i][columns.held] += words
         return found
+
+    def barred(self, replaced: Replaced) -> Floats:
+        """Infinite for the combinations in which a tile would be read after it was replaced."""
+        return np.where(np.ones(self.length, dtype=bool) & kept_apart(replaced.partings, self.sizes), np.inf, 0.0)
 
     def legal(
         self, options: Mapping[str, Sequence[Place]], wanted: Mapping[str, int]
@@ -320,6 +327,8 @@ class Costing:
                     into[:, at] += part if isinstance(at, slice) else part[:, 0]
             size = found.footprint_words.get(level, {}).get(tensor, 0.0)
             into[columns.space.start + columns.levels.index(level), at] += size
+        for replaced in plan.replaced:
+            into[0] += self.barred(replaced) if replaced.tensor == tensor else 0.0
         return into
 
 

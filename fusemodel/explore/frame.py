@@ -66,6 +66,12 @@ class Frame:
             return self.parts(rank)
         return self.parts(rank)[1:] if rank in self.halves else (rank,)
 
+    def least(self, rank: str, extent: int) -> int:
+        """Of a leaf, the least that a tile under shared loops has."""
+        if rank in self.outer or (rank in self.ranks and rank not in self.tiles):
+            return 1
+        return self.tiles.get(rank, extent)
+
     @property
     def own(self) -> bool:
         """Whether tiles under loops of a nest are looked for."""

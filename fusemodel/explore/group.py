@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusemodel.cascade.ir import reads, reduced_ranks
 from fusemodel.errors import InputError
@@ -25,6 +26,8 @@ from fusemodel.explore.tight import Tight
 
 _BEAM = 30  # partial mappings of a first look, which bounds what is looked at after it
 _TOGETHER = 4  # frames of which the most promising, as their costs say, is looked at first; then four times as many
+_SIDE = 256  # combinations of sizes of a frame that go side by side at most
+_STEP = 16  # so many times as many as before
 _LOOKS = 2  # combinations of sizes of a frame that are looked at in this way
 
 
@@ -114,7 +117,7 @@ class GroupSearch:
         first = sorted(kinds.values(), key=order.index)  # of each kind
         rest = [i for i in order if i not in first]
         self.best, done = best, 0
-        for some in (*([i] for i in first), *growing(rest)):
+        for some in (*([i] for i in first), *growing(rest, _TOGETHER, _TOGETHER)):
             ways: list[_Way] = []
             for i in some:
                 self.part = (done := done + 1) / (len(waiting) + 1)
@@ -123,11 +126,12 @@ class GroupSearch:
                 bound, look = waiting[i]
                 ways += self.ways(look, np.array([bound]), best)
             ways.sort(key=lambda w: w.least)
-            for way in ways if len(some) > 1 else ():
+            glanced = len(some) > 1
+            for way in ways if glanced else ():
                 self.glance(way, best)
             for way in ways:
                 if not (self.hasty and best.points):
-                    self.frame(way, best)
+                    self.frame(way, best, glanced)
         for spilling in sorted(self.spilling, key=lambda x: x.least):
             if not (self.hasty and best.points):
                 self.spilt(spilling, best)
@@ -145,7 +149,7 @@ class GroupSearch:
         """A lower bound of the metrics of a frame."""
         if not self.exact or not isinstance(look.frame, Frame):
             return self.bounds.metrics(self.members)
-        return self.bounds.metrics(self.members, look.cycles)
+        return self.bounds.metrics(self.members, look.cycles, self.bounds.passing(look.frame, self.later))
 
     def ways(self, look: Look, bound: Any, best: Best) -> list[_Way]:
         """The orders of the loops of a frame that are legal and may have something better."""
@@ -173,16 +177,16 @@ class GroupSearch:
         at = int(np.lexsort(self.goal.scores(way.capped).T[::-1])[0])
         if best.open(way.capped[[at]])[0]:
             self.check(self)
-            self.offer(Tight(way.mix, at, float(way.capped[at, 1])), way.order.loops, best, beam=_BEAM)
+            self.offer(Tight(way.mix, [at], way.capped[[at], 1]), way.order.loops, best, beam=_BEAM)
 
-    def frame(self, way: _Way, best: Best) -> None:
+    def frame(self, way: _Way, best: Best, glanced: bool) -> None:
         """Offer the best of an order of the loops of a frame, and note what may spill."""
         look, order, mix = way.look, way.order, way.mix
         self.check(self)
-        spills = self.mixed(mix, way.capped, order.loops, order.space // mix.costs.length, best)
+        spills = self.mixed(mix, way.capped, order.loops, order.space // mix.costs.length, best, glanced)
         spills.sort(key=lambda x: self.goal.score(x[2]))
         for at, spill, _ in spills[:_LOOKS]:
-            self.offer(Tight(mix, at, 0.0), order.loops, best, spill, beam=_BEAM)
+            self.offer(Tight(mix, [at], [0.0]), order.loops, best, spill, beam=_BEAM)
         if spills:
             least = self.goal.score(spills[0][2])
             self.spilling.append(_Spilling(look, order, way.bound, [(at, spill) for at, spill, _ in spills], least))
@@ -194,27 +198,31 @@ class GroupSearch:
         )  # fmt: skip
 
     def mixed(
-        self, mix: Mix, capped: Any, order: tuple[str, ...], each: int, best: Best
+        self, mix: Mix, capped: Any, order: tuple[str, ...], each: int, best: Best, glanced: bool
     ) -> list[tuple[int, Spill, tuple[float, ...]]]:
         """Offer the best without spills; hands back what may spill, for each combination of sizes, with its bound."""
         loose = mix.loose(capped=False)
-        looked = 0
-        spills: list[tuple[int, Spill, tuple[float, ...]]] = []
-        for at in map(int, np.lexsort(self.goal.scores(capped).T[::-1])):
-            if not best.open(loose[[at]])[0]:
-                self.tally.pruned["bound of the tile sizes"] += each
-                continue
-            self.check(self)
-            if best.open(capped[[at]])[0]:
-                tight = Tight(mix, at, float(capped[at, 1]))
-                if looked < _LOOKS or not best.points:
+        ranked = np.lexsort(self.goal.scores(capped).T[::-1])
+        for some in [
+            *(ranked[i : i + 1] for i in range(_LOOKS)),
+            *growing(ranked[_LOOKS:], _TOGETHER, _TOGETHER, _SIDE),
+        ]:
+            open_ = some[best.open(loose[some])]
+            if len(open_) < len(some):
+                self.tally.pruned["bound of the tile sizes"] += each * (len(some) - len(open_))
+            open_ = open_[best.open(capped[open_])]
+            if len(open_):
+                self.check(self)
+                tight = Tight(mix, open_, capped[open_, 1])
+                if (len(some) == 1 and not glanced) or not best.points:
                     self.offer(tight, order, best, beam=_BEAM)
-                looked += 1
                 self.offer(tight, order, best)
-            for spill in mix.spills(at):
-                least = mix.spilt(at, spill)
-                if best.open(least)[0]:
-                    spills.append((at, spill, tuple(map(float, least[0]))))
+        spills: list[tuple[int, Spill, tuple[float, ...]]] = []
+        for spill, able in mix.spills():
+            some = np.flatnonzero(able & best.open(loose))
+            least = mix.spilt(some, spill) if len(some) else np.zeros((0, 5))
+            for i in np.flatnonzero(best.open(least)):
+                spills.append((int(some[i]), spill, tuple(map(float, least[i]))))
         return spills
 
     def spilt(self, spilling: _Spilling, best: Best) -> None:
@@ -225,10 +233,14 @@ class GroupSearch:
         costs, made = self.known.costs(look, order, lambda: self.check(self))
         self.tally.evaluated += made
         mix = self.mix(look, costs, spilling.bound) if costs else None
-        for at, spill in spilling.spills if mix else ():
+        for spill, ats in spilling.places().items() if mix else ():
+            assert mix
             self.check(self)
-            if mix and best.open(mix.spilt(at, spill))[0]:
-                self.offer(Tight(mix, at, 0.0), order.loops, best, spill)
+            open_ = ats[best.open(mix.spilt(ats, spill))]
+            for some in growing(open_, 1, _STEP, _SIDE):
+                left = some[best.open(mix.spilt(some, spill))]
+                if len(left):
+                    self.offer(Tight(mix, left, np.zeros(len(left))), order.loops, best, spill)
 
     def offer(
         self, tight: Tight, order: tuple[str, ...], best: Best, spill: Spill | None = None, beam: int | None = None
@@ -268,6 +280,13 @@ class _Spilling:
     bound: Any
     spills: list[tuple[int, Spill]]
     least: tuple[float, ...]
+
+    def places(self) -> dict[Spill, NDArray[np.int64]]:
+        """The combinations of sizes at which each may spill, the most promising first."""
+        found: dict[Spill, list[int]] = {}
+        for at, spill in self.spills:
+            found.setdefault(spill, []).append(at)
+        return {spill: np.array(ats) for spill, ats in found.items()}
 
 
 @dataclass(frozen=True)
@@ -310,12 +329,12 @@ class _Owner:
         return found
 
 
-def growing(items: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Runs of items, each four times as long as the one before: most searches are done after a few."""
-    start, size = 0, _TOGETHER
+def growing(items: Sequence[int], first: int, factor: int, most: float = inf) -> Iterator[Sequence[int]]:
+    """Runs of items, each longer than the one before by a factor: most searches are done after a few."""
+    start, size = 0, first
     while start < len(items):
         yield items[start : start + size]
-        start, size = start + size, 4 * size
+        start, size = start + size, int(min(factor * size, most))
 
 
 def chains(scene: Scene, members: Sequence[str], later: frozenset[str]) -> dict[str, str]:

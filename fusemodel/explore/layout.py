@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
 from math import inf, prod
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fusemodel.explore.front import front
+from fusemodel.explore.front import Floats, front
 
 _SPREAD = 5  # leaves that may be spread: the longest
 _ORDERED = 4  # own loops whose order is looked for: the longest; the others are outside them
@@ -73,7 +74,6 @@ def layouts(problem: Problem) -> tuple[Layout, ...]:
     Words are products of sizes, so one that is no worse for the smallest and for the largest size of a loop is no worse
     between them. It has to be no worse in a last tile that is smaller either.
     """
-    rows, found = [], []
     corners = [
         dict(problem.free) | dict(zip((x for x, *_ in problem.own), at, strict=True)) for at in _corners(problem)
     ]
@@ -81,20 +81,19 @@ def layouts(problem: Problem) -> tuple[Layout, ...]:
     if problem.spatial is not None:
         spreads = [{**{d: () for d, _ in problem.shape}, **dict(problem.spatial)}]
     elif problem.tiled:  # the unit filled as well as it can be, and without folds where that is as good
-        least = [_on_average(problem, s, frozenset(x for xs in s.values() for x in xs), corners[0]) for s in spreads]
-        spreads = [s for s, n in zip(spreads, least, strict=True) if n <= min(least)]
+        least = _Table(problem, corners[:1], [(s, ()) for s in spreads]).on_average()
+        spreads = [s for s, n in zip(spreads, least, strict=True) if n <= least.min()]
         sizes, lengths = dict(problem.free), dict(problem.shape)
         flat = [s for s in spreads if all(prod(sizes[x] for x in xs) <= lengths[d] for d, xs in s.items())]
         spreads = flat or spreads
-    for spatial in spreads:
-        placed = frozenset(x for xs in spatial.values() for x in xs)
-        for order in _orders(problem, placed):
-            every = (sizes | last for sizes in corners for last, _ in _last(problem))
-            rows.append([y for sizes in every for y in _columns(problem, spatial, placed, order, sizes)])
-            least = _on_average(problem, spatial, placed, corners[0])
-            found.append(Layout(tuple((d, xs) for d, xs in spatial.items() if xs), order, least))
-    kept = front(np.array(rows, dtype=float))
-    return tuple(sorted((found[i] for i in kept), key=lambda x: (x.cycles, len(x.spatial), x.loops)))
+    pairs = [(s, order) for s in spreads for order in _orders(problem, frozenset(x for xs in s.values() for x in xs))]
+    table = _Table(problem, corners, pairs)
+    least = table.on_average()
+    kept = (
+        Layout(tuple((d, xs) for d, xs in pairs[i][0].items() if xs), pairs[i][1], float(least[i]))
+        for i in front(table.columns())
+    )
+    return tuple(sorted(kept, key=lambda x: (x.cycles, len(x.spatial), x.loops)))
 
 
 def _corners(problem: Problem) -> list[tuple[int, ...]]:
@@ -125,23 +124,6 @@ def _orders(problem: Problem, placed: frozenset[str]) -> Iterator[tuple[str, ...
         yield (*outer, *order)
 
 
-def _cycles(
-    problem: Problem, spatial: Mapping[str, tuple[str, ...]], placed: frozenset[str], sizes: Mapping[str, int]
-) -> float:
-    total = 0.0
-    for member in problem.members:
-        folds = prod(-(-prod(sizes[x] for x in spatial[d] if x in member.leaves) // n) for d, n in problem.shape)
-        total += folds * prod(n for x, n in sizes.items() if x in member.leaves - placed) * member.cycles
-    return total
-
-
-def _on_average(
-    problem: Problem, spatial: Mapping[str, tuple[str, ...]], placed: frozenset[str], sizes: Mapping[str, int]
-) -> float:
-    """Cycles of a tile, the last ones being smaller."""
-    return sum(part * _cycles(problem, spatial, placed, {**sizes, **last}) for last, part in _last(problem))
-
-
 def _last(problem: Problem) -> list[tuple[dict[str, int], float]]:
     """Sizes that leaves have in last tiles instead, and in which part of all tiles."""
     sizes = dict(problem.free)
@@ -149,40 +131,84 @@ def _last(problem: Problem) -> list[tuple[dict[str, int], float]]:
     return [({x: n for x, n, _ in some}, prod(p for *_, p in some)) for some in product(*each)]
 
 
-def _columns(
-    problem: Problem, spatial: Mapping[str, tuple[str, ...]], placed: frozenset[str], order: tuple[str, ...],
-    sizes: Mapping[str, int],
-) -> Iterator[float]:  # fmt: skip
-    """Cycles; and for every operand the words that pass the edge of the array in one step of the shared loops, whether
-    they change with the own loops, and whether the registers hold what is spread."""
-    yield _cycles(problem, spatial, placed, sizes)
-    for member in problem.members:
-        for leaves in member.operands:
-            last = max((k for k, x in enumerate(order) if x in leaves and sizes[x] > 1), default=-1)
-            spread = prod(sizes[x] for x in leaves & placed)
-            yield prod(sizes[x] for x in order[: last + 1] if x in member.leaves) * spread
-            yield float(last >= 0)
-            yield float(spread > problem.room)
-            if problem.tiled:
-                yield from _tiles(leaves, member.leaves, placed, order, sizes)
+class _Table:
+    """Layouts (spatial, order of loops) as rows, for some ``corners`` (sizes of all leaves), each with every last tile:
+    arrays are (layout, sizes, leaf or loop)."""
 
+    def __init__(
+        self, problem: Problem, corners: Sequence[Mapping[str, int]],
+        layouts: Sequence[tuple[Mapping[str, tuple[str, ...]], tuple[str, ...]]],
+    ) -> None:  # fmt: skip
+        self.problem, last = problem, _last(problem)
+        self.leaves = sorted(corners[0])
+        number = {x: i for i, x in enumerate(self.leaves)}
+        self.parts = np.array([part for _, part in last])
+        self.sizes = np.array([[{**one, **some}[x] for x in self.leaves] for one in corners for some, _ in last], float)
+        dims = {d: i for i, (d, _) in enumerate(problem.shape)}
+        self.dim = np.full((len(layouts), len(self.leaves)), -1)
+        self.order = np.full((len(layouts), max(len(order) for _, order in layouts)), -1)
+        self.place = np.full(self.dim.shape, len(self.leaves))  # of each leaf among the loops: beyond them where spread
+        for i, (spatial, order) in enumerate(layouts):
+            for d, xs in spatial.items():
+                self.dim[i, [number[x] for x in xs if x in number]] = dims[d]
+            loops = [number[x] for x in order]
+            self.order[i, : len(loops)] = loops
+            self.place[i, loops] = range(len(loops))
 
-def _tiles(
-    leaves: frozenset[str], around: frozenset[str], placed: frozenset[str], order: tuple[str, ...],
-    sizes: Mapping[str, int],
-) -> Iterator[float]:  # fmt: skip
-    """Words brought and words held if a tile of an operand were kept under each of the loops in turn."""
-    for x in sorted(sizes):
-        if x not in leaves:
-            continue
-        if x in placed:
-            yield from (inf, inf)
-            continue
-        outside = order[: order.index(x) + 1]
-        held = prod(sizes[y] for y in leaves if y not in outside)
-        last = max((k for k, y in enumerate(outside) if y in leaves and sizes[y] > 1), default=-1)
-        yield prod(sizes[y] for y in outside[: last + 1] if y in around) * held
-        yield held
+    def among(self, leaves: frozenset[str]) -> NDArray[np.bool_]:
+        return np.array([x in leaves for x in self.leaves])
+
+    def product(self, mask: NDArray[np.bool_]) -> Floats:
+        """Of the sizes of those leaves of each layout that a mask has."""
+        return np.where(mask[:, None, :], self.sizes, 1.0).prod(axis=2)
+
+    def cycles(self) -> Floats:
+        total = np.zeros((len(self.dim), len(self.sizes)))
+        for member in self.problem.members:
+            mine = self.among(member.leaves)
+            turns = self.product(mine & (self.dim < 0))
+            for d, (_, length) in enumerate(self.problem.shape):
+                turns *= np.ceil(self.product(mine & (self.dim == d)) / length)
+            total += turns * member.cycles
+        return total
+
+    def on_average(self) -> Floats:
+        """Cycles of a tile, for the first corner, the last ones being smaller."""
+        return (self.cycles()[:, : len(self.parts)] * self.parts).sum(axis=1)
+
+    def columns(self) -> Floats:
+        """Cycles; and for every operand the words that pass the edge of the array in one step of the shared loops,
+        whether they change with the own loops, and whether the registers hold what is spread."""
+        found = [self.cycles()]
+        loops = np.where(self.order[:, None, :] >= 0, self.sizes.T[self.order].swapaxes(1, 2), 1.0)
+        for member in self.problem.members:
+            around = self.among(member.leaves)
+            steps = np.where(around[self.order][:, None, :], loops, 1.0).cumprod(axis=2)
+            steps = np.concatenate([np.ones((*steps.shape[:2], 1)), steps], axis=2)
+            for leaves in member.operands:
+                mine = self.among(leaves)
+                moves = (mine[self.order] & (self.order >= 0))[:, None, :] & (loops > 1)
+                spread = self.product(mine & (self.dim >= 0))
+                found += [self.steps_to(steps, moves) * spread, moves.any(axis=2), spread > self.problem.room]
+                if self.problem.tiled:
+                    found += self.tiles(mine, steps, moves)
+        return np.concatenate(found, axis=1, dtype=float)
+
+    @staticmethod
+    def steps_to(steps: Floats, moves: NDArray[np.bool_]) -> Floats:
+        """Steps of the loops down to the innermost that moves."""
+        count = moves.shape[2]
+        last = np.where(moves.any(axis=2), count - np.argmax(moves[:, :, ::-1], axis=2), 0) if count else 0
+        return np.take_along_axis(steps, np.broadcast_to(last, steps.shape[:2])[:, :, None], axis=2)[:, :, 0]
+
+    def tiles(self, mine: NDArray[np.bool_], steps: Floats, moves: NDArray[np.bool_]) -> Iterator[Floats]:
+        """Words brought and words held if a tile of an operand were kept under each of the loops in turn."""
+        for x in np.flatnonzero(mine):
+            spread, at = self.dim[:, x] >= 0, self.place[:, x]
+            held = self.product(mine & (self.place > at[:, None]))
+            outside = moves & (np.arange(moves.shape[2]) <= at[:, None])[:, None, :]
+            brought = self.steps_to(steps, outside) * held
+            yield from (np.where(spread[:, None], inf, y) for y in (brought, held))
 
 
 __all__ = ["Layout", "Member", "Problem", "layouts"]

@@ -14,13 +14,15 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusemodel.explore.columns import OptionCost, Place, Priced
 from fusemodel.explore.frame import Frame, Scene
 from fusemodel.explore.front import Floats
 from fusemodel.explore.states import Label, Mixed, Spill
 
-_PRICES = 60
+_PRICES = 30
+_EARLY = 0.02  # of what places may add in words of the outermost level
 
 
 class Mix:
@@ -56,14 +58,16 @@ class Mix:
             seen |= used[i]
         self.last = {t: max(i for i, u in enumerate(used) if t in u) for t in seen}
         self.follower = {a: b for b, a in chains.items()}
-        self.decisions = [x for i, new in enumerate(self.opens) for x in (*new, i)]
         self.nests = [[t for t in self.last if t in u] for u in used]
         self.labels = {t: self._labels(t) for t in self.last}
         self.plain = {t: self._plain(x) for t, x in self.labels.items()}
+        self.base = [np.array([o.base for o in mine]) for mine in costs.options]
         self.near, self.far = self._tables()
-        self.reserve = {t: self._reserve(t, self.near) for t in self.last}
+        self.cheapest = {key: table.min(axis=0) for key, table in self.near.items()}
+        self.reserve = {t: self._reserve(t, self.cheapest) for t in self.last}
         self.numbers = {t: self._numbers(t) for t in self.last}
         self.value = {t: cost.columns + self.reserve[t][self.numbers[t][:, 0]] for t, cost in costs.tensors.items()}
+        self.decisions = self._order()
         self.least = self._least()
 
     def _labels(self, tensor: str) -> list[Label]:
@@ -92,16 +96,15 @@ class Mix:
         """For each label, the one without a place."""
         return np.array([labels.index(replace(label, place=None)) for label in labels], dtype=np.int64)
 
-    def _tables(self) -> tuple[dict[tuple[int, int, str], Floats], dict[tuple[int, int, str], Floats]]:
-        """For each option of a nest and each tensor, the columns that its use adds (label, column, size); then the same
-        where what may spill has spilt. Infinite where it cannot be."""
+    def _tables(self) -> tuple[dict[tuple[int, str], Floats], dict[tuple[int, str], Floats]]:
+        """For each nest and tensor, the columns that its use adds (option, label, column, size); then the same where
+        what may spill has spilt. Infinite where it cannot be."""
         near, far = {}, {}
         for b, tensors in enumerate(self.nests):
-            for o, option in enumerate(self.costs.options[b]):
-                for t in tensors:
-                    pairs = [self._used(option, b, t, label) for label in self.labels[t]]
-                    near[b, o, t] = np.array([x for x, _ in pairs])
-                    far[b, o, t] = np.array([y for _, y in pairs])
+            for t in tensors:
+                pairs = [[self._used(o, b, t, label) for label in self.labels[t]] for o in self.costs.options[b]]
+                near[b, t] = np.array([[x for x, _ in mine] for mine in pairs])
+                far[b, t] = np.array([[y for _, y in mine] for mine in pairs])
         return near, far
 
     def _used(self, option: OptionCost, b: int, tensor: str, label: Label) -> tuple[Floats, Floats]:
@@ -122,16 +125,29 @@ class Mix:
                     self.columns.move(far, outermost, read, wrote)
         return near, far
 
-    def _reserve(self, tensor: str, table: dict[tuple[int, int, str], Floats]) -> Floats:
-        """What the use of a tensor in all nests adds at least, for each label."""
+    def _reserve(self, tensor: str, cheapest: dict[tuple[int, str], Floats]) -> Floats:
+        """What the use of a tensor in all nests adds at least (label, column, size)."""
         total = np.zeros((len(self.labels[tensor]), self.columns.count, self.costs.length))
-        for b, tensors in enumerate(self.nests):
-            if tensor in tensors:
-                total += self._cheapest(b, tensor, table)
-        return total
+        return total + sum(x for (_, t), x in cheapest.items() if t == tensor)
 
-    def _cheapest(self, b: int, tensor: str, table: dict[tuple[int, int, str], Floats]) -> Floats:
-        return np.min([table[b, o, tensor] for o in range(len(self.costs.options[b]))], axis=0)
+    def _order(self) -> list[str | int]:
+        """Every tensor, before the nest that uses it first, and every nest; but first of all the tensors whose place
+        decides how much is moved from the outermost level: then bounds soon tell what is not worth going on with."""
+        first: dict[str, float] = {}
+        for t, value in self.value.items():
+            words = value[:, self.columns.out]
+            usable = np.isfinite(words)
+            most = np.where(usable, words, 0.0).max(axis=0)
+            least = np.where(usable, words, np.inf).min(axis=0)
+            first[t] = float((most - least)[np.isfinite(least)].sum())
+        total = sum(first.values())
+        early: list[str] = []
+        for t in sorted((t for t, x in first.items() if x > _EARLY * total), key=lambda t: -first[t]):
+            line = [t]
+            while line[0] in self.chains:  # what takes the place of another comes after it
+                line.insert(0, self.chains[line[0]])
+            early += [x for x in line if x not in early]
+        return [*early, *(x for i, new in enumerate(self.opens) for x in (*(t for t in new if t not in early), i))]
 
     def _least(self) -> Floats:
         """The least columns of everything still to come, for each decision and after it (decision, column, size)."""
@@ -146,17 +162,22 @@ class Mix:
                     columns[:, space] = np.where(legal, used[:, space], np.inf)
                 rows.append(columns.min(axis=0))
             else:
-                rows.append(np.min([o.base for o in self.costs.options[d]], axis=0))
+                rows.append(self.base[d].min(axis=0))
         rows.append(np.zeros_like(rows[0]))
         return np.array(list(accumulate(rows[::-1], np.add))[::-1])
 
     @cached_property
-    def busiest(self) -> Floats:
-        """Cycles that the nests take at least, each on the unit where it is done soonest, for each size."""
-        c = self.columns
-        return np.sum(
-            [np.min([o.base[c.busy].sum(axis=0) for o in mine], axis=0) for mine in self.costs.options], axis=0
-        )
+    def after(self) -> Floats:
+        """Cycles that nests from each on, and after the last, take at least, each on the unit where it is done soonest
+        (nest, size)."""
+        each = [base[:, self.columns.busy].sum(axis=1).min(axis=0) for base in self.base]
+        return np.array([*[*accumulate(each[::-1], np.add)][::-1], np.zeros(self.costs.length)])
+
+    @cached_property
+    def furthest(self) -> dict[str, Floats]:
+        """What the use of each tensor adds at least where it may have spilt (label, column, size)."""
+        cheapest = {key: table.min(axis=0) for key, table in self.far.items()}
+        return {t: self._reserve(t, cheapest) for t in self.last}
 
     def metrics(self, rows: Floats, piped: Any, rest: Any = 0.0) -> Floats:
         """Metrics of rows of columns; ``rest``: cycles still to be added to some unit."""
@@ -184,13 +205,13 @@ class Mix:
             for column in (c.out, c.energy, *range(c.words.start, c.words.stop)):
                 for k in map(int, np.flatnonzero(np.isfinite(self.capacity))):
                     rows[:, column] = np.maximum(rows[:, column], self.priced(column, k))
-        return self.metrics(rows, self.piped, self.busiest - self.least[0][c.busy].sum(axis=0))
+        return self.metrics(rows, self.piped, self.after[0] - self.least[0][c.busy].sum(axis=0))
 
     def priced(self, column: int, level: int) -> Floats:
         """The least of a column where space at a level has a price: what a tensor takes of it costs, and what there is
         of it is given back. At every price that is a lower bound (Lagrange); the highest is taken."""
         space = self.columns.space.start + level
-        fixed = sum(np.min([o.base[column] for o in mine], axis=0) for mine in self.costs.options)
+        fixed = sum(base[:, column].min(axis=0) for base in self.base)
         best = np.zeros(self.costs.length)
         prices = (
             self.capacity[level] ** -1.0
@@ -204,11 +225,9 @@ class Mix:
             total += (value[:, :, None] + size[:, :, None] * prices[None]).min(axis=0)
         return np.maximum(best, total.max(axis=1) * (1 - 1e-12))
 
-    # One combination of sizes
-
-    def spills(self, at: int) -> Iterator[Spill]:
-        """Tiles that may spill: made and used here, larger than the room beside everything else at its least, at a
-        level next to the outermost one whose words take no time."""
+    def spills(self) -> Iterator[tuple[Spill, NDArray[np.bool_]]]:
+        """Tiles that may spill, and at which combinations of sizes: made and used here, larger than the room beside
+        everything else at its least, at a level next to the outermost one whose words take no time."""
         arch = self.scene.arch
         levels = list(arch.levels)
         if len(levels) < 2 or levels[1] in self.columns.timed or levels[1] not in self.columns.sized:
@@ -216,48 +235,48 @@ class Mix:
         k = self.columns.sized.index(levels[1])
         s = self.columns.space.start + k
         for tensor, cost in self.costs.tensors.items():
-            if tensor not in self.frame.members or self.last[tensor] == self.where(tensor):
+            if tensor not in self.frame.members or self.last[tensor] == self.where(tensor) or tensor in self.chains:
                 continue
             for i, place in enumerate(cost.places):
-                size = cost.columns[i, s, at]
-                if place.own or len(place.shared) != 1 or place.shared[0][0] != levels[1] or not np.isfinite(size):
+                if place.own or len(place.shared) != 1 or place.shared[0][0] != levels[1]:
                     continue
-                if self.chains.get(tensor) is None and size + self.least[0][s, at] > self.capacity[k]:
-                    yield Spill(tensor, place)
+                size = cost.columns[i, s]
+                yield Spill(tensor, place), np.isfinite(size) & (size + self.least[0][s] > self.capacity[k])
 
-    def spilt(self, at: int, spill: Spill) -> Floats:
-        """A lower bound of the metrics where a tile spills: as much as there is no room for moves further out."""
-        cost = self.costs.tensors[spill.tensor]
-        number = self.numbers[spill.tensor][cost.places.index(spill.place), 1]
-        near = cost.columns[cost.places.index(spill.place), :, at] + self.reserve[spill.tensor][number, :, at]
-        far = self.far_reserve(spill.tensor, number, at)
-        cheapest = self.value[spill.tensor][:, :, at].min(axis=0)
-        rest = self.least[0][:, at] - cheapest
+    def spilt(self, at: NDArray[np.int64], spill: Spill) -> Floats:
+        """A lower bound of the metrics where a tile spills, for some combinations of sizes: as much as there is no room
+        for moves further out."""
+        tensor, cost = spill.tensor, self.costs.tensors[spill.tensor]
+        number = self.numbers[tensor][cost.places.index(spill.place), 1]
+        near = cost.columns[cost.places.index(spill.place)][:, at] + self.reserve[tensor][number][:, at]
+        far = self.furthest[tensor][number][:, at]
+        cheapest = self.value[tensor][:, :, at].min(axis=0)
+        with np.errstate(invalid="ignore"):
+            rest = self.least[0][:, at] - cheapest
         rest[~np.isfinite(rest)] = 0.0
         column = self.level_column()
         room = self.capacity[column - self.columns.space.start]
         size = near[column]
-        part = float(np.clip((rest[column] + size - room) / size, 0.0, 1.0))
-        row = rest + near * (1 - part) + far * part
-        row[self.columns.space] = 0.0
-        return self.metrics(row[None, :], self.piped[at], max(0.0, self.busiest[at] - row[self.columns.busy].sum()))
+        part = np.clip((rest[column] + size - room) / size, 0.0, 1.0)
+        rows = rest + near * (1 - part) + far * part
+        rows[self.columns.space] = 0.0
+        more = np.maximum(0.0, self.after[0][at] - rows[self.columns.busy].sum(axis=0))
+        return self.metrics(rows.T, self.piped[at], more)
 
-    def beyond(self, tensor: str, place: Place) -> Floats:
-        """The space that a tensor needs beside that of the one whose place it takes (space, size)."""
-        costs, before = self.costs.tensors, self.chains[tensor]
-        mine = costs[tensor].columns[costs[tensor].places.index(place), self.columns.space]
-        theirs = costs[before].columns[costs[before].places.index(place), self.columns.space]
-        return np.maximum(mine - theirs, 0.0)
-
-    def far_reserve(self, tensor: str, label: int, at: int) -> Floats:
-        """What the use of a tensor adds at least where it has spilt."""
-        total = np.zeros(self.columns.count)
-        for b, tensors in enumerate(self.nests):
-            if tensor in tensors:
-                total += np.min(
-                    [self.far[b, o, tensor][label, :, at] for o in range(len(self.costs.options[b]))], axis=0
-                )
-        return total
+    @cached_property
+    def beyond(self) -> dict[str, Floats]:
+        """The space that each place of a tensor needs beside that of the one whose place it takes (place, space, size);
+        infinite where that one cannot be there."""
+        found, space = {}, self.columns.space
+        for tensor, before in self.chains.items():
+            mine, theirs = self.costs.tensors[tensor], self.costs.tensors[before]
+            found[tensor] = np.full((len(mine.places), space.stop - space.start, self.costs.length), np.inf)
+            for i, place in enumerate(mine.places):
+                if place in theirs.places and place.shared and not place.own:
+                    with np.errstate(invalid="ignore"):
+                        more = mine.columns[i, space] - theirs.columns[theirs.places.index(place), space]
+                    found[tensor][i] = np.maximum(more, 0.0)
+        return found
 
     def level_column(self) -> int:
         """Space at the level that may spill."""
@@ -270,7 +289,7 @@ class Mix:
         options, places = [], {}
         for decision, pick in zip(self.decisions, picks, strict=True):
             if isinstance(decision, str):
-                places[decision] = pick
+                places[decision] = int(pick)
             else:
-                options.append(pick)
+                options.append(int(pick))
         return Mixed(tuple(options), places, at, spill, bool(self.piped[at]))

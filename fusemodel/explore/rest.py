@@ -1,4 +1,4 @@
-"""What is still to come of a mix, at least, for one combination of sizes: bounds that say more than the least of each
+"""What is still to come of a mix, at least, for some combinations of sizes: bounds that say more than the least of each
 column by itself.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusemodel.explore.front import Floats, front
 
@@ -23,16 +24,17 @@ class Trade:
 
     column: int
     space: int
-    prices: Floats
-    least: Floats  # (decision, price)
+    prices: Floats  # (combination, price)
+    least: Floats  # (decision, combination, price)
 
-    def bound(self, rows: Floats, decision: int, capacity: float) -> Floats:
-        """What the column of each row comes to at least."""
+    def bound(self, rows: Floats, at: NDArray[np.int64], decision: int, capacity: float) -> Floats:
+        """What the column of each row, of a combination each, comes to at least."""
         free = capacity - rows[:, self.space]
         best = np.empty(len(rows))
         for start in range(0, len(rows), _BLOCK):
             part = slice(start, start + _BLOCK)
-            best[part] = (self.least[decision] - self.prices * free[part, None]).max(axis=1)
+            each = self.least[decision][at[part]] - self.prices[at[part]] * free[part, None]
+            best[part] = each.max(axis=1)
         return rows[:, self.column] + best
 
 
@@ -78,20 +80,18 @@ def busiest(rows: Floats, rest: Floats) -> Floats:
 
 
 def trade(
-    column: int, space: int, capacity: float, scale: float, choices: Sequence[tuple[Floats, Floats]]
+    column: int, space: int, capacity: float, scale: Floats, choices: Sequence[tuple[Floats, Floats]]
 ) -> Trade | None:
-    """``choices`` has, for each decision, what each way adds to the column and takes of the space; None where there is
-    nothing to trade."""
+    """``choices`` has, for each decision, what each way adds to the column and takes of the space (way, combination);
+    ``scale``: what the column comes to at least. None where there is nothing to trade."""
     if not np.isfinite(capacity) or capacity <= 0:
         return None
-    prices = _PRICES * max(scale, 1.0) / capacity
-    least = np.zeros((len(choices) + 1, len(prices)))
+    prices = np.maximum(scale, 1.0)[:, None] * _PRICES / capacity
+    least = np.zeros((len(choices) + 1, *prices.shape))
     for d in range(len(choices) - 1, -1, -1):
         values, sizes = choices[d]
         usable = np.isfinite(values) & np.isfinite(sizes)
-        if not usable.any():
-            return None
-        each = values[usable][:, None] + sizes[usable][:, None] * prices
+        each = np.where(usable, values, np.inf)[:, :, None] + np.where(usable, sizes, 0.0)[:, :, None] * prices
         least[d] = least[d + 1] + each.min(axis=0)
     return Trade(column, space, prices, least)
 

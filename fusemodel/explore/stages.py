@@ -17,7 +17,6 @@ from math import ceil, inf, prod
 from fusemodel.cascade.ir import rank_values, reads
 from fusemodel.explore.ragged import steps
 from fusemodel.mapping.check import main_einsums
-from fusemodel.model.amounts import product as product_of
 from fusemodel.model.cost import cost_of
 from fusemodel.model.plan import Plan, spatial_reductions
 from fusemodel.model.registers import capacity, held_in_registers, unions, units_of
@@ -87,7 +86,7 @@ def pipeline(plan: Plan, sizes: Mapping[str, int], extents: Mapping[str, int]) -
         n: Task(
             e.unit, float(cost.einsums[n].cycles) / tiles,
             float(min(prod(sizes[x] for x in drains[n].leaves), drains[n].length)) if n in drains else 0.0,
-            float(prod(sizes[x] for x in plan.passed_on[n])) if n in plan.passed_on else 0.0,
+            float(plan.passed_on[n].words(sizes)) if n in plan.passed_on else 0.0,
         )
         for n, e in plan.einsums.items()
     }  # fmt: skip
@@ -186,7 +185,7 @@ def overflows(chosen: Sequence[Chosen], pipelines: Sequence[Pipeline | None]) ->
     each = [sum(t.words for t in p.tasks.values()) * p.room / p.words for p in over]
     alone: dict[str, float] = {}
     for one in chosen:
-        words = {t: float(product_of(leaves, one.sizes)) for t, leaves in one.plan.passed_on.items()}
+        words = {t: float(passed.words(one.sizes)) for t, passed in one.plan.passed_on.items()}
         held = [h for h in held_in_registers(one.plan, one.sizes) if h.einsum is None and h.words > h.room]
         each += [sum(words.values()) * h.room / h.words for h in held]
         for h in held:  # what does not fit by itself, whatever else is there

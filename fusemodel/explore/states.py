@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,14 +44,17 @@ class Label:
 
 @dataclass
 class States:
-    """Partial choices: columns, picks so far, and for every tensor that is still to be used the number of its label."""
+    """Partial choices: the combination of sizes that each is of, columns, picks so far, and for every tensor that is
+    still to be used the number of its label."""
 
+    at: np.ndarray
     rows: Floats
     picks: np.ndarray
     labels: dict[str, np.ndarray]
 
     def taken(self, index: np.ndarray) -> States:
-        return States(self.rows[index], self.picks[index], {t: x[index] for t, x in self.labels.items()})
+        labels = {t: x[index] for t, x in self.labels.items()}
+        return States(self.at[index], self.rows[index], self.picks[index], labels)
 
     def keys(self) -> np.ndarray:
         """One number for each combination of labels."""
@@ -60,13 +62,6 @@ class States:
         for x in self.labels.values():
             total = total * (int(x.max(initial=0)) + 1) + x
         return total
-
-    @staticmethod
-    def joined(parts: Sequence[States]) -> States:
-        return States(
-            np.concatenate([p.rows for p in parts]), np.concatenate([p.picks for p in parts]),
-            {t: np.concatenate([p.labels[t] for p in parts]) for t in parts[0].labels},
-        )  # fmt: skip
 
 
 __all__ = ["Label", "Mixed", "Spill", "States"]

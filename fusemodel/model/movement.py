@@ -14,7 +14,7 @@ from fusemodel.model.amounts import Amount, Columns, Sizes, maximum, product, wh
 from fusemodel.model.decided import Count, Found, Frames, runs_of
 from fusemodel.model.elements import touched
 from fusemodel.model.frame import Frame, ragged_frames, settled
-from fusemodel.model.plan import Dim, Move, Plan, Tile, depth_of
+from fusemodel.model.plan import Dim, Move, Plan, Tile, depth_of, kept_apart
 from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tile, shared_tiles, simple
 from fusemodel.model.space import Space, held_alike
 
@@ -76,7 +76,7 @@ def _is_product(plan: Plan, frames: Mapping[str, Frame], moves: Sequence[Move]) 
     """Whether the words that moves with one key bring are a product of sizes."""
     tiles = [m.tile for m in moves]
     absent = any(frames[t.einsum].conditional or frames[t.einsum].where(t.guards) != [()] for t in tiles)
-    if absent or any(m.separators for m in moves) or len({m.nest for m in moves}) > 1:
+    if absent or (len(moves) > 1 and any(m.separators for m in moves)) or len({m.nest for m in moves}) > 1:
         return False
     # in one nest, with a reduction between them over a loop outside the tile
     reduced = {x for read in plan.reductions.values() for leaves in read.values() for x in leaves}
@@ -181,6 +181,8 @@ def by_products(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes) -> list[t
         amount = in_all(classes, lambda shared: shared.moved(frames, sizes), sizes)
         if move.after_first:  # the move of one Einsum, that of its output
             amount = maximum(amount - item.whole.words(frames, sizes), 0)
+        if move.separators:
+            amount = where(kept_apart(move.separators, sizes), amount, 0)
         found.append((move, amount))
     return found
 
@@ -196,7 +198,8 @@ def _count(frames: Mapping[str, Frame], moves: Sequence[Move]) -> Count:
         return Found(words, not notes, tuple(notes))
 
     own = [frames[m.tile.einsum] for m in moves]
-    steps = {x for m in moves for x in (*m.tile.outside, *m.separators)}
+    parting = {x for m in moves for p in m.separators for x in (p.loop, *p.inside)}
+    steps = parting | {x for m in moves for x in m.tile.outside}
     ranks: dict[tuple[str, ...], None] = {}
     for frame, move in zip(own, moves, strict=True):
         used = {
@@ -278,7 +281,7 @@ def _counted(item: _Product, frames: Mapping[str, Frame], sizes: Sizes) -> list[
     found: list[tuple[Move, Amount]] = []
     before: Amount = False
     for move in item.moves:
-        happens = product(move.separators, sizes) > 1 if move.separators else True
+        happens = kept_apart(move.separators, sizes) if move.separators else True
         found.append((move, where(before, 0, where(happens, words, 0))))
         before = True if happens is True else before | happens
         if before is True:
@@ -288,7 +291,7 @@ def _counted(item: _Product, frames: Mapping[str, Frame], sizes: Sizes) -> list[
 
 def happening(moves: Sequence[Move], sizes: Sizes) -> list[Move]:
     """The moves that happen at these sizes."""
-    return [m for m in moves if not m.separators or product(m.separators, sizes) > 1]
+    return [m for m in moves if not m.separators or kept_apart(m.separators, sizes)]
 
 
 def one_by_one(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, notes: list[str]) -> list[tuple[Move, Amount]]:

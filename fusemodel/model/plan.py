@@ -6,7 +6,7 @@ plan is evaluated for any number of them (:mod:`fusemodel.model.cost`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -33,9 +33,10 @@ from fusemodel.cascade.work import work_of
 from fusemodel.errors import InputError
 from fusemodel.mapping.check import Nest, holds, innermost, leaves_of, main_einsums, nest_of
 from fusemodel.mapping.spec import ALL, Group, Keep
+from fusemodel.model.amounts import Amount, Sizes, product
 from fusemodel.model.domain import Conditions, conditions_of
 from fusemodel.model.recurrence import Drain, Recurrence, recurrences_of
-from fusemodel.model.registers import passed_on
+from fusemodel.model.registers import Passed, passed_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,44 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
+class Parting:
+    """``loop`` keeps two Einsums apart where it has several steps, and one of the loops ``inside`` too (if there are
+    any): it is around one of them only, and those put another tile in the place of the one they have in common."""
+
+    loop: str
+    inside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A tensor that an Einsum takes from a level where its tile has been replaced since it was made: where one of
+    ``partings`` keeps the two apart, the mapping is not legal."""
+
+    tensor: str
+    keep: Keep
+    reader: str
+    partings: tuple[Parting, ...]
+
+    def problem(self, sizes: Sizes, outermost: str) -> InputError:
+        loop = next(p.loop for p in self.partings if kept_apart([p], sizes))
+        return InputError(
+            f"{self.reader!r} takes {self.tensor!r} from {self.keep.level!r}, where the tile under {self.keep.under!r} "
+            f"has been replaced since {self.tensor!r} was computed: loop {loop!r} is around one of the two only",
+            self.keep.at,
+            expected=f"a tile under a loop outside {loop!r}, or `{outermost}: {{{self.tensor}: all}}` as well",
+        )  # fmt: skip
+
+
+def kept_apart(partings: Iterable[Parting], sizes: Sizes) -> Amount:
+    """Whether one of some loops keeps two Einsums apart."""
+    found: Amount = False
+    for p in partings:
+        steps = sizes[p.loop] > 1
+        found = found | (steps & (product(p.inside, sizes) > 1) if p.inside else steps)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
 class Move:
     """Words of a tensor read at one level and written at another (None: the array's registers).
 
@@ -71,7 +110,7 @@ class Move:
     tensor's elements where ``after_first`` (a partial sum is not read before it was first written). Moves with one
     ``key`` bring one tile, unless they happen at different times: in different ``nest``s, or in one with a completed
     reduction over a loop outside the tile between them (``depths``). A move with ``separators`` happens only where one
-    of these loops has several steps.
+    of these keeps its ends apart.
     """
 
     key: tuple[object, ...]
@@ -83,7 +122,7 @@ class Move:
     spills: tuple[Keep, ...] = ()  # of the tiles at either end, those that may spill
     forwarded: bool = False  # the spilled part is taken from registers as it is made
     nest: str | None = None
-    separators: tuple[str, ...] = ()
+    separators: tuple[Parting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +159,8 @@ class Footprint:
 @dataclass(frozen=True)
 class Plan:
     """Everything about a group that does not depend on numbers. ``reductions`` has, for each Einsum, those of the group
-    it reads and the leaves over which each of them is reduced; ``passed_on`` the leaves of values alive in
-    registers."""
+    it reads and the leaves over which each of them is reduced; ``passed_on`` the values alive in registers;
+    ``replaced`` what would have to be read after its tile was replaced."""
 
     group: Group
     cascade: Cascade
@@ -132,7 +171,8 @@ class Plan:
     drains: tuple[tuple[Drain, ...], ...]
     recurrences: tuple[Recurrence, ...]
     reductions: Mapping[str, Mapping[str, frozenset[str]]]
-    passed_on: Mapping[str, tuple[str, ...]]
+    passed_on: Mapping[str, Passed]
+    replaced: tuple[Replaced, ...]
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # for the extents last evaluated
 
 
@@ -143,15 +183,17 @@ def plan_group(group: Group, cascade: Cascade, arch: Architecture, needed_later:
     nests = {n: nest_of(e, group, cascade) for n, e in inside.items()}
     conditions = conditions_of(cascade)
     builder = _Builder(group, cascade, arch, inside, nests, needed_later, conditions)
+    moves = tuple(builder.moves())
     return Plan(
         group, cascade, arch,
         {n: einsum_plan(e, nests[n], group, cascade, arch, conditions.of[n]) for n, e in inside.items()},
-        tuple(builder.moves()),
+        moves,
         tuple(builder.footprints()),
         tuple(tuple(d) for d in drains_of(group, inside, nests, cascade, arch)),
         recurrences_of(group, cascade, inside, nests, spatial_reductions(group, cascade, arch)),
         builder.reductions,
         passed_on(group, cascade, inside, nests),
+        tuple(builder.replaced),
     )  # fmt: skip
 
 
@@ -269,6 +311,7 @@ class _Builder:
             if n in inside
         }
         self.every_leaf = frozenset(x for leaves in reduced.values() for x in leaves)
+        self.replaced: list[Replaced] = []
 
     def chain(self, einsum: str, tensor: str, writes: bool) -> list[tuple[str, Keep | None]]:
         """The levels an access passes, outermost first, with the resident tile at each."""
@@ -344,19 +387,21 @@ class _Builder:
         put = {level for level, _ in self.chain(tensor, tensor, True)} if tensor in self.inside else set()
         found: list[Move] = []
         for i, (inner, keep) in enumerate(chain):
-            separators: tuple[str, ...] = ()
+            separators: tuple[Parting, ...] = ()
             if keep and inner in put:
-                kept_apart = self._apart(tensor, name, keep)
-                if kept_apart is not None and not kept_apart:
+                apart = self._apart(tensor, name, keep)
+                if apart is not None and not apart:
                     continue  # its producer left it there
-                if i == 0:
+                if i == 0 and (apart is None or not all(p.inside for p in apart)):
                     raise InputError(
                         f"{name!r} takes {tensor!r} from {inner!r}, where the tile under {keep.under!r} has been "
                         f"replaced since {tensor!r} was computed", keep.at,
                         expected="a tile under a loop that both share, outside every reduction between them, or "
                         f"`{self.order[0]}: {{{tensor}: all}}` as well",
                     )  # fmt: skip
-                separators = kept_apart or ()
+                separators = apart or ()
+                if i == 0:
+                    self.replaced.append(Replaced(tensor, keep, name, separators))
             if i > 0:
                 tile = self.tile(name, access, self.prefix(name, keep))
                 key = (tensor, chain[i - 1][0], inner, "fill")
@@ -372,18 +417,31 @@ class _Builder:
         key = (tensor, level, None, "read", name)
         return [*found, Move(key, tensor, level, None, tile, spills=spills, forwarded=forwarded)]
 
-    def _apart(self, producer: str, reader: str, keep: Keep) -> tuple[str, ...] | None:
-        """Loops whose steps replace what a producer wrote to a tile before the reader comes to it: none if both run
-        inside the tile's loop together. None itself: they run one after another whatever the loops."""
-        if self.nest(reader, keep) is None:
-            return ()
-        if self.nest(reader, keep) != self.nest(producer, keep):
+    def _apart(self, producer: str, reader: str, keep: Keep) -> tuple[Parting, ...] | None:
+        """What replaces the tile that a producer wrote before the reader comes to it: nothing if both run inside the
+        tile's loop together. None itself: they run one after another whatever the loops."""
+        before, after = self.prefix(producer, keep), self.prefix(reader, keep)
+        nest = self.nest(reader, keep)
+        if nest != self.nest(producer, keep):
             return None
-        outside = frozenset(self.prefix(reader, keep))
-        return tuple(
-            x for x in sorted(outside)
+        found = () if self.cascade.tensors[producer].iterative else self._around_one(producer, before, after)
+        if nest is None:
+            return found
+        return found + tuple(
+            Parting(x) for x in sorted(set(after))
             if depth_of(producer, self.reductions, frozenset({x})) != depth_of(reader, self.reductions, frozenset({x}))
         )  # fmt: skip
+
+    def _around_one(self, tensor: str, *nests: tuple[str, ...]) -> tuple[Parting, ...]:
+        """Of the loops outside a tile, those that one of two Einsums has, and inside which the tile is replaced."""
+        along = {x for r in self.cascade.full_ranks(tensor) for x in self.group.leaves(r, self.cascade)}
+        found = []
+        for mine, other in (nests, nests[::-1]):
+            for i, x in enumerate(mine):
+                inside = tuple(y for y in mine[i + 1 :] if y in along)
+                if x not in other and inside:
+                    found.append(Parting(x, inside))
+        return tuple(found)
 
     def _in_registers(self, producer: str, reader: str) -> bool:
         """Whether a reader takes a value as it is made: bound together, with no completed reduction between."""

@@ -17,10 +17,25 @@ if TYPE_CHECKING:
     from fusemodel.model.plan import Plan
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Values of a tensor that are alive together: those of ``leaves``, and of each leaf of ``later`` too where one of
+    the loops beside it has several steps, which are outside it and around some of the Einsums only."""
+
+    leaves: tuple[str, ...]
+    later: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def words(self, sizes: Sizes) -> Amount:
+        total = product(self.leaves, sizes)
+        for leaf, loops in self.later:
+            total = total * where(product(loops, sizes) > 1, sizes[leaf], 1)
+        return total
+
+
 def passed_on(
     group: Group, cascade: Cascade, einsums: Mapping[str, Einsum], nests: Mapping[str, Nest]
-) -> dict[str, tuple[str, ...]]:
-    """For each tensor that no level keeps between Einsums of the group, the leaves whose values are alive together."""
+) -> dict[str, Passed]:
+    """What is alive together of each tensor that no level keeps between Einsums of the group."""
     kept = {k.tensor for k in group.keeps}
     found = {}
     for name in group.bindings:
@@ -35,8 +50,16 @@ def passed_on(
             outside -= set(group.loops[first + 1 :])
         if set(readers) <= set(together):
             outside |= _common_loops(group, cascade, [einsums[n] for n in together], [nests[n] for n in together])
-        leaves = (x for r in cascade.full_ranks(name) for x in group.leaves(r, cascade))
-        found[name] = tuple(x for x in leaves if x not in outside)
+        leaves = [x for r in cascade.full_ranks(name) for x in group.leaves(r, cascade)]
+        around = [set(nests[n].shared) for n in (name, *readers)]
+        some = [x for x in group.loops if x in set.union(*around) - set.intersection(*around)]
+        later = {
+            y: tuple(x for x in some if x not in leaves and group.loops.index(x) < group.loops.index(y))
+            for y in leaves if y in outside and y in group.loops
+        }  # fmt: skip
+        found[name] = Passed(
+            tuple(x for x in leaves if x not in outside), tuple((y, loops) for y, loops in later.items() if loops)
+        )
     return found
 
 
@@ -71,7 +94,7 @@ def held_in_registers(plan: Plan, sizes: Sizes) -> list[Held]:
     for names, units in _passing(plan):
         words: Amount = 0
         for name in names:
-            words = words + product(plan.passed_on[name], sizes)
+            words = words + plan.passed_on[name].words(sizes)
         kept = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} kept nowhere"
         found.append(Held(names, None, words, capacity(plan.arch, units), f"{kept} but in {' and '.join(units)}"))
     for still in _standing(plan):

@@ -12,13 +12,13 @@ import numpy as np
 from fusemodel.cascade.ir import Apply, Expr, Extent, Number, RankValue
 from fusemodel.cascade.printer import format_expr
 from fusemodel.errors import NOWHERE, InputError
-from fusemodel.model.amounts import Amount, Sizes, floor_div, maximum, minimum, ratio
+from fusemodel.model.amounts import Amount, Sizes, floor_div, maximum, minimum, ratio, where
 from fusemodel.model.decided import Count, Found, Frames
 from fusemodel.model.domain import Linear
 from fusemodel.model.elements import Touch, touched
 from fusemodel.model.expression import Node
 from fusemodel.model.frame import Frame, words
-from fusemodel.model.plan import Footprint, Plan, Tile
+from fusemodel.model.plan import Footprint, Plan, Tile, kept_apart
 from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tiles
 
 
@@ -65,12 +65,17 @@ def space_of(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Siz
                 spilling = spilling + size
             else:
                 fixed = fixed + size
+        # a tile that was replaced before it is read has no room for sure
+        replaced: Amount = 0
+        for one in plan.replaced:
+            if one.keep.level == name:
+                replaced = replaced + where(kept_apart(one.partings, sizes), 1, 0)
         if name in plan.group.reserve:
             reserved = _reserved(plan, name, named)
             fixed = fixed + reserved
             held["(reserved)"] = reserved
         if level.size_bytes is None and name not in plan.group.budget_bytes:
-            space.need[name], space.excess[name], space.spill[name] = fixed + spilling, 0, 0
+            space.need[name], space.excess[name], space.spill[name] = fixed + spilling, replaced, 0
             continue
         sizes_of = (level.size_bytes, plan.group.budget_bytes.get(name))
         limit = reduce(minimum, (n for n in sizes_of if n is not None))
@@ -78,7 +83,7 @@ def space_of(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Siz
         over = maximum(fixed + spilling - capacity, 0)
         fraction = ratio(minimum(over, spilling), spilling)
         space.need[name] = fixed + spilling
-        space.excess[name] = maximum(fixed - capacity, 0)
+        space.excess[name] = maximum(fixed - capacity, 0) + replaced
         space.spill[name] = fraction
         space.footprint[name] = held
         for keep in may_spill:

@@ -15,11 +15,11 @@ from fusemodel.cascade.extents import evaluate, integer
 from fusemodel.cascade.ir import Expr, Number
 from fusemodel.errors import InputError, Where
 from fusemodel.mapping.spec import Auto, Candidates, Group, TileSize
-from fusemodel.model.amounts import Amount, ceil_div
+from fusemodel.model.amounts import Amount, Sizes, ceil_div
 from fusemodel.model.cost import GroupCost, cost_of, excess_of
 from fusemodel.model.decided import Inexact
 from fusemodel.model.movement import in_blocks
-from fusemodel.model.plan import Plan
+from fusemodel.model.plan import Plan, kept_apart
 from fusemodel.quantities import size
 
 _BLOCK = 2**16  # candidates evaluated in one call, so that memory stays bounded
@@ -51,7 +51,7 @@ def choose(
     if not candidates.minimise:
         sizes = sizes_of(plans[0], extents, sets)
         cost = cost_of(plans[0], sizes, extents)
-        _check_fits(plans[0], cost)
+        _check_fits(plans[0], sizes, cost)
         return Chosen(plans[0], sizes, cost, 1)
     best: Chosen | None = None
     best_score: list[float] = []
@@ -95,6 +95,9 @@ def _nearest_miss(plans: Sequence[Plan], extents: Mapping[str, int], sets: Mappi
             excess = [np.maximum(x, 0.0) for x in excess_of(plan, sizes, extents).values()]
             index = int(np.argmin(np.broadcast_to(sum(excess), (length,))))
         picked = {x: int(n[index]) if isinstance(n, np.ndarray) else n for x, n in sizes.items()}
+        if problem := next((x for x in plan.replaced if kept_apart(x.partings, picked)), None):
+            text = problem.problem(picked, plan.arch.outermost).message if text == "none divides" else text
+            continue
         cost = cost_of(plan, picked, extents)
         level, words = max(cost.excess_words.items(), key=lambda x: x[1])
         if words < least:
@@ -171,7 +174,10 @@ def group_energy_pj(arch: Architecture, cost: GroupCost) -> Amount:
     return total
 
 
-def _check_fits(plan: Plan, cost: GroupCost) -> None:
+def _check_fits(plan: Plan, sizes: Sizes, cost: GroupCost) -> None:
+    for one in plan.replaced:
+        if kept_apart(one.partings, sizes):
+            raise one.problem(sizes, plan.arch.outermost)
     for name, excess in cost.excess_words.items():
         if excess > 0:
             raise InputError(
