@@ -86,6 +86,8 @@ SHORT = "H200,{},{},bf16,{},{},{},{},{},{},{},{},0,0,0,,warm,20"
         ("vllm_vit_flash_attn_fa3", "encoder_attention", (64, 24, 24, 13, 13, 64, 0, 0), "non-causal, short sequences"),
         ("vllm_vit_flash_attn_fa3", "encoder_attention", (64, 24, 24, 65, 65, 64, 0, 0), "non-causal"),
         ("vllm_vit_flash_attn_fa3", "encoder_attention", (64, 24, 24, 13, 13, 80, 0, 0), "non-causal"),
+        ("vllm_vit_flash_attn_fa3", "encoder_attention", (64, 9, 9, 65, 65, 128, 0, 0), "non-causal, other tiles"),
+        ("flash_attention_v3", "encoder_attention", (64, 9, 9, 65, 65, 128, 0, 0), "non-causal"),
         ("vllm_vit_flash_attn_fa3", "encoder_attention", (1, 5, 5, 3072, 3072, 64, 0, 0), f"non-causal, {DIVIDED}"),
         ("vllm_flash_attn", "context_attention", (4, 8, 1, 8, 8, 128, 0, 1), "prefill, causal, few queries"),
         ("vllm_flash_attn", "context_attention", (4, 8, 1, 9, 9, 128, 0, 1), "prefill, causal"),
