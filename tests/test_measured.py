@@ -67,17 +67,17 @@ def test_errors_of_flash_attention_3_as_collectors_time_it() -> None:
     """Nothing was fitted on these rows; 12 % is what the model shall keep to on tables of the same kind."""
     found = validate([str(gpu_dir() / "measured-h200-sxm-fa3.csv")])
     assert found.errors["calibrated"].points == 637
-    assert found.errors["calibrated"].mape < 11.5
+    assert found.errors["calibrated"].mape < 10.5
     assert found.errors["mechanistic"].mape < 9.5
     assert found.errors["roofline"].mape > 50
     by_phase = {v: e["mechanistic"].mape for by, v, e in found.groups if by == "phase"}
     assert max(by_phase.values()) < 11
     steady = validate([str(gpu_dir() / "measured-h200-sxm-fa3-steady.csv")])
-    assert steady.errors["calibrated"].mape < 13
+    assert steady.errors["calibrated"].mape < 12.5
 
 
 DIVIDED = "divided as the scheduler of variable lengths does"
-SHORT = "H200,{},{},bf16,{},{},{},{},{},{},{},{},0,0,0,,warm,20"
+ROW = "H200,{},{},bf16,{},{},{},{},{},{},{},{},0,0,0,,warm,20"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ SHORT = "H200,{},{},bf16,{},{},{},{},{},{},{},{},0,0,0,,warm,20"
 )  # fmt: skip
 def test_tiles_and_parts_of_flash_attention_3(kernel, op, shape, rule, tmp_path) -> None:
     path = tmp_path / "one.csv"
-    path.write_text(f"{HEAD}\n{SHORT.format(kernel, op, *shape)}\n")
+    path.write_text(f"{HEAD}\n{ROW.format(kernel, op, *shape)}\n")
     (found,) = predict(read_any(path), load_rules(), load_calibration()).rule
     assert found == rule
 
@@ -108,7 +108,7 @@ def test_tiles_and_parts_of_flash_attention_3(kernel, op, shape, rule, tmp_path)
 def test_a_short_sequence_takes_a_third_of_a_long_tile(tmp_path) -> None:
     """Of 64 features: tiles of 64 rows, two blocks at once, against tiles of 192; measured, 2.2 and 6.3 us a wave."""
     path = tmp_path / "two.csv"
-    lines = [SHORT.format("vllm_vit_flash_attn_fa3", "encoder_attention", 64, 132, 132, n, n, 64, 0, 0)
+    lines = [ROW.format("vllm_vit_flash_attn_fa3", "encoder_attention", 64, 132, 132, n, n, 64, 0, 0)
              for n in (64, 128)]  # fmt: skip
     path.write_text("\n".join([HEAD, *lines]) + "\n")
     short, whole = predict(read_any(path), load_rules(), load_calibration()).mechanistic_s * 1e6 / 64

@@ -74,7 +74,7 @@ def measure_kernels(
     out: Annotated[str, typer.Option("--out", "-o", help="Table to append to; what is there is not measured again.")]
     = "measured.csv",
     minutes: Annotated[float, typer.Option(help="Time for the whole run.")] = 8.0,
-    groups: Annotated[str | None, typer.Option(help="Groups of points, separated by commas.")] = None,
+    groups: Annotated[str | None, typer.Option(help="Groups of points, separated by commas; see --plan.")] = None,
     dtype: Annotated[str, typer.Option(help="bf16 or fp16.")] = "bf16",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order.")] = 0,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what failed in an earlier run.")] = False,
