@@ -82,23 +82,23 @@ def test_groups_that_are_measured_only_where_they_are_named() -> None:
     cases = {g.name: [e.case for e in g.entries] for g in plan.groups}
     assert set(cases) == set(NAMED_ONLY)
     assert {(c.op, c.m * 4 // 2**20) for c in cases["bandwidth"]} >= {("read", 1), ("copy", 4096), ("exp2", 24)}
-    assert {c.head_dim for c in cases["flash3"]} == {64, 72, 80, 128, 256}
-    assert {c.batch for c in cases["flash3"] if c.op == "generation_attention"} == {2**i for i in range(12)}
-    assert all(c.heads % c.kv_heads == 0 for c in cases["flash3"])
-    assert set(cases["flash3"]) == {e.case for e in make_plan(groups=["flash3"], seed=5).groups[0].entries}
-    assert all(c.causal == (c.op == "context_attention") for c in cases["flash3"])
+    assert {c.head_dim for c in cases["serving"]} == {64, 72, 80, 128, 256}
+    assert {c.batch for c in cases["serving"] if c.op == "generation_attention"} == {2**i for i in range(12)}
+    assert all(c.heads % c.kv_heads == 0 for c in cases["serving"])
+    assert set(cases["serving"]) == {e.case for e in make_plan(groups=["serving"], seed=5).groups[0].entries}
+    assert all(c.causal == (c.op == "context_attention") for c in cases["serving"])
     assert len({c for g in cases.values() for c in g}) == sum(map(len, cases.values())) == plan.points
     assert sum(g.estimate_s for g in plan.groups) < plan.budget_s
 
 
 def test_kernels_that_cannot_be_had_are_left_out_by_name() -> None:
     lacking = Machine(missing=(("vllm_flash_attn", "vllm is not installed"),))
-    (group,) = make_plan(lacking, groups=["flash3"]).groups
+    (group,) = make_plan(lacking, groups=["serving"]).groups
     assert {e.case.kernel for e in group.entries} == {"vllm_vit_flash_attn_fa3"}
     ((kernel, why, count),) = group.missing
-    (whole,) = make_plan(groups=["flash3"]).groups
+    (whole,) = make_plan(groups=["serving"]).groups
     assert count + len(group.entries) == len(whole.entries)
-    assert f"{kernel}: left out, {why}" in plan_text(make_plan(lacking, groups=["flash3"]))
+    assert f"{kernel}: left out, {why}" in plan_text(make_plan(lacking, groups=["serving"]))
     assert plan_data(make_plan(lacking))["groups"][0]["missing"] == []
 
 

@@ -15,8 +15,8 @@ HOMES = {
     "gemm": "library.gemm", "copy": "library.copy", "launch": "library.launch", "exp2-loop": "loops.exp2_loop",
     "fma-loop": "loops.fma_loop", "triton-1pass": "passes.fused", "triton-2pass": "passes.fused",
     "triton-3pass-recompute": "passes.fused", "triton-3pass": "passes.unfused", "triton-splitkv": "decode.split_kv",
-    "triton-linear-chunked": "linear.chunked", "vllm_flash_attn": "flash3.paged",
-    "vllm_vit_flash_attn_fa3": "flash3.varlen", "torch-max": "library.read", "torch-fill": "library.fill",
+    "triton-linear-chunked": "linear.chunked", "vllm_flash_attn": "serving.paged",
+    "vllm_vit_flash_attn_fa3": "serving.varlen", "torch-max": "library.read", "torch-fill": "library.fill",
     "torch-copy": "library.copy", "torch-exp2": "library.exp2",
 }  # fmt: skip
 

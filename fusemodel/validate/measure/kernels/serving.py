@@ -1,4 +1,4 @@
-"""FlashAttention 3 as vLLM calls it, where that package is installed: nothing of it is compiled or shipped here."""
+"""Attention as a library for serving (vLLM) calls it, where that is installed: nothing of it is compiled or shipped."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
