@@ -1,4 +1,4 @@
-"""Draws the pictures of the README with the tool itself: `.venv/bin/python docs/make_pictures.py`."""
+"""Draws the pictures of the README and of validation with the tool itself: `.venv/bin/python docs/make_pictures.py`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from fusemodel import compare, evaluate
+from fusemodel.library import gpu_dir
 from fusemodel.report import load_request
 from fusemodel.report.html import html_page
 from fusemodel.report.tables import comparison, evaluation
@@ -25,6 +26,12 @@ def save(name: str, command: str, shown: RenderableType, width: int) -> None:
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
     console.print(Group(Text(f"$ {command}", style="bold green"), Text(""), shown))
     (HERE / name).write_text(console.export_svg(title="fusemodel", unique_id=name.split(".")[0]), encoding="utf-8")
+
+
+def plot_errors(name: str, *tables: str) -> None:
+    """Predicted against measured times of some tables that ship."""
+    given = [part for table in tables for part in ("--data", str(gpu_dir() / f"{table}.csv"))]
+    subprocess.run(["fusemodel", "validate", *given, "--plot", str(HERE / name)], check=True, stdout=subprocess.DEVNULL)
 
 
 def photograph(name: str) -> None:
@@ -69,3 +76,5 @@ if __name__ == "__main__":
         ],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
+    plot_errors("validation.svg", "published-attention")
+    plot_errors("measured.png", "measured-h100-sxm", "measured-h200-sxm")

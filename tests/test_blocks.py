@@ -191,8 +191,8 @@ def shapes(kind: str, n: int, seed: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     "name",
-    ["flash3-causal", "flash3", "flash3-split", "flash2-causal", "flash2", "decode-packed", "decode-split",
-     "decode-window",
+    ["flash3-causal", "flash3", "flash3-short", "flash3-split", "flash2-causal", "flash2", "decode-packed",
+     "decode-split", "decode-window",
      "decode-wait", "decode-split-wait", "flash2-packed-causal", "unfused-gpu", "unfused-triton", "two-pass"],
 )  # fmt: skip
 def test_arrays_equal_the_single_evaluation(name: str) -> None:

@@ -25,12 +25,13 @@ from fusemodel.errors import InputError
 from fusemodel.validate.measure import GROUPS, Machine, Settings, make_plan, measure
 from fusemodel.validate.measure.__main__ import main as bare_main
 from fusemodel.validate.measure.case import Case, pairs, work
-from fusemodel.validate.measure.plan import START_S, repeats
+from fusemodel.validate.measure.plan import NAMED_ONLY, START_S, repeats
 from fusemodel.validate.measure.rows import drift_of, measured
 from fusemodel.validate.measure.run import failures_path, log_path
 from fusemodel.validate.measure.stats import drift, summarise
 from fusemodel.validate.measure.store import COLUMNS, Table
 from fusemodel.validate.measure.telemetry import Reading, Telemetry, condition, energy_between_j
+from fusemodel.validate.measure.text import plan_data, plan_text
 from fusemodel.validate.measure.timing import GraphTimer, HostTimer, sample
 
 FAKE = str(Path(__file__).with_name("fake_worker.py"))
@@ -55,7 +56,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_the_plan_is_the_sweeps_that_were_asked_for() -> None:
     plan = make_plan()
     cases = {g.name: [e.case for e in g.entries] for g in plan.groups}
-    assert Counter(len(c) for c in cases.values()).total() == len(GROUPS)
+    assert set(cases) == set(GROUPS) - set(NAMED_ONLY)
     assert len(cases["sdpa"]) == 3 * 3 * 6 * 2
     assert {(c.head_dim, c.seq_q, c.causal) for c in cases["sdpa"]} == set(
         itertools.product((64, 128, 256), (512, 1024, 2048, 4096, 8192, 16384), (0, 1))
@@ -74,6 +75,31 @@ def test_the_plan_is_the_sweeps_that_were_asked_for() -> None:
     }
     assert [c.op == "idle" for c in cases["energy"]] == [True] + [False] * 12
     assert len(cases["energy"]) == 13
+
+
+def test_groups_that_are_measured_only_where_they_are_named() -> None:
+    plan = make_plan(groups=NAMED_ONLY, minutes=8)
+    cases = {g.name: [e.case for e in g.entries] for g in plan.groups}
+    assert set(cases) == set(NAMED_ONLY)
+    assert {(c.op, c.m * 4 // 2**20) for c in cases["bandwidth"]} >= {("read", 1), ("copy", 4096), ("exp2", 24)}
+    assert {c.head_dim for c in cases["serving"]} == {64, 72, 80, 128, 256}
+    assert {c.batch for c in cases["serving"] if c.op == "generation_attention"} == {2**i for i in range(12)}
+    assert all(c.heads % c.kv_heads == 0 for c in cases["serving"])
+    assert set(cases["serving"]) == {e.case for e in make_plan(groups=["serving"], seed=5).groups[0].entries}
+    assert all(c.causal == (c.op == "context_attention") for c in cases["serving"])
+    assert len({c for g in cases.values() for c in g}) == sum(map(len, cases.values())) == plan.points
+    assert sum(g.estimate_s for g in plan.groups) < plan.budget_s
+
+
+def test_kernels_that_cannot_be_had_are_left_out_by_name() -> None:
+    lacking = Machine(missing=(("vllm_flash_attn", "vllm is not installed"),))
+    (group,) = make_plan(lacking, groups=["serving"]).groups
+    assert {e.case.kernel for e in group.entries} == {"vllm_vit_flash_attn_fa3"}
+    ((kernel, why, count),) = group.missing
+    (whole,) = make_plan(groups=["serving"]).groups
+    assert count + len(group.entries) == len(whole.entries)
+    assert f"{kernel}: left out, {why}" in plan_text(make_plan(lacking, groups=["serving"]))
+    assert plan_data(make_plan(lacking))["groups"][0]["missing"] == []
 
 
 def test_a_plan_keeps_to_its_minutes() -> None:
@@ -132,6 +158,10 @@ def test_work_of_shapes_counted_by_hand() -> None:
     assert work(Case("t", "gemm", "gemm", m=3, n=5, k=7)).flop == 2 * 3 * 5 * 7
     assert work(Case("t", "gemm", "gemm", m=3, n=5, k=7)).bytes == 2 * (21 + 35 + 15)
     assert work(Case("t", "copy", "copy", m=10)).bytes == 40
+    assert [work(Case("t", "x", op, "fp32", m=10)).bytes for op in ("read", "fill", "exp2")] == [40, 40, 80]
+    one = Case("t", "x", "generation_attention", "bf16", 2, 8, 2, 1, 300, 64, window=100)
+    assert work(one).flop == 4 * 2 * 8 * 100 * 64
+    assert work(one).bytes == 2 * (2 * 2 * 8 * 64 + 2 * 2 * 2 * 100 * 64)
     # the parts of attention with scores in memory add up to its products and exponentials
     parts = [work(Case("t", "p", op, "bf16", 2, 8, 8, 300, 300, 64)) for op in ("bmm_qk", "softmax", "bmm_pv")]
     whole = work(Case("t", "sdpa-math", "encoder_attention", "bf16", 2, 8, 8, 300, 300, 64))
@@ -367,6 +397,17 @@ def test_samples_are_as_many_as_fill_the_time() -> None:
     assert (len(found.us), found.launches, found.how, set(found.us)) == (200, 1, "graph", {500.0})
     cold = sample(lambda: None, GraphTimer(device, device), cold=True)
     assert (len(cold.us), set(cold.us)) == (167, {500.0})  # 100 ms at 0.5 and 0.1 for the flush
+
+
+def test_a_brief_timing_is_of_few_replays_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr("fusemodel.validate.measure.timing.time.sleep", rests.append)
+    device = Device()
+    found = sample(lambda: None, GraphTimer(device, device), cold=False, brief=True)
+    assert (found.us, found.launches, found.how) == ((500.0,) * 6, 1, "6 graphs")  # 20 ms hold six rows of 3 ms
+    assert device.log.count("replay") == 3 + 6 * 6
+    assert rests == [0.1]
+    assert len(sample(lambda: None, GraphTimer(device, device), cold=True, brief=True).us) == 167
 
 
 def test_a_table_that_cannot_be_written_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fusemodel.validate.measure import Settings, measure  # noqa: E402
+from fusemodel.validate.measure import GROUPS, Settings, measure  # noqa: E402
 from fusemodel.validate.measure.case import Case  # noqa: E402
 from fusemodel.validate.measure.kernels import HOMES, TOLERANCE, Unsupported, build  # noqa: E402
 from fusemodel.validate.measure.kernels.launch import spread  # noqa: E402
@@ -27,7 +28,7 @@ from fusemodel.validate.measure.kernels.reference import attention_error, linear
 from fusemodel.validate.measure.plan import make_plan  # noqa: E402
 from fusemodel.validate.measure.run import Pace, failures_path  # noqa: E402
 from fusemodel.validate.measure.timing import HostTimer  # noqa: E402
-from fusemodel.validate.measure.worker import answer  # noqa: E402
+from fusemodel.validate.measure.worker import answer, facts  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -113,8 +114,83 @@ def test_parts_and_products() -> None:
     right(Case("t", "launch", "launch", "bf16"))
 
 
+def test_reads_fills_copies_and_exponentials_of_memory() -> None:
+    for name, op in (("max", "read"), ("fill", "fill"), ("copy", "copy"), ("exp2", "exp2")):
+        right(Case("t", f"torch-{name}", op, "fp32", m=1000))
+
+
+class Pages:
+    """Stands in for vLLM's FlashAttention 3: the same arguments, computed from their definition."""
+
+    def __init__(self) -> None:
+        self.scheduled: list[dict[str, Any]] = []
+
+    def get_scheduler_metadata(self, **given: Any) -> Any:
+        self.scheduled.append(given)
+        return given
+
+    def flash_attn_varlen_func(self, q: Any, k: Any, v: Any, *, cu_seqlens_q: Any, out: Any, causal: bool,
+                               softmax_scale: float, fa_version: int, window_size: Any = (-1, -1),
+                               cu_seqlens_k: Any = None, seqused_k: Any = None, block_table: Any = None,
+                               scheduler_metadata: Any = None, **_: Any) -> None:  # fmt: skip
+        assert fa_version == 3
+        assert (scheduler_metadata is None) == (block_table is None)
+        share = q.shape[1] // k.shape[-2]
+        for b in range(len(cu_seqlens_q) - 1):
+            of = slice(int(cu_seqlens_q[b]), int(cu_seqlens_q[b + 1]))
+            if block_table is None:
+                at = slice(int(cu_seqlens_k[b]), int(cu_seqlens_k[b + 1]))
+                keys, values = k[at], v[at]
+            else:
+                page, n = k.shape[1], int(seqused_k[b])
+                keys, values = (
+                    torch.stack([x[int(block_table[b, i // page]), i % page] for i in range(n)]) for x in (k, v)
+                )
+            scores = torch.einsum("qhd,khd->hqk", q[of].float(), keys.float().repeat_interleave(share, 1))
+            i, j = np.indices(scores.shape[1:])
+            i += len(keys) - (of.stop - of.start)  # aligned at the last position
+            masked = (causal & (j > i)) | ((window_size[0] >= 0) & (i - j > window_size[0]))
+            weights = scores.mul(softmax_scale).masked_fill(torch.from_numpy(masked), -torch.inf).softmax(-1)
+            out[of] = torch.einsum("hqk,khd->qhd", weights, values.float().repeat_interleave(share, 1)).to(out.dtype)
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> Pages:
+    package, pages = ModuleType("vllm"), Pages()
+    package.vllm_flash_attn = pages  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", package)
+    monkeypatch.setitem(sys.modules, "vllm.vllm_flash_attn", pages)  # type: ignore[arg-type]
+    return pages
+
+
+def test_flash_attention_3_from_a_paged_cache(vllm: Pages) -> None:
+    for window in (0, 20):
+        one = attention("vllm_flash_attn", 3, 4, 2, 1, 70, 16, window=window)
+        right(Case(**{**one.to_dict(), "op": "generation_attention"}))
+        right(attention("vllm_flash_attn", 2, 4, 1, 50, 50, 16, window=window, causal=1))
+    assert (vllm.scheduled[-1]["num_splits"], vllm.scheduled[-1]["window_size"]) == (32, (19, 0))
+    many = build(attention("vllm_flash_attn", 513, 2, 2, 1, 5, 16), "cpu")
+    assert (vllm.scheduled[-1]["num_splits"], many.config) == (0, "vllm=? page=16 splits=heuristic")
+
+
+def test_flash_attention_3_of_an_encoder(vllm: Pages) -> None:
+    right(attention("vllm_vit_flash_attn_fa3", 3, 4, 4, 37, 37, 24))
+    assert not vllm.scheduled
+    with pytest.raises(Unsupported):
+        build(attention("vllm_vit_flash_attn_fa3", 1, 2, 2, 9, 9, 16, causal=1), "cpu")
+
+
+def test_kernels_of_packages_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusemodel.validate.measure.kernels.find_spec", lambda _: None)
+    absent = facts("cpu")["missing"]
+    assert set(absent) == {"vllm_flash_attn", "vllm_vit_flash_attn_fa3"}
+    assert set(absent.values()) == {"vllm is not installed"}
+    monkeypatch.setattr("fusemodel.validate.measure.kernels.find_spec", lambda _: object())
+    assert facts("cpu")["missing"] == {}
+
+
 def test_every_kernel_of_the_plan_is_known() -> None:
-    planned = {e.case.kernel for g in make_plan().groups for e in g.entries} - {"idle"}
+    planned = {e.case.kernel for g in make_plan(groups=list(GROUPS)).groups for e in g.entries} - {"idle"}
     assert planned == set(HOMES)
 
 

@@ -21,6 +21,7 @@ from fusemodel.validate.run import validate
 from fusemodel.validate.sources import read_any
 
 CARDS = ("h100", "h200")
+HEAD = "gpu,kernel,op,dtype,batch,heads,kv_heads,seq_q,seq_kv,head_dim,window,causal,M,N,K,launches,l2,latency_us"
 
 
 def file_of(card: str) -> str:
@@ -60,6 +61,59 @@ def test_errors_of_kernels_that_nothing_was_fitted_on(card) -> None:
     bars = {"sdpa-cudnn": 11, "flex": 10, "triton-1pass": 12, "triton-2pass": 8, "sdpa-flash": 15}
     for kernel, bar in bars.items():
         assert by_kernel[kernel] < bar, kernel
+
+
+def test_errors_of_flash_attention_3_as_collectors_time_it() -> None:
+    """Nothing was fitted on these rows; 12 % is what the model shall keep to on tables of the same kind."""
+    found = validate([str(gpu_dir() / "measured-h200-sxm-fa3.csv")])
+    assert found.errors["calibrated"].points == 637
+    assert found.errors["calibrated"].mape < 10.5
+    assert found.errors["mechanistic"].mape < 9.5
+    assert found.errors["roofline"].mape > 50
+    by_phase = {v: e["mechanistic"].mape for by, v, e in found.groups if by == "phase"}
+    assert max(by_phase.values()) < 11
+    steady = validate([str(gpu_dir() / "measured-h200-sxm-fa3-steady.csv")])
+    assert steady.errors["calibrated"].mape < 12.5
+
+
+DIVIDED = "divided as the scheduler of variable lengths does"
+ROW = "H200,{},{},bf16,{},{},{},{},{},{},{},{},0,0,0,,warm,20"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "op", "shape", "rule"),
+    [
+        ("vllm_vit_flash_attn_fa3", "encoder_attention", (64, 24, 24, 13, 13, 64, 0, 0), "non-causal, short sequences"),
+        ("vllm_vit_flash_attn_fa3", "encoder_attention", (64, 24, 24, 65, 65, 64, 0, 0), "non-causal"),
+        ("vllm_vit_flash_attn_fa3", "encoder_attention", (64, 24, 24, 13, 13, 80, 0, 0), "non-causal"),
+        ("vllm_vit_flash_attn_fa3", "encoder_attention", (64, 9, 9, 65, 65, 128, 0, 0), "non-causal, other tiles"),
+        ("flash_attention_v3", "encoder_attention", (64, 9, 9, 65, 65, 128, 0, 0), "non-causal"),
+        ("vllm_vit_flash_attn_fa3", "encoder_attention", (1, 5, 5, 3072, 3072, 64, 0, 0), f"non-causal, {DIVIDED}"),
+        ("vllm_flash_attn", "context_attention", (4, 8, 1, 8, 8, 128, 0, 1), "prefill, causal, few queries"),
+        ("vllm_flash_attn", "context_attention", (4, 8, 1, 9, 9, 128, 0, 1), "prefill, causal"),
+        ("vllm_flash_attn", "context_attention", (4, 8, 1, 512, 512, 64, 128, 1), "prefill in a window, other tiles"),
+        ("vllm_flash_attn", "generation_attention", (4, 8, 1, 1, 512, 64, 128, 0), "decode in a window, whole tiles"),
+        ("vllm_flash_attn", "generation_attention", (4, 8, 1, 1, 8192, 64, 0, 0), f"decode, {DIVIDED}"),
+        ("vllm_flash_attn", "generation_attention", (600, 8, 1, 1, 8192, 64, 0, 0), "decode"),
+        ("sdpa-cudnn", "generation_attention", (4, 8, 1, 1, 8192, 64, 0, 0), "cuDNN, one position, keys divided"),
+    ],
+)  # fmt: skip
+def test_tiles_and_parts_of_flash_attention_3(kernel, op, shape, rule, tmp_path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text(f"{HEAD}\n{ROW.format(kernel, op, *shape)}\n")
+    (found,) = predict(read_any(path), load_rules(), load_calibration()).rule
+    assert found == rule
+
+
+def test_a_short_sequence_takes_a_third_of_a_long_tile(tmp_path) -> None:
+    """Of 64 features: tiles of 64 rows, two blocks at once, against tiles of 192; measured, 2.2 and 6.3 us a wave."""
+    path = tmp_path / "two.csv"
+    lines = [ROW.format("vllm_vit_flash_attn_fa3", "encoder_attention", 64, 132, 132, n, n, 64, 0, 0)
+             for n in (64, 128)]  # fmt: skip
+    path.write_text("\n".join([HEAD, *lines]) + "\n")
+    short, whole = predict(read_any(path), load_rules(), load_calibration()).mechanistic_s * 1e6 / 64
+    assert short == pytest.approx(2.2, rel=0.25)
+    assert whole == pytest.approx(6.3, rel=0.25)
 
 
 def test_two_passes_and_three_against_one(card) -> None:
@@ -111,9 +165,6 @@ def test_energy_of_attention_out_of_sample(name: str) -> None:
     assert np.mean(np.abs(off)) < 0.22
 
 
-HEAD = "gpu,kernel,op,dtype,batch,heads,kv_heads,seq_q,seq_kv,head_dim,window,causal,M,N,K,launches,l2,latency_us"
-
-
 def test_launches_share_the_floor_of_a_replay(tmp_path) -> None:
     """The floor counts whole for one launch and a tenth for each of ten; products hold none of it unless alone."""
     path = tmp_path / "replays.csv"
@@ -129,8 +180,9 @@ def test_launches_share_the_floor_of_a_replay(tmp_path) -> None:
     assert product_ten - product_unsaid == pytest.approx(0.41)
 
 
-def test_micro_benchmarks_alone_are_refused_by_name() -> None:
-    found = fusemodel("validate", "--data", str(gpu_dir() / "measured-h100-sxm-bandwidth.csv"))
+@pytest.mark.parametrize("name", CARDS)
+def test_micro_benchmarks_alone_are_refused_by_name(name: str) -> None:
+    found = fusemodel("validate", "--data", str(gpu_dir() / f"measured-{name}-sxm-bandwidth.csv"))
     assert found.code == 2
     assert "a micro-benchmark, which the machine's file takes its rates from" in found.err
 

@@ -360,13 +360,14 @@ def test_json_and_tables_of_validate(tmp_path) -> None:
 
 
 def test_a_fit_finds_what_made_the_times(tmp_path) -> None:
-    """Times made with other efficiencies are fitted on half of the shapes, and predicted on the other half."""
+    """Times made with other efficiencies are fitted on half of the shapes, and predicted on the other half. Of fewer
+    rows for fifteen values some fits end in a minimum beside: the size that a cache keeps moves times in steps."""
     rng = np.random.default_rng(5)
     rows = [
         changed(batch=int(b), heads=16, kv_heads=int(g), seq_q=1 if d else int(s), seq_kv=int(s), causal=int(not d),
                 op="generation_attention" if d else "context_attention", head_dim=int(e))
-        for b, g, s, d, e in zip(rng.integers(1, 65, 80), rng.choice([1, 4, 16], 80), 2 ** rng.integers(5, 14, 80),
-                                 rng.integers(0, 2, 80), rng.choice([64, 128], 80), strict=True)
+        for b, g, s, d, e in zip(rng.integers(1, 65, 160), rng.choice([1, 4, 16], 160), 2 ** rng.integers(5, 14, 160),
+                                 rng.integers(0, 2, 160), rng.choice([64, 128], 160), strict=True)
     ]  # fmt: skip
     bare = read_any(table(tmp_path, *rows))
     kept, counted, _ = count_table(bare, load_rules())
@@ -376,7 +377,7 @@ def test_a_fit_finds_what_made_the_times(tmp_path) -> None:
     measured = read_any(table(tmp_path, *timed))
     found = fit([measured], load_rules(), truth)
     held = held_out(measured)
-    assert 20 < held.sum() < 60
+    assert 60 < held.sum() < 100
     again = predict(measured, load_rules(), found.calibration)
     assert errors_of(again.calibrated_s[held], again.measured_s[held]).mape < 1
     path = tmp_path / "fitted.yaml"

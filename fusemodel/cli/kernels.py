@@ -74,10 +74,11 @@ def measure_kernels(
     out: Annotated[str, typer.Option("--out", "-o", help="Table to append to; what is there is not measured again.")]
     = "measured.csv",
     minutes: Annotated[float, typer.Option(help="Time for the whole run.")] = 8.0,
-    groups: Annotated[str | None, typer.Option(help="Groups of points, separated by commas; all by default.")] = None,
+    groups: Annotated[str | None, typer.Option(help="Groups of points, separated by commas; see --plan.")] = None,
     dtype: Annotated[str, typer.Option(help="bf16 or fp16.")] = "bf16",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order.")] = 0,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what failed in an earlier run.")] = False,
+    brief: Annotated[bool, typer.Option("--brief", help="Time few launches after a pause: clocks stay up.")] = False,
     plan: Annotated[bool, typer.Option("--plan", "--dry-run", help="Only list the points and their time.")] = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -90,7 +91,7 @@ def measure_kernels(
     from fusemodel.validate.measure import Settings, measure
     from fusemodel.validate.measure.text import plan_data, plan_text, planned, report_data, report_text
 
-    settings = Settings(Path(out), minutes, listed(groups), dtype, seed, retry)
+    settings = Settings(Path(out), minutes, listed(groups), dtype, seed, retry, brief)
     if plan:
         found = planned(settings)
         print_json(plan_data(found)) if as_json else sys.stdout.write(plan_text(found) + "\n")

@@ -70,11 +70,12 @@ class Work:
 
 
 def pairs(seq_q: int, seq_kv: int, causal: bool, window: int) -> int:
-    """Query-key pairs of one head: query i sees the keys j <= i (causal) with i - j < window (if one is given)."""
+    """Query-key pairs of one head: query i sees the keys j <= i (causal) with i - j < window (if one is given); a
+    single query is the last of its sequence."""
     if not causal:
-        if window:
+        if window and seq_q > 1:
             raise ValueError("a window is defined for causal attention only")
-        return seq_q * seq_kv
+        return seq_q * min(seq_kv, window or seq_kv)
     if seq_q != seq_kv:
         raise ValueError("causal attention is defined for as many queries as keys")
     w = min(window or seq_q, seq_q)
@@ -103,6 +104,10 @@ def work(case: Case) -> Work:
             return Work(2 * m * n * k, 0, width * (m * k + k * n + m * n))
         case "copy":
             return Work(0, 0, 2 * width * case.m)
+        case "read" | "fill":
+            return Work(0, 0, width * case.m)
+        case "exp2":
+            return Work(0, case.m, 2 * width * case.m)
         case "exp2_loop":
             return Work(0, case.m * case.k, 2 * width * case.m)
         case "fma_loop":
@@ -113,7 +118,8 @@ def work(case: Case) -> Work:
 def _attention(case: Case, width: int) -> Work:
     seen = case.batch * case.heads * pairs(case.seq_q, case.seq_kv, bool(case.causal), case.window)
     queries = case.batch * case.heads * case.seq_q * case.head_dim
-    keys = case.batch * case.kv_heads * case.seq_kv * case.head_dim
+    stored = min(case.seq_kv, case.window) if case.window and case.seq_q == 1 else case.seq_kv
+    keys = case.batch * case.kv_heads * stored * case.head_dim
     spilled = SCORE_TRANSFERS.get(case.kernel, 0) * case.batch * case.heads * case.seq_q * case.seq_kv
     return Work(4 * seen * case.head_dim, seen, width * (2 * queries + 2 * keys + spilled))
 
@@ -123,7 +129,7 @@ def footprint_bytes(case: Case) -> int:
     scores = case.batch * case.heads * case.seq_q * case.seq_kv
     # The plain back-end keeps scores, their masked copy and weights in single precision.
     stored = {"sdpa-math": 12, "triton-3pass": WIDTH[case.dtype]}.get(case.kernel, 0)
-    return work(replace(case, kernel="")).bytes + stored * scores
+    return work(replace(case, kernel="", window=0)).bytes + stored * scores
 
 
 def matrix(case: Case) -> tuple[int, int, int]:

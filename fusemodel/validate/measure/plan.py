@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ class Machine:
     sms: int = 132
     memory_bytes: int = 80 * 10**9
     assumed: bool = True
+    #: Kernels that cannot be had here, each with the reason.
+    missing: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """``deadline_s`` counts from the start of the run: what an earlier group leaves over, a later one may use."""
+    """``deadline_s`` counts from the start of the run: what an earlier group leaves over, a later one may use.
+    ``missing`` are kernels that cannot be had here, each with the reason and how many cases it would have had."""
 
     name: str
     about: str
@@ -52,6 +56,7 @@ class Group:
     deadline_s: float
     entries: tuple[Entry, ...]
     too_large: tuple[Case, ...]
+    missing: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def estimate_s(self) -> float:
@@ -170,6 +175,60 @@ def _energy(machine: Machine, dtype: str) -> Iterator[Case]:
     yield Case("energy", "sdpa-flash", "generation_attention", dtype, 32, 32, 8, 1, 8192, 128)
 
 
+#: Tokens and work of a call, and bytes of a paged cache, at most: what more would tell, less tells too.
+_MOST_TOKENS, _MOST_FLOP, _MOST_CACHE = 2**17, 2e13, 40e9
+#: Extents that serving meets, from which the points of ``serving`` are drawn, and how many of each kind.
+_BATCHES = tuple(2**i for i in range(12))
+_HEADS, _KEY_HEADS, _HEAD_DIMS = (4, 8, 12, 16, 24, 32, 40, 48, 64), (1, 2, 4, 8), (64, 128, 64, 128, 256)
+_PREFILLS = (16, 32, 64, 128, 256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 10240, 12288, 16384)
+_CACHES = tuple(2**i for i in range(4, 18))
+_IMAGES = (64, 256, 400, 576, 1024, 1500, 2304, 3136, 4096, 6400, 9216, 12544, 16384, 32768, 65536)
+_PREFILL_POINTS, _CACHE_POINTS, _IMAGE_POINTS = 220, 240, 120
+
+
+def _serving(machine: Machine, dtype: str) -> Iterator[Case]:
+    """Attention through a library for serving: prefill and decode from a paged cache, and vision encoders without one.
+    Too many shapes matter for all of them to be timed: the same draw everywhere, whatever the seed of the order."""
+    del machine
+    draw = random.Random("flash" + "3")  # what the group was called when the tables that ship were drawn
+
+    def grouped() -> tuple[int, int]:
+        heads = draw.choice(_HEADS)
+        return heads, draw.choice([n for n in (*_KEY_HEADS, heads) if heads % n == 0])
+
+    def prefill() -> Case:
+        length, head_dim, window = draw.choice(_PREFILLS), draw.choice(_HEAD_DIMS), draw.choice((0, 0, 128))
+        shape = (draw.choice(_BATCHES[:9]), *grouped(), length, length, head_dim)
+        return Case("serving", "vllm_flash_attn", "context_attention", dtype, *shape, window, 1)
+
+    def decode() -> Case:
+        keys, head_dim, window = draw.choice(_CACHES), draw.choice(_HEAD_DIMS), draw.choice((0, 0, 0, 128))
+        return Case("serving", "vllm_flash_attn", "generation_attention", dtype, draw.choice(_BATCHES), *grouped(), 1,
+                    keys, head_dim, window)  # fmt: skip
+
+    def encoder() -> Case:
+        length, heads = draw.choice(_IMAGES), draw.choice((1, 2, 4, 5, 8, 10, 12, 14, 16, 20, 24, 32))
+        shape = (draw.choice(_BATCHES[:7]), heads, heads, length, length, draw.choice((64, 72, 80, 128)))
+        return Case("serving", "vllm_vit_flash_attn_fa3", "encoder_attention", dtype, *shape)
+
+    for some, count in ((prefill, _PREFILL_POINTS), (decode, _CACHE_POINTS), (encoder, _IMAGE_POINTS)):
+        found: dict[Case, None] = {}
+        while len(found) < count:
+            case = some()
+            little = case.batch * case.seq_q <= _MOST_TOKENS and work(case).flop <= _MOST_FLOP
+            if little and footprint_bytes(case) <= _MOST_CACHE:
+                found[case] = None
+        yield from found
+
+
+def _bandwidth(machine: Machine, dtype: str) -> Iterator[Case]:
+    """Reads, writes, both, and both with an exponential each, of single precision, in caches and in memory."""
+    del machine, dtype
+    for mib in (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 4096):
+        for name, op in (("max", "read"), ("fill", "fill"), ("copy", "copy"), ("exp2", "exp2")):
+            yield Case("bandwidth", f"torch-{name}", op, "fp32", m=mib * 2**20 // WIDTH["fp32"])
+
+
 #: Name: what it is, seconds of an eight-minute run, whether the L2 cache is also timed cold, the points.
 GROUPS: dict[str, tuple[str, float, bool, Sweep]] = {
     "micro": ("launch floor, copies, exp2 and FMA loops, matrix products", 10, True, _micro),
@@ -185,7 +244,11 @@ GROUPS: dict[str, tuple[str, float, bool, Sweep]] = {
     "waves": ("thread blocks around multiples of the multiprocessors", 16, False, _waves),
     "flex": ("compiled masks: causal and windows", 65, True, _flex),
     "energy": ("steady load, by the device's energy counter, and rest", 78, False, _energy),
+    "serving": ("through a library for serving: prefill and decode from its cache, encoders", 300, False, _serving),
+    "bandwidth": ("reads, fills, copies and exponentials of 1 MiB to 4 GiB", 30, False, _bandwidth),
 }
+#: Groups that are measured only where they are named.
+NAMED_ONLY = ("serving", "bandwidth")
 
 
 def make_plan(
@@ -197,9 +260,9 @@ def make_plan(
     seed: int = 0,
     started_s: float | None = None,
 ) -> Plan:
-    """The points of some groups (all by default), each group in an order drawn from ``seed``, with a share of
-    ``minutes`` in proportion to the seconds it is given in a run of all of them. Of that time ``started_s`` have gone
-    by (a usual start where it is not given).
+    """The points of some groups (by default all but ``NAMED_ONLY``), each group in an order drawn from ``seed``, with a
+    share of ``minutes`` in proportion to the seconds it is given in a run of all of them. Of that time ``started_s``
+    have gone by (a usual start where it is not given).
 
     InputError for an unknown group or dtype, and for minutes that are not a usable positive number."""
     for name in groups:
@@ -212,16 +275,20 @@ def make_plan(
             f"--minutes {minutes:g} is no time to measure in", expected=f"above 0, at most {MAX_MINUTES:g}"
         )
     machine = machine or Machine()
-    chosen = [name for name in GROUPS if not groups or name in groups]
+    chosen = [name for name in GROUPS if name in groups or (not groups and name not in NAMED_ONLY)]
     budget_s = 60 * minutes
     shares = REPEAT_S + sum(GROUPS[name][1] for name in chosen)
     at = budget_s * START_S / (START_S + shares) if started_s is None else started_s
-    scale, planned = max(0.0, budget_s - at) / shares, []
+    scale, planned, missing = max(0.0, budget_s - at) / shares, [], dict(machine.missing)
     for name in chosen:
         about, seconds, both, sweep = GROUPS[name]
         at += scale * seconds
         fits, too_large = [], []
+        absent: Counter[str] = Counter()
         for case in sweep(machine, dtype):
+            if case.kernel in missing:
+                absent[case.kernel] += 1
+                continue
             fits.append(case) if footprint_bytes(case) <= MEMORY_SHARE * machine.memory_bytes else too_large.append(
                 case
             )
@@ -229,7 +296,8 @@ def make_plan(
         fits.sort(key=lambda c: c.op != "idle")  # the others' energy is told above it
         modes = (WARM, COLD) if both else (WARM,)
         entries = tuple(Entry(c, modes, estimate_s(c, modes)) for c in fits)
-        planned.append(Group(name, about, scale * seconds, at, entries, tuple(too_large)))
+        left_out = tuple((kernel, missing[kernel], n) for kernel, n in absent.items())
+        planned.append(Group(name, about, scale * seconds, at, entries, tuple(too_large), left_out))
     return Plan(tuple(planned), machine, budget_s, seed)
 
 

@@ -35,7 +35,8 @@ Progress = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to measure and where it goes. ``retry``: try again what failed in an earlier run."""
+    """What to measure and where it goes. ``retry``: try again what failed in an earlier run. ``brief``: time each point
+    by few launches after a pause."""
 
     out: Path
     minutes: float = 8.0
@@ -43,6 +44,7 @@ class Settings:
     dtype: str = "bf16"
     seed: int = 0
     retry: bool = False
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ def _last_line(log: Path | None) -> str:
 
 
 def _machine(said: Mapping[str, Any]) -> Machine:
-    return Machine(said["sms"], said["memory_bytes"], assumed=False)
+    return Machine(said["sms"], said["memory_bytes"], False, tuple(said.get("missing", {}).items()))
 
 
 @dataclass(slots=True)
@@ -237,7 +239,8 @@ class _Run:
         """Measure one case; the states of the cache of which there is now a row."""
         self.link = self.link or self._again()
         request = {"case": entry.case.to_dict(), "modes": modes, "timed_ms": self.pace.timed_ms,
-                   "load_s": self.pace.load_s, "settle_s": self.pace.settle_s, "rest_s": self.pace.rest_s}  # fmt: skip
+                   "load_s": self.pace.load_s, "settle_s": self.pace.settle_s, "rest_s": self.pace.rest_s,
+                   "brief": self.settings.brief}  # fmt: skip
         written: list[str] = []
         try:
             for reply in self.link.ask(request, self._timeout_s(entry)):

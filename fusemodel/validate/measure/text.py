@@ -30,6 +30,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
                 "group": g.name, "about": g.about, "points": sum(len(e.modes) for e in g.entries),
                 "estimate_s": round(g.estimate_s, 1), "budget_s": round(g.budget_s, 1),
                 "deadline_s": round(g.deadline_s, 1), "too_large": [str(c) for c in g.too_large],
+                "missing": [{"kernel": k, "reason": why, "points": n} for k, why, n in g.missing],
                 "cases": [{**e.case.to_dict(), "l2": list(e.modes), "estimate_s": round(e.estimate_s, 2)}
                           for e in g.entries],
             }
@@ -56,6 +57,8 @@ def plan_text(plan: Plan, *, cases: bool = True) -> str:
         lines += ["", f"{g.name}:"]
         lines += [f"  {e.case}  [{', '.join(e.modes)}]  {e.estimate_s:.2f} s" for e in g.entries]
         lines += [f"  {c}  too large" for c in g.too_large]
+    missing = [f"{kernel}: left out, {why}" for g in plan.groups for kernel, why, _ in g.missing]
+    lines += ["", *missing] if missing else []
     return "\n".join(lines)
 
 

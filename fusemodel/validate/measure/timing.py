@@ -14,6 +14,9 @@ TIMED_MS = 100.0
 MIN_SAMPLES, MAX_SAMPLES = 9, 1000
 #: A replay of warm launches holds as many as take this long, so that the gap between replays is spread over them.
 REPLAY_US, MAX_LAUNCHES = 250.0, 64
+#: A brief timing, about as collectors of serving kernels do it: rest before, replays to warm up, replays in a row
+#: between two events, and as many rows as take so long, at most.
+PAUSE_S, BRIEF_WARMUPS, BRIEF_REPLAYS, BRIEF_ROWS, BRIEF_MS = 0.1, 3, 6, 9, 20.0
 #: Bytes overwritten before each launch that must find a cold cache; twice the cache where that is more.
 FLUSH_BYTES = 256 * 10**6
 #: About how long that takes, to foretell how many samples fit.
@@ -120,10 +123,15 @@ class HostTimer:
         return result
 
 
-def sample(run: Callable[[], Any], timer: Timer, *, cold: bool, timed_ms: float = TIMED_MS) -> Samples:
+def sample(
+    run: Callable[[], Any], timer: Timer, *, cold: bool, timed_ms: float = TIMED_MS, brief: bool = False
+) -> Samples:
     """Time a kernel. Replays go on for ``timed_ms`` (a cold one counts with the overwriting before it, which is outside
-    what is timed), within the limits on the number of samples."""
+    what is timed), within the limits on the number of samples. ``brief``: a warm kernel is timed after a pause, by so
+    few replays of one launch that the power limit does not hold the clocks down."""
     single, how = timer.capture(run, 1)
+    if brief and not cold:
+        return _brief(single, how, timer)
     estimate = max(sorted(timer.time_us(single, 3, flush=False))[1], 1e-3)
     launches = 1 if cold else max(1, min(MAX_LAUNCHES, math.ceil(REPLAY_US / estimate)))
     replay = single
@@ -137,6 +145,21 @@ def sample(run: Callable[[], Any], timer: Timer, *, cold: bool, timed_ms: float 
     begin = time.monotonic()
     us = timer.time_us(replay, count, cold)
     return Samples(tuple(t / launches for t in us), launches, how, begin, time.monotonic())
+
+
+def _brief(single: Callable[[], Any], how: str, timer: Timer) -> Samples:
+    """Rows of replays, one after the other between two events, and so without what events take between them."""
+
+    def row() -> None:
+        for _ in range(BRIEF_REPLAYS):
+            single()
+
+    time.sleep(PAUSE_S)
+    estimate_us = max(timer.time_us(single, BRIEF_WARMUPS, flush=False)[-1], 1e-3)
+    rows = max(1, min(BRIEF_ROWS, int(BRIEF_MS * 1e3 / (BRIEF_REPLAYS * estimate_us))))
+    begin = time.monotonic()
+    us = timer.time_us(row, rows, flush=False)
+    return Samples(tuple(t / BRIEF_REPLAYS for t in us), 1, f"{BRIEF_REPLAYS} {how}s", begin, time.monotonic())
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fusemodel.validate.measure.case import Case
-from fusemodel.validate.measure.kernels import TOLERANCE, Unsupported, build
+from fusemodel.validate.measure.kernels import TOLERANCE, Unsupported, build, missing
 from fusemodel.validate.measure.timing import HostTimer, Timer, graph_timer, load, sample
 
 Reply = dict[str, Any]
@@ -36,6 +36,7 @@ def facts(device: str) -> Reply:
     except ImportError:
         return {"no_device": "PyTorch is not installed"}
     found: Reply = {"torch": torch.__version__, "python": platform.python_version(), "triton": _triton_version()}
+    found["missing"] = missing()
     if device == "cpu":
         return {**found, "device": "host", "sms": 4, "memory_bytes": 10**9, "l2_bytes": 0, "uuid": ""}
     if not torch.cuda.is_available():
@@ -82,7 +83,8 @@ def answer(request: dict[str, Any], device: str, timer: Timer) -> Iterator[Reply
                 done = load(kernel.run, timer, settle_s=request["settle_s"], seconds=request["load_s"])
                 yield {"l2": mode, "calls": done.calls, "begin_s": done.begin_s, "end_s": done.end_s, **about}
             else:
-                found = sample(kernel.run, timer, cold=mode == "cold", timed_ms=request["timed_ms"])
+                found = sample(kernel.run, timer, cold=mode == "cold", timed_ms=request["timed_ms"],
+                               brief=request.get("brief", False))  # fmt: skip
                 yield {"l2": mode, "us": found.us, "launches": found.launches, "how": found.how,
                        "begin_s": found.begin_s, "end_s": found.end_s, **about}  # fmt: skip
     except Exception as error:  # whatever a library raises: it is recorded, and the run goes on

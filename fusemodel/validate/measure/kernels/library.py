@@ -149,3 +149,41 @@ def launch(case: Case, device: str) -> Launch:
     x = normal(device, dtype_of(case), 1)
     out = torch.full_like(x, math.nan)
     return Launch(lambda: torch.add(x, 1, out=out), lambda found: relative_error(found, x.double() + 1, found))
+
+
+def read(case: Case, device: str) -> Launch:
+    """The largest of many numbers: everything is read, next to nothing written."""
+    import torch
+
+    source = normal(device, dtype_of(case), case.m)
+    source[case.m // 3] = 1000.0  # larger than any other
+
+    def error(found: Any) -> float:
+        return relative_error(found, torch.tensor(1000.0, device=device))
+
+    return Launch(lambda: torch.amax(source, 0), error)
+
+
+def fill(case: Case, device: str) -> Launch:
+    """One number written everywhere."""
+    import torch
+
+    out = torch.full((case.m,), math.nan, device=device, dtype=dtype_of(case))
+
+    def error(found: Any) -> float:
+        return relative_error(found[: 2**20], torch.full_like(found[: 2**20], 3.0), found[-(2**20) :])
+
+    return Launch(lambda: out.fill_(3.0), error)
+
+
+def exp2(case: Case, device: str) -> Launch:
+    """An exponential of each number: as much read as written, and little else to do."""
+    import torch
+
+    source = normal(device, dtype_of(case), case.m)
+    out = torch.full_like(source, math.nan)
+
+    def error(found: Any) -> float:
+        return relative_error(found[: 2**20], torch.exp2(source[: 2**20].double()), found[-(2**20) :])
+
+    return Launch(lambda: torch.exp2(source, out=out), error)

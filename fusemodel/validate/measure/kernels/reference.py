@@ -41,7 +41,9 @@ def seen(case: Case, rows: Any) -> Any:
     """Which keys some queries see: [rows, Skv]."""
     import torch
 
-    i, j = rows[:, None], torch.arange(case.seq_kv, device=rows.device)[None, :]
+    # one query of a cache is the last position of its sequence
+    before = case.seq_kv - case.seq_q if case.op == "generation_attention" else 0
+    i, j = rows[:, None] + before, torch.arange(case.seq_kv, device=rows.device)[None, :]
     visible = torch.ones((len(rows), case.seq_kv), dtype=torch.bool, device=rows.device)
     if case.causal:
         visible &= j <= i
