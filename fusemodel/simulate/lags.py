@@ -58,9 +58,9 @@ def with_lags(tasks: Tasks, register_words: float | None, *, interleave: bool, p
     buffers = tuple(_with_copies(b, room[b.tile]) if b.tile in room else b for b in tasks.buffers)
     pieces = {b.tile: b.pieces for b in buffers if b.tile in room}
     actors = tuple(
-        replace(a, lag=lags[i], edges=tuple(replace(e, slack=pieces[e.tile]) if e.tile in pieces else e for e in a.edges))
+        replace(a, lag=lags[i], edges=tuple(replace(e, slack=pieces.get(e.tile, e.slack)) for e in a.edges))
         for i, a in enumerate(tasks.actors)
-    )  # fmt: skip
+    )
     wanted = sum(b.room_words for b in buffers if not b.level)
     notes = tasks.notes
     if register_words is not None and wanted > register_words:
