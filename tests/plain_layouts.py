@@ -1,18 +1,15 @@
-"""The plain search for layouts, one number at a time: what :mod:`fusemodel.explore.layout` does for all at once."""
+"""The plain search for layouts: of the same candidates, what :mod:`fusemodel.explore.layout` counts for all at once is
+counted one number at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import permutations, product
 from math import inf, prod
 
 import numpy as np
 
 from fusemodel.explore.front import front
-from fusemodel.explore.layout import Layout, Problem
-
-_SPREAD = 5
-_ORDERED = 4
+from fusemodel.explore.layout import Layout, Problem, _corners, _last, _orders, _placements
 
 
 def layouts(problem: Problem) -> tuple[Layout, ...]:
@@ -46,34 +43,6 @@ def layouts(problem: Problem) -> tuple[Layout, ...]:
     return tuple(sorted((found[i] for i in kept), key=lambda x: (x.cycles, len(x.spatial), x.loops)))
 
 
-def _corners(problem: Problem) -> list[tuple[int, ...]]:
-    options = [sorted({low, max(low, min(2, high)), high}) for _, low, high in problem.own]
-    return list(product(*options))
-
-
-def _placements(problem: Problem) -> Iterator[dict[str, tuple[str, ...]]]:
-    """Every way to give the longest free leaves to the dimensions, or to none."""
-    leaves = [x for x, n in sorted(problem.free, key=lambda x: (-x[1], x[0]))[:_SPREAD] if n > 1]
-    reduced = frozenset().union(*(m.reduced for m in problem.members))
-    dims = [d for d, _ in problem.shape]
-    options = [[None, *(d for d in dims if x not in reduced or d in problem.reduce)] for x in leaves]
-    for choice in product(*options):
-        yield {d: tuple(x for x, c in zip(leaves, choice, strict=True) if c == d) for d in dims}
-
-
-def _orders(problem: Problem, placed: frozenset[str]) -> Iterator[tuple[str, ...]]:
-    """Orders of the own loops, outermost first."""
-    sizes = dict(problem.free) | {x: high for x, _, high in problem.own}
-    loops = [x for x in sizes if x not in placed]
-    if problem.order is not None:
-        yield (*(x for x in problem.order if x in loops), *(x for x in loops if x not in problem.order))
-        return
-    inner = [x for x in sorted(loops, key=lambda x: (-sizes[x], x)) if sizes[x] > 1][:_ORDERED]
-    outer = [x for x in loops if x not in inner]
-    for order in permutations(sorted(inner)):
-        yield (*outer, *order)
-
-
 def _cycles(
     problem: Problem, spatial: Mapping[str, tuple[str, ...]], placed: frozenset[str], sizes: Mapping[str, int]
 ) -> float:
@@ -89,13 +58,6 @@ def _on_average(
 ) -> float:
     """Cycles of a tile, the last ones being smaller."""
     return sum(part * _cycles(problem, spatial, placed, {**sizes, **last}) for last, part in _last(problem))
-
-
-def _last(problem: Problem) -> list[tuple[dict[str, int], float]]:
-    """Sizes that leaves have in last tiles instead, and in which part of all tiles."""
-    sizes = dict(problem.free)
-    each = [((r.leaf, sizes[r.leaf], 1 - 1 / r.tiles), (r.leaf, r.last, 1 / r.tiles)) for r in problem.ragged]
-    return [({x: n for x, n, _ in some}, prod(p for *_, p in some)) for some in product(*each)]
 
 
 def _columns(

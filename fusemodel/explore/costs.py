@@ -21,11 +21,12 @@ from fusemodel.explore.ragged import steps as steps_of
 from fusemodel.mapping.load import group_of
 from fusemodel.mapping.spec import ALL
 from fusemodel.model.amounts import Columns
+from fusemodel.model.apart import Replaced, kept_apart
 from fusemodel.model.cost import GroupCost, cost_of, recurrence_cycles
 from fusemodel.model.decided import Inexact
 from fusemodel.model.frame import loose_ranks, ragged_frames
 from fusemodel.model.movement import in_blocks
-from fusemodel.model.plan import Move, Plan, Replaced, kept_apart, plan_group
+from fusemodel.model.plan import Move, Plan, plan_group
 from fusemodel.model.recurrence import Recurrence
 from fusemodel.model.registers import capacity, held_in_registers
 

@@ -231,9 +231,10 @@ class GroupSearch:
             return
         costs, made = self.known.costs(look, order, lambda: self.check(self))
         self.tally.evaluated += made
-        mix = self.mix(look, costs, spilling.bound) if costs else None
-        for spill, ats in spilling.places().items() if mix else ():
-            assert mix
+        if costs is None:
+            return
+        mix = self.mix(look, costs, spilling.bound)
+        for spill, ats in spilling.places().items():
             self.check(self)
             open_ = ats[best.open(mix.spilt(ats, spill))]
             for some in (open_[part] for part in growing(len(open_), 1, _STEP, _SIDE)):

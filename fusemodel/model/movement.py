@@ -11,10 +11,11 @@ import numpy as np
 
 from fusemodel.model import banded
 from fusemodel.model.amounts import Amount, Columns, Sizes, maximum, product, where
+from fusemodel.model.apart import kept_apart
 from fusemodel.model.decided import Count, Found, Frames, runs_of
 from fusemodel.model.elements import touched
 from fusemodel.model.frame import Frame, ragged_frames, settled
-from fusemodel.model.plan import Dim, Move, Plan, Tile, depth_of, kept_apart
+from fusemodel.model.plan import Dim, Move, Plan, Tile, depth_of
 from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tile, shared_tiles, simple
 from fusemodel.model.space import Space, held_alike
 

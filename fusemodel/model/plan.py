@@ -6,7 +6,7 @@ plan is evaluated for any number of them (:mod:`fusemodel.model.cost`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -33,7 +33,7 @@ from fusemodel.cascade.work import work_of
 from fusemodel.errors import InputError
 from fusemodel.mapping.check import Nest, holds, innermost, leaves_of, main_einsums, nest_of
 from fusemodel.mapping.spec import ALL, Group, Keep
-from fusemodel.model.amounts import Amount, Sizes, product
+from fusemodel.model.apart import Parting, Replaced, around_one
 from fusemodel.model.domain import Conditions, conditions_of
 from fusemodel.model.recurrence import Drain, Recurrence, recurrences_of
 from fusemodel.model.registers import Passed, passed_on
@@ -62,44 +62,6 @@ class Tile:
     dims: tuple[Dim, ...]
     outside: tuple[str, ...]
     guards: tuple[Expr, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Parting:
-    """``loop`` keeps two Einsums apart where it has several steps, and one of the loops ``inside`` too (if there are
-    any): it is around one of them only, and those put another tile in the place of the one they have in common."""
-
-    loop: str
-    inside: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """A tensor that an Einsum takes from a level where its tile has been replaced since it was made: where one of
-    ``partings`` keeps the two apart, the mapping is not legal."""
-
-    tensor: str
-    keep: Keep
-    reader: str
-    partings: tuple[Parting, ...]
-
-    def problem(self, sizes: Sizes, outermost: str) -> InputError:
-        loop = next(p.loop for p in self.partings if kept_apart([p], sizes))
-        return InputError(
-            f"{self.reader!r} takes {self.tensor!r} from {self.keep.level!r}, where the tile under {self.keep.under!r} "
-            f"has been replaced since {self.tensor!r} was computed: loop {loop!r} is around one of the two only",
-            self.keep.at,
-            expected=f"a tile under a loop outside {loop!r}, or `{outermost}: {{{self.tensor}: all}}` as well",
-        )  # fmt: skip
-
-
-def kept_apart(partings: Iterable[Parting], sizes: Sizes) -> Amount:
-    """Whether one of some loops keeps two Einsums apart."""
-    found: Amount = False
-    for p in partings:
-        steps = sizes[p.loop] > 1
-        found = found | (steps & (product(p.inside, sizes) > 1) if p.inside else steps)
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,24 +386,16 @@ class _Builder:
         nest = self.nest(reader, keep)
         if nest != self.nest(producer, keep):
             return None
-        found = () if self.cascade.tensors[producer].iterative else self._around_one(producer, before, after)
+        found: tuple[Parting, ...] = ()
+        if not self.cascade.tensors[producer].iterative:  # of a state, every step inside stays
+            ranks = self.cascade.full_ranks(producer)
+            found = around_one(before, after, {x for r in ranks for x in self.group.leaves(r, self.cascade)})
         if nest is None:
             return found
         return found + tuple(
             Parting(x) for x in sorted(set(after))
             if depth_of(producer, self.reductions, frozenset({x})) != depth_of(reader, self.reductions, frozenset({x}))
         )  # fmt: skip
-
-    def _around_one(self, tensor: str, *nests: tuple[str, ...]) -> tuple[Parting, ...]:
-        """Of the loops outside a tile, those that one of two Einsums has, and inside which the tile is replaced."""
-        along = {x for r in self.cascade.full_ranks(tensor) for x in self.group.leaves(r, self.cascade)}
-        found = []
-        for mine, other in (nests, nests[::-1]):
-            for i, x in enumerate(mine):
-                inside = tuple(y for y in mine[i + 1 :] if y in along)
-                if x not in other and inside:
-                    found.append(Parting(x, inside))
-        return tuple(found)
 
     def _in_registers(self, producer: str, reader: str) -> bool:
         """Whether a reader takes a value as it is made: bound together, with no completed reduction between."""

@@ -13,12 +13,13 @@ from fusemodel.cascade.ir import Apply, Expr, Extent, Number, RankValue
 from fusemodel.cascade.printer import format_expr
 from fusemodel.errors import NOWHERE, InputError
 from fusemodel.model.amounts import Amount, Sizes, floor_div, maximum, minimum, ratio, where
+from fusemodel.model.apart import kept_apart
 from fusemodel.model.decided import Count, Found, Frames
 from fusemodel.model.domain import Linear
 from fusemodel.model.elements import Touch, touched
 from fusemodel.model.expression import Node
 from fusemodel.model.frame import Frame, words
-from fusemodel.model.plan import Footprint, Plan, Tile, kept_apart
+from fusemodel.model.plan import Footprint, Plan, Tile
 from fusemodel.model.products import Shared, counts_apart, in_all, plain, plain_words, shared_tiles
 
 
@@ -65,7 +66,7 @@ def space_of(plan: Plan, frames: Mapping[str, Frame], sizes: Sizes, extents: Siz
                 spilling = spilling + size
             else:
                 fixed = fixed + size
-        # a tile that was replaced before it is read has no room for sure
+        # where a tile is replaced before it is read nothing fits: a word too many says so (`tiles.choose` names it)
         replaced: Amount = 0
         for one in plan.replaced:
             if one.keep.level == name:

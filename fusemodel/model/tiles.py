@@ -16,10 +16,11 @@ from fusemodel.cascade.ir import Expr, Number
 from fusemodel.errors import InputError, Where
 from fusemodel.mapping.spec import Auto, Candidates, Group, TileSize
 from fusemodel.model.amounts import Amount, Sizes, ceil_div
+from fusemodel.model.apart import kept_apart
 from fusemodel.model.cost import GroupCost, cost_of, excess_of
 from fusemodel.model.decided import Inexact
 from fusemodel.model.movement import in_blocks
-from fusemodel.model.plan import Plan, kept_apart
+from fusemodel.model.plan import Plan
 from fusemodel.quantities import size
 
 _BLOCK = 2**16  # candidates evaluated in one call, so that memory stays bounded

@@ -91,7 +91,7 @@ def _with_copies(buffer: Buffer, copies: int) -> Buffer:
 
 def _register_room(tasks: Tasks, words: float | None, lags: Sequence[int]) -> dict[str, int]:
     """How many tiles of each value passed on in registers may be there at once."""
-    held = [b for b in tasks.buffers if not b.level]
+    held = [b for b in tasks.buffers if not b.level and b.generation]
     each = {b.tile: b.pieces // b.copies for b in held}  # firings that make a tile
     once = sum(b.room_words / b.copies for b in held)
     fit = 2 if words is None or not once else max(2, min(8, int(words // once)))

@@ -154,9 +154,10 @@ def _register_space(low: Lowering, name: str) -> None:
     generation = tuple(x for x in mine if low.loops.index(x) < end)
     inner = [x for x in mine if x not in generation]
     own = tuple(x for x in inner if x in leaves)
-    pieces, places = 2 * int(product(inner, low.sizes)), 2 * int(product(own, low.sizes))
+    copies = 2 if generation else 1  # else there is one, for good
+    pieces, places = (copies * int(product(some, low.sizes)) for some in (inner, own))
     tile = f"{name} in registers"
-    low.buffers.append(Buffer(tile, "", name, me, pieces, places, words, 2, generation, own))
+    low.buffers.append(Buffer(tile, "", name, me, pieces, places, words, copies, generation, own))
     for reader in readers if generation else ():
         done = frozenset(x for x in low.lowered(reader) if x not in generation)
         low.wait(me, low.of[reader], ENDED, BUFFER, slack=pieces, last=done, tile=tile)
